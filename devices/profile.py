@@ -1,0 +1,104 @@
+"""Measure a sample of a space on a device, so that a predictor can learn from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwbench.devices.base import Device
+from hwbench.devices.models import GraphModel
+from hwbench.measure.campaign import anchor, record
+from hwbench.measure.jobs import Job
+from hwbench.measure.session import Failure, Plan, Progress
+from hwbench.records import Measurement, digest
+from hwbench.spaces import Space, space_filling
+from hwbench.spaces.base import NOTHING_FIXED, Codes, Value
+from hwbench.store import Store
+
+#: Enough for a predictor, which pools the noise of many architectures: three processes.
+PROFILE_PLAN = Plan(processes=3, seconds=0.8, loaded=15)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Which architectures of which space, on which device. ``id`` names the campaign."""
+
+    space: Space
+    codes: Codes
+    device: Device
+    threads: int = 1
+
+    @property
+    def id(self) -> str:
+        """The same sample on the same device in the same environment: the same campaign."""
+        fingerprint = self.device.fingerprint(self.threads).key
+        texts = self.space.decode(self.codes)
+        return "profile:" + digest([self.space.name, texts, fingerprint, self.threads])
+
+    def jobs(self) -> list[Job]:
+        """One job an architecture."""
+        return architecture_jobs(self.device, self.space, self.codes, self.threads)
+
+    def run(
+        self, store: Store, plan: Plan = PROFILE_PLAN, progress: Progress | None = None
+    ) -> Iterator[Measurement | Failure]:
+        """Measure what the store does not hold yet; each block is stored as it ends.
+
+        Calibrates the device first where the store has no epoch for it.
+        """
+        epoch = anchor(self.device, self.threads, store)
+        jobs = self.jobs()
+        yield from record(
+            self.device, jobs, plan, store, epoch, campaign=self.id, progress=progress
+        )
+
+
+def sample_profile(
+    device: Device,
+    space: Space,
+    n: int,
+    *,
+    seed: int = 0,
+    threads: int = 1,
+    fixed: Mapping[str, Value] = NOTHING_FIXED,
+) -> Profile:
+    """A space-filling sample of ``n`` architectures, the same for the same seed."""
+    codes = space_filling(space, n, np.random.default_rng(seed), fixed=fixed)
+    return Profile(space, codes, device, threads)
+
+
+def architecture_jobs(device: Device, space: Space, codes: Codes, threads: int = 1) -> list[Job]:
+    """The jobs of measuring architectures (n, L), in their order."""
+    return [
+        device.job(GraphModel(space.graph(code), text, space.name, text), threads)
+        for code, text in zip(codes, space.decode(codes), strict=True)
+    ]
+
+
+def measure_architectures(
+    device: Device,
+    space: Space,
+    codes: Codes,
+    store: Store,
+    *,
+    threads: int = 1,
+    plan: Plan = PROFILE_PLAN,
+    campaign: str | None = None,
+    progress: Progress | None = None,
+) -> list[Measurement]:
+    """Measure architectures (n, L) anew, in their order. Raises the first failure's error."""
+    jobs = architecture_jobs(device, space, codes, threads)
+    epoch = anchor(device, threads, store)
+    found: dict[str, Measurement] = {}
+    for result in record(
+        device, jobs, plan, store, epoch, campaign=campaign, progress=progress
+    ):
+        if isinstance(result, Failure):
+            raise result.error
+        found[result.workload.key] = result
+    if campaign:
+        for stored in store.measurements(plan=campaign, with_bursts=False):
+            found.setdefault(stored.workload.key, stored)
+    return [found[job.workload.key] for job in jobs]

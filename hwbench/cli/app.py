@@ -1,0 +1,66 @@
+"""The typer application: which verbs there are, in the order of use."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import hwbench
+from hwbench import console
+from hwbench.cli.bench import bench
+from hwbench.cli.demo import demo
+from hwbench.cli.devices import devices
+from hwbench.cli.doctor import doctor
+from hwbench.cli.evaluate import evaluate
+from hwbench.cli.export import export
+from hwbench.cli.fit import fit
+from hwbench.cli.importing import import_
+from hwbench.cli.predict import predict
+from hwbench.cli.profile import profile
+from hwbench.cli.verify import verify
+
+app = typer.Typer(
+    name="hwbench",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+_MEASURE, _PREDICT, _PROVE, _DATA = "Measure", "Predict", "Prove", "Results"
+
+for _verb, _name, _panel in (
+    (doctor, "doctor", _MEASURE),
+    (devices, "devices", _MEASURE),
+    (bench, "bench", _MEASURE),
+    (profile, "profile", _MEASURE),
+    (fit, "fit", _PREDICT),
+    (evaluate, "evaluate", _PREDICT),
+    (predict, "predict", _PREDICT),
+    (verify, "verify", _PROVE),
+    (demo, "demo", _PROVE),
+    (export, "export", _DATA),
+    (import_, "import", _DATA),
+):
+    app.command(_name, rich_help_panel=_panel)(_verb)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.write_text(f"hwbench {hwbench.__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def hwbench_(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")
+    ] = False,
+) -> None:
+    """Measure, predict and keep a latency budget on your own device.
+
+    Example:
+
+    hwbench bench model.onnx -d cpu
+    """

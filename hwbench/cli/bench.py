@@ -1,0 +1,141 @@
+"""``hwbench bench``: measure model files."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hwbench import console
+from hwbench.cli.doctor import calibrated
+from hwbench.cli.options import (
+    Cores,
+    Debug,
+    DeviceName,
+    Json,
+    StoreUrl,
+    Threads,
+    core_list,
+    opened,
+    shapes,
+)
+from hwbench.errors import HwbenchError, InconclusiveError, UnknownNameError
+
+if TYPE_CHECKING:
+    from hwbench.devices.base import Device
+    from hwbench.measure.jobs import Job
+    from hwbench.measure.session import Failure, Plan
+    from hwbench.records import Measurement
+    from hwbench.store import Store
+
+
+def bench(
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL", help="Model files (.onnx).")],
+    device: DeviceName = "cpu",
+    threads: Threads = 1,
+    cores: Cores = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=SIZES", help="Shape of an input left open, as x=1,3,224,224."),
+    ] = None,
+    precision: Annotated[
+        float,
+        typer.Option(min=0.01, max=50, metavar="PCT", help="Stop at an interval of ± this many %."),
+    ] = 0.5,
+    seconds: Annotated[
+        float, typer.Option(min=0.01, metavar="S", help="Most time for a model below 50 ms.")
+    ] = 1.0,
+    profile_ops: Annotated[
+        bool,
+        typer.Option("--profile-ops", metavar="", help="Also time each operator, in its own pass."),
+    ] = False,
+    store: StoreUrl = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Measure models: undisturbed latency with its interval, and what was observed.
+
+    Exits with 3 if a model's interval stays too wide to be an answer.
+
+    Example:
+
+    hwbench bench a.onnx b.onnx -d cpu --threads 1 --shape x=1,3,224,224
+    """
+    from hwbench.devices import get_device
+    from hwbench.measure.session import Plan
+
+    if profile_ops:
+        raise HwbenchError("--profile-ops is not built yet")
+    target, chosen = get_device(device), core_list(cores)
+    jobs = jobs_of(target, models, shapes(shape or ()), threads)
+    plan = Plan(
+        seconds=seconds,
+        precision=precision / 100,
+        memory=True,
+        cpus=None if chosen is None else frozenset(chosen),
+    )
+    with opened(store) as results:
+        measured = measure(target, jobs, plan, results)
+    show(measured, as_json=as_json)
+
+
+def jobs_of(
+    target: Device, paths: Sequence[Path], given: Mapping[str, tuple[int, ...]], threads: int
+) -> list[Job]:
+    """One job a model file; a given shape goes to every model that has an input of that name."""
+    from hwbench.devices.models import read_onnx_file
+    from hwbench.lower.onnx_file import open_onnx
+
+    inputs = [{value.name for value in open_onnx(path).graph.input} for path in paths]
+    known = set[str]().union(*inputs)
+    for name in given:
+        if name not in known:
+            raise UnknownNameError("model input", name, known)
+    files = [
+        read_onnx_file(path, {name: given[name] for name in given.keys() & mine})
+        for path, mine in zip(paths, inputs, strict=True)
+    ]
+    return [target.job(file, threads) for file in files]
+
+
+def measure(
+    target: Device, jobs: Sequence[Job], plan: Plan, store: Store
+) -> list[Measurement | Failure]:
+    """Measure and store the jobs; the answers are in their order."""
+    from hwbench.measure.campaign import record
+    from hwbench.measure.session import Failure
+    from hwbench.records import Measurement, Workload
+
+    epoch = calibrated(target, jobs[0].workload.threads, store)
+    with console.progress(f"measuring {len(jobs)} models") as report:
+        answers = defaultdict[Workload, list[Measurement | Failure]](list)
+    with console.progress(f"measuring {len(jobs)} models") as report:
+        for answer in record(target, jobs, plan, store, epoch, progress=report):
+            answers[answer.workload].append(answer)
+    return [answers[job.workload].pop() for job in jobs]
+
+
+def show(answers: Sequence[Measurement | Failure], *, as_json: bool) -> None:
+    """Print every answer; then the first failure, or the first that is no answer, is raised."""
+    from hwbench.cli import rows
+    from hwbench.records import Measurement
+
+    measured = [answer for answer in answers if isinstance(answer, Measurement)]
+    failures = [answer for answer in answers if not isinstance(answer, Measurement)]
+    if as_json:
+        console.write_json({"results": [rows.to_json(answer) for answer in answers]})
+    elif measured:
+        console.show(rows.to_table("", measured))
+    for failure in failures[1:]:
+        console.error(str(failure.error))
+    if failures:
+        raise failures[0].error
+    wide = [answer.workload.name for answer in measured if answer.status == "inconclusive"]
+    if wide:
+        raise InconclusiveError(
+            f"{', '.join(wide)}: the interval is too wide to be an answer: quiet the machine, "
+            "or give more --seconds"
+        )

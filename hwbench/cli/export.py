@@ -1,0 +1,59 @@
+"""``hwbench export``: stored measurements as a file for other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hwbench import console
+from hwbench.cli.options import AnyDevice, AnySpace, Debug, Json, Session, Since, StoreUrl, opened
+
+
+def export(
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")],
+    format_: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="archive, csv, parquet or pyperf (default: by the file's ending).",
+        ),
+    ] = None,
+    samples: Annotated[
+        bool, typer.Option("--samples", metavar="", help="csv, parquet: one row a sample.")
+    ] = False,
+    device: AnyDevice = None,
+    space: AnySpace = None,
+    session: Session = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Only of this model.")] = None,
+    since: Since = None,
+    store: StoreUrl = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write measurements to a file: pyperf (.json), .csv, .parquet, or an archive (.jsonl).
+
+    The archive keeps every sample and imports back.
+
+    Example:
+
+    hwbench export results.parquet -d cpu -s ofa_mbv3
+    """
+    from hwbench import interchange
+
+    kind = interchange.format_of(out, format_)
+    with opened(store, create=False) as results:
+        chosen = results.measurements(
+            device=device, space=space, session=session, name=name, since=since
+        )
+        used = {m.epoch for m in chosen}
+        epochs = [e for e in results.epochs() if e.id in used] if kind == "archive" else []
+        report = interchange.export(chosen, out, kind, samples=samples, epochs=epochs)
+    if as_json:
+        console.write_json(report)
+        return
+    console.write_text(f"{report.measurements} measurements written to {report.path}\n")
+    for left in report.left_out:
+        console.note(f"{left}: left out, it has no sample that {report.format} could hold")

@@ -1,0 +1,13 @@
+from __future__ import annotations
+from hwbench.cli.options import Debug, Json, StoreUrl
+from hwbench.errors import HwbenchError
+
+
+def fit(store: StoreUrl = None, as_json: Json = False, debug: Debug = False) -> None:
+    """X.
+
+    Example:
+
+    hwbench fit
+    """
+    raise HwbenchError("fit is not built yet")

@@ -1,0 +1,178 @@
+"""The options that several verbs share, and the parsers of those that need one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hwbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from hwbench.store import Store
+
+
+def _debug(context: typer.Context, value: bool) -> bool:
+    if value:
+        context.find_root().obj.debug = True
+    return value
+
+
+def _devices() -> list[str]:
+    from hwbench.devices import device_names
+
+    return list(device_names())
+
+
+def _spaces() -> list[str]:
+    from hwbench.spaces import space_names
+
+    return list(space_names())
+
+
+Json = Annotated[
+    bool, typer.Option("--json", metavar="", help="Print one JSON document, not tables.")
+]
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug",
+        metavar="",
+        callback=_debug,
+        is_eager=True,
+        help="Show an error's traceback.",
+    ),
+]
+StoreUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="PATH|URL",
+        help="Results store (default: HWBENCH_STORE, else the clone's, else the user's).",
+    ),
+]
+DeviceName = Annotated[
+    str,
+    typer.Option("-d", "--device", metavar="NAME", help="Device.", autocompletion=_devices),
+]
+SpaceName = Annotated[
+    str,
+    typer.Option("-s", "--space", metavar="NAME", help="Search space.", autocompletion=_spaces),
+]
+AnyDevice = Annotated[
+    str | None,
+    typer.Option("-d", "--device", metavar="NAME", help="Only of this device."),
+]
+AnySpace = Annotated[
+    str | None,
+    typer.Option(
+        "-s", "--space", metavar="NAME", help="Only of this space.", autocompletion=_spaces
+    ),
+]
+Session = Annotated[str | None, typer.Option(metavar="ID", help="Only of this session.")]
+Since = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Only from this time on, as 2026-01-31T08:00+00:00."),
+]
+Threads = Annotated[int, typer.Option(min=1, metavar="N", help="Threads of the runtime.")]
+Cores = Annotated[
+    str | None,
+    typer.Option(metavar="LIST", help="Cores to run on, as 0,2-3 (default: all allowed)."),
+]
+Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Seed of all random choices.")]
+Confidence = Annotated[
+    float,
+    typer.Option(metavar="P", help="Probability that the upper bound holds, between 0 and 1."),
+]
+
+
+@contextmanager
+def opened(url: str | None, *, create: bool = True) -> Iterator[Store]:
+    """The results store at ``url``, or the default one; closed at the end."""
+    from hwbench.store import Store
+
+    with Store.open(url, create=create) as store:
+        yield store
+
+
+def shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Input shapes from ``name=1,3,224,224`` (a scalar: ``name=``).
+
+    Raises:
+        UsageError: a text is not of that form, a size is not positive, or a name comes twice.
+    """
+    parsed: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, equals, sizes = text.rpartition("=")
+        if not equals or not name:
+            raise UsageError(f"shape {text!r}: write it as name=1,3,224,224")
+        if name in parsed:
+            raise UsageError(f"shape of {name!r} is given twice")
+        parsed[name] = tuple(_positive(size, text) for size in sizes.split(",")) if sizes else ()
+    return parsed
+
+
+def _positive(size: str, text: str) -> int:
+    if not (size.strip().isascii() and size.strip().isdigit()) or int(size) == 0:
+        raise UsageError(f"shape {text!r}: {size!r} is not a positive whole number")
+    return int(size)
+
+
+def core_list(text: str | None) -> tuple[int, ...] | None:
+    """Core numbers from ``0,2-3``, in ascending order; ``None`` stays ``None``.
+
+    Raises:
+        UsageError: the text is not a list of numbers and ascending ranges.
+    """
+    if text is None:
+        return None
+    cores: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        ends = (first, last if dash else first)
+        if not all(end.isascii() and end.isdigit() and len(end) <= 4 for end in ends):
+            raise UsageError(f"cores {text!r}: {part!r} is neither a core nor a range such as 2-3")
+        low, high = map(int, ends)
+        if low > high:
+            raise UsageError(f"cores {text!r}: the range {part!r} runs backwards")
+        cores.update(range(low, high + 1))
+    return tuple(sorted(cores))
+
+
+def choices(texts: Iterable[str]) -> dict[str, str]:
+    """Fixed decisions from ``name=value``.
+
+    Raises:
+        UsageError: a text is not of that form, or a name comes twice.
+    """
+    parsed: dict[str, str] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if not name or not value:
+            raise UsageError(f"--fix {text!r}: write it as decision=value")
+        if name in parsed:
+            raise UsageError(f"--fix {name!r} is given twice")
+        parsed[name] = value
+    return parsed
+
+
+def lines(arguments: Iterable[str], file: Path | None) -> list[str]:
+    """Texts from the arguments and from a file's non-empty lines (``-``: standard input).
+
+    Raises:
+        UsageError: there is none, or the file is not text.
+    """
+    texts = list(arguments)
+    if file is not None:
+        try:
+            text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise UsageError(f"{file} is not a text file") from None
+        texts += [line.strip() for line in text.splitlines() if line.strip()]
+    if not texts:
+        raise UsageError("no architecture given: name one, or a file of them with --file")
+    return texts

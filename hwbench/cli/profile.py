@@ -1,0 +1,108 @@
+"""``hwbench profile``: measure a sample of a search space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hwbench import console
+from hwbench.cli.doctor import calibrated
+from hwbench.cli.options import (
+    Debug,
+    DeviceName,
+    Json,
+    Seed,
+    SpaceName,
+    StoreUrl,
+    Threads,
+    choices,
+    opened,
+)
+from hwbench.errors import DeviceError, UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from hwbench.spaces import Space, Value
+
+
+def profile(
+    space: SpaceName,
+    samples: Annotated[
+        int, typer.Option("-n", "--samples", min=1, metavar="N", help="How many architectures.")
+    ] = 300,
+    device: DeviceName = "cpu",
+    threads: Threads = 1,
+    fix: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Hold a decision of the space at a value."),
+    ] = None,
+    seed: Seed = 0,
+    store: StoreUrl = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Measure a space-filling sample of a search space; run it again to go on where it stopped.
+
+    Example:
+
+    hwbench profile -d cpu -s ofa_mbv3 -n 300
+    """
+    from hwbench.devices import get_device
+    from hwbench.devices.profile import sample_profile
+    from hwbench.records import Measurement
+    from hwbench.spaces import get_space
+
+    target, searched = get_device(device), get_space(space)
+    fixed = pinned(searched, choices(fix or ()))
+    campaign = sample_profile(target, searched, samples, seed=seed, threads=threads, fixed=fixed)
+    failures = []
+    with opened(store) as results:
+        held = len(results.done(campaign.id))
+        calibrated(target, threads, results)
+        with console.progress(f"measuring {samples - held} architectures") as report:
+            for answer in campaign.run(results, progress=report):
+                if not isinstance(answer, Measurement):
+                    failures.append(answer)
+        stored = results.measurements(plan=campaign.id, with_bursts=False)
+    summary = {
+        "device": device,
+        "space": space,
+        "campaign": campaign.id,
+        "architectures": samples,
+        "measured": len(stored) - held,
+        "already_stored": held,
+        "inconclusive": sum(m.status == "inconclusive" for m in stored),
+        "failed": len(failures),
+        "seconds": sum(m.seconds for m in stored),
+    }
+    if as_json:
+        console.write_json(summary)
+    else:
+        rows = [(name.replace("_", " "), value) for name, value in summary.items()]
+        console.show(console.table("", ("profile", "<value"), rows))
+    if failures:
+        first = failures[0]
+        raise DeviceError(
+            f"{len(failures)} of {samples} architectures could not be measured, the first is "
+            f"{first.workload.name}: {first.error}; run the same command again for them"
+        )
+
+
+def pinned(space: Space, given: Mapping[str, str]) -> dict[str, Value]:
+    """The values of a space's decisions that ``given`` names by their texts.
+
+    Raises:
+        UnknownNameError: there is no such decision.
+        UsageError: the decision has no such value.
+    """
+    decisions = {decision.name: decision for decision in space.decisions}
+    fixed: dict[str, Value] = {}
+    for name, text in given.items():
+        if name not in decisions:
+            raise UnknownNameError(f"decision of {space.name}", name, decisions)
+        values = {str(value): value for value in decisions[name].values}
+        if text not in values:
+            raise UsageError(f"--fix {name}={text}: {name} is one of {', '.join(values)}")
+        fixed[name] = values[text]
+    return fixed

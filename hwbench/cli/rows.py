@@ -1,0 +1,115 @@
+"""A measurement as the border shows it: milliseconds, megabytes, and null where refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hwbench import console
+from hwbench.records import CAUSES, Measurement
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from hwbench.measure.session import Failure
+
+_NS_PER_MS = 1e6
+_BYTES_PER_MB = 1e6
+
+
+#: The figures of an entry that a workload without a measurement has as ``None``.
+_FIGURES = (
+    "latency_ms", "latency_ms_low", "latency_ms_high", "p50_ms", "p90_ms", "p99_ms", "samples",
+    "rejected", "warmup", "stop_reason", "peak_memory_mb", "seconds",
+)  # fmt: skip
+
+
+def to_json(answer: Measurement | Failure) -> dict[str, Any]:
+    """One entry of ``results``: times in ms, a refused figure ``None``.
+
+    A failure has no figures, and says in ``error`` why.
+    """
+    if isinstance(answer, Measurement):
+        return {**_measured(answer), "error": None}
+    return {
+        "name": answer.workload.name,
+        "threads": answer.workload.threads,
+        "status": "failed",
+        **dict.fromkeys(_FIGURES),
+        "error": str(answer.error),
+    }
+
+
+def _measured(measurement: Measurement) -> dict[str, Any]:
+    bursts = measurement.bursts
+    kept = bursts.cause == CAUSES.index("kept")
+    observed = {p.q: p.value_ns for p in measurement.observed}
+    peak = measurement.peak_memory_bytes
+    return {
+        "name": measurement.workload.name,
+        "device": measurement.fingerprint.device,
+        "threads": measurement.workload.threads,
+        "status": measurement.status,
+        "latency_ms": _ms(measurement.latency_ns),
+        "latency_ms_low": _ms(measurement.low_ns),
+        "latency_ms_high": _ms(measurement.high_ns),
+        "confidence": measurement.confidence,
+        "provisional": measurement.epoch is None,
+        "p50_ms": _ms(observed.get(50.0)),
+        "p90_ms": _ms(observed.get(90.0)),
+        "p99_ms": _ms(observed.get(99.0)),
+        "samples": int(bursts.length[kept].sum()),
+        "rejected": int(bursts.length[~kept].sum()),
+        "rejected_by_cause": rejected_by_cause(measurement),
+        "warmup": measurement.warmup,
+        "stop_reason": measurement.stop_reason,
+        "contention": dict(measurement.contention),
+        "load_ms": _ms(measurement.load_ns),
+        "first_inference_ms": _ms(measurement.first_inference_ns),
+        "peak_memory_mb": None if peak is None else peak / _BYTES_PER_MB,
+        "energy_mj": measurement.energy_mj,
+        "seconds": measurement.seconds,
+    }
+
+
+def rejected_by_cause(measurement: Measurement) -> dict[str, int]:
+    """How many samples each cause rejected; causes that rejected none are left out."""
+    bursts = measurement.bursts
+    lost = np.bincount(bursts.cause, weights=bursts.length, minlength=len(CAUSES))
+    return {name: int(n) for name, n in zip(CAUSES, lost, strict=True) if n and name != "kept"}
+
+
+def to_table(title: str, measurements: Sequence[Measurement]) -> Table:
+    """The same as a table of at most 80 columns."""
+    headings = ("model", "latency ms", "±", "p50 ms", "p90 ms", "p99 ms", "runs", "<warm-up")
+    rows = []
+    for row in map(_measured, measurements):
+        lost = f"-{row['rejected']}" if row["rejected"] else ""
+        rows.append(
+            (
+                row["name"],
+                row["latency_ms"] if row["latency_ms"] is not None else row["status"],
+                half_width(row),
+                row["p50_ms"],
+                row["p90_ms"],
+                row["p99_ms"],
+                f"{row['samples']}{lost}",
+                row["warmup"],
+            )
+        )
+    return console.table(title, headings, rows)
+
+
+def half_width(row: dict[str, Any]) -> str | None:
+    """Half the interval of an entry in percent of the latency."""
+    ends = row["latency_ms"], row["latency_ms_low"], row["latency_ms_high"]
+    if None in ends:
+        return None
+    latency, low, high = ends
+    return f"{50 * (high - low) / latency:.1f}%"
+
+
+def _ms(time_ns: float | None) -> float | None:
+    return None if time_ns is None else time_ns / _NS_PER_MS

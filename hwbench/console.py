@@ -1,0 +1,235 @@
+"""What a person sees: tables that fit 80 columns, progress with time left, one-line errors.
+
+Results go to standard output, all else to standard error. Colours and moving bars appear on a
+terminal only. Names come from files and devices, so control characters in them are shown as
+escapes, and nothing is read as markup.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO
+
+if TYPE_CHECKING:  # rich takes 50 ms to import: --json and shell completion go without it
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+#: Called with the share of the work that is done, 0 to 1, while something long goes on.
+Report = Callable[[float], None]
+
+_PLAIN_PERIOD_S = 10.0
+_SHORT_TEXT = 12
+
+
+class ClosedPipeError(Exception):
+    """Whoever read our standard output has gone, as in ``hwbench ... | head``."""
+
+
+# --- results ------------------------------------------------------------------------------
+
+
+def write_json(value: object) -> None:
+    """Write ``value`` as one JSON document to standard output."""
+    _write(json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def write_text(text: str) -> None:
+    """Write ``text`` to standard output as it is."""
+    _write(text)
+
+
+def show(*renderables: RenderableType) -> None:
+    """Show tables and lines of text on standard output."""
+    console = _console(sys.stdout)
+    for renderable in renderables:
+        console.print(renderable)
+
+
+def flush() -> None:
+    """Flush standard output, so that a full disk or a closed pipe shows here and not at exit."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _closed_pipe()
+
+
+def plain(value: object) -> Any:
+    """``value`` in JSON's own types; a number that JSON can't hold (NaN, infinity) is null."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case Mapping():
+            return {str(key): plain(item) for key, item in value.items()}
+        case PurePath():
+            return str(value)
+        case Iterable():
+            tolist = getattr(value, "tolist", None)  # numpy's arrays
+            return plain(tolist()) if tolist else [plain(item) for item in value]
+        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            names = [field.name for field in dataclasses.fields(value)]
+            return {name: plain(getattr(value, name)) for name in names}
+    item = getattr(value, "item", None)  # numpy's scalars
+    if item is None:
+        raise TypeError(f"{type(value).__name__} has no JSON form")
+    return plain(item())
+
+
+# --- tables -------------------------------------------------------------------------------
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """A table whose first column is a name and whose others are figures, set to the right.
+
+    A column whose heading starts with ``<`` holds text instead. Cells may be strings, numbers
+    (shown with four significant digits) or ``None`` (shown as a dash). Where 80 columns are too
+    few, long text is folded over several lines, never cut.
+    """
+    from rich import box
+    from rich.table import Table
+
+    shown = [[cell(value) for value in row] for row in rows]
+    made = Table(
+        title=printable(title) or None,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )
+    for position, heading in enumerate(columns):
+        is_text = position == 0 or heading.startswith("<")
+        widest = max((len(row[position]) for row in shown), default=0)
+        justify: Literal["left", "right"] = "left" if is_text else "right"
+        made.add_column(
+            printable(heading.removeprefix("<")),
+            justify=justify,
+            overflow="fold",
+            no_wrap=not is_text or widest <= _SHORT_TEXT,
+        )
+    for row in shown:
+        made.add_row(*row)
+    return made
+
+
+def cell(value: object) -> str:
+    """One value as a table shows it."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return significant(value)
+    return printable(str(value))
+
+
+def significant(value: float, digits: int = 4) -> str:
+    """``value`` with that many significant digits and no exponent: 0.01234, 1.234, 1,234."""
+    if not math.isfinite(value):
+        return "-"
+    if value == 0:
+        return "0"
+    decimals = digits - 1 - math.floor(math.log10(abs(value)))
+    return f"{value:,.{max(decimals, 0)}f}"
+
+
+def printable(text: str) -> str:
+    r"""``text`` on one line, what a terminal would obey shown as an escape (``\x1b``)."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+# --- notes, errors, progress --------------------------------------------------------------
+
+
+def note(text: str) -> None:
+    """Say something beside the result, on standard error."""
+    _console(sys.stderr).print(printable(text), style="dim", soft_wrap=True)
+
+
+def error(text: str) -> None:
+    """Say in one line what went wrong, on standard error."""
+    line = printable(" ".join(text.split()))
+    if sys.stderr.isatty():
+        _console(sys.stderr).print(f"hwbench: {line}", style="red", soft_wrap=True)
+    else:
+        sys.stderr.write(f"hwbench: {line}\n")
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Report]:
+    """Show how far something long has come and how long it will take, on standard error.
+
+    Yields the function to call with the share done. On a terminal that moves a bar, which goes
+    when the work is done; elsewhere it writes a line now and then.
+    """
+    label = printable(label)
+    if not sys.stderr.isatty():
+        yield _plain_progress(label)
+        return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeLeft
+
+    parts = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(24),
+        TaskProgressColumn(),
+        TimeLeft(),
+    )
+    with Progress(*parts, console=_console(sys.stderr), transient=True) as bars:
+        bar = bars.add_task(label, total=1)
+        yield lambda share: bars.update(bar, completed=share)
+
+
+def _plain_progress(label: str) -> Report:
+    began = last = time.monotonic()
+
+    def report(share: float) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < _PLAIN_PERIOD_S or not 0 < share < 1:
+            return
+        last = now
+        left_s = round((now - began) * (1 - share) / share)
+        sys.stderr.write(f"{label}: {share:.0%}, {left_s // 60}:{left_s % 60:02} left\n")
+        sys.stderr.flush()
+
+    return report
+
+
+# --- streams ------------------------------------------------------------------------------
+
+
+def _write(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _closed_pipe()
+
+
+def _closed_pipe() -> NoReturn:
+    # Python flushes standard output once more at exit; that must not fail again.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise ClosedPipeError
+
+
+def _console(stream: TextIO) -> Console:
+    from rich.console import Console
+
+    class PipeAwareConsole(Console):
+        def on_broken_pipe(self) -> None:
+            _closed_pipe()
+
+    return PipeAwareConsole(file=stream, markup=False, highlight=False, emoji=False)

@@ -1,0 +1,79 @@
+"""Every exception of hwbench, and the exit code that the command line gives it.
+
+The tree follows the user's next step, not our modules: something to correct in the
+command or the file (2), a device or the machine to look after (4), more data to take (3).
+A message is one line: what happened, to what, and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_OK = 0
+EXIT_REGRESSION = 1
+EXIT_USAGE = 2
+EXIT_INCONCLUSIVE = 3
+EXIT_DEVICE = 4
+
+
+class HwbenchError(Exception):
+    """Root of all errors that hwbench raises on purpose."""
+
+    exit_code = EXIT_DEVICE
+
+
+class UsageError(HwbenchError):
+    """The command, an argument or a file has to be corrected."""
+
+    exit_code = EXIT_USAGE
+
+
+class UnknownNameError(UsageError):
+    """A device, space, verb or predictor of that name does not exist."""
+
+    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        super().__init__(f"unknown {what} {name!r}: {hint}known: {', '.join(known) or 'none'}")
+
+
+class GraphError(UsageError):
+    """An architecture or graph is not well formed."""
+
+
+class ModelError(UsageError):
+    """A model file cannot be read, or the runtime refuses it."""
+
+
+class PredictorError(UsageError):
+    """A predictor file is damaged, or does not fit what is asked of it."""
+
+
+class ImportFileError(UsageError):
+    """A file to import is damaged or of another format."""
+
+
+class DeviceError(HwbenchError):
+    """A device, its runtime or a worker process failed."""
+
+
+class WorkerError(DeviceError):
+    """A worker process died, hung, or answered nonsense."""
+
+
+class StoreError(HwbenchError):
+    """The results store cannot be read or written."""
+
+
+class StoreVersionError(StoreError):
+    """The store was written by a newer hwbench."""
+
+    exit_code = EXIT_USAGE
+
+
+class InconclusiveError(HwbenchError):
+    """The data at hand do not decide the question."""
+
+    exit_code = EXIT_INCONCLUSIVE

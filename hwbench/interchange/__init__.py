@@ -1,0 +1,117 @@
+"""Measurements out of hwbench and back: pyperf JSON, Parquet, CSV, and our own archive.
+
+The archive (``.jsonl``, ``.jsonl.gz``) is lossless and imports back; the others are for the
+tools that read them. The modules behind load pyarrow or pyperf when they are first needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from hwbench.errors import UnknownNameError, UsageError
+from hwbench.interchange.archive import MAX_ARCHIVE_BYTES, read_archive, write_archive
+from hwbench.interchange.files import replacing
+from hwbench.records import CanaryEpoch, Measurement
+
+if TYPE_CHECKING:
+    from hwbench.store import ImportReport, Store
+
+__all__ = ["FORMATS", "ExportReport", "export", "format_of", "import_archive"]
+
+#: The formats, each with the suffixes that choose it.
+FORMATS: Final[dict[str, tuple[str, ...]]] = {
+    "archive": (".jsonl", ".jsonl.gz"),
+    "csv": (".csv",),
+    "parquet": (".parquet",),
+    "pyperf": (".json", ".json.gz"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What was written, and the workloads that the format could not hold."""
+
+    path: Path
+    format: str
+    measurements: int
+    left_out: tuple[str, ...] = ()
+
+
+def format_of(path: Path, format: str | None = None) -> str:
+    """``format``, or the one that the suffix of ``path`` stands for. UsageError if unknown."""
+    if format is not None:
+        if format not in FORMATS:
+            raise UnknownNameError("export format", format, FORMATS)
+        return format
+    for name, suffixes in FORMATS.items():
+        if path.name.lower().endswith(suffixes):
+            return name
+    known = ", ".join(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+    raise UsageError(f"{path} does not tell the format: name one, or end the file with {known}")
+
+
+def export(
+    measurements: Sequence[Measurement],
+    path: str | Path,
+    format: str | None = None,
+    *,
+    samples: bool = False,
+    epochs: Sequence[CanaryEpoch] = (),
+) -> ExportReport:
+    """Write measurements to a file, which appears whole or not at all.
+
+    ``samples`` (CSV and Parquet) writes one row a sample instead of one a measurement; ``epochs``
+    (archive) go along, so that absolute latencies keep what they rest on. pyperf and
+    ``samples`` need measurements with their bursts. Raises UsageError for an unknown format, for
+    nothing to write, for values that no file can hold, and for what the disk refuses.
+    """
+    path = Path(path)
+    name = format_of(path, format)
+    if not measurements:
+        raise UsageError("there is no measurement to export: check the selection")
+    if samples and name not in ("csv", "parquet"):
+        raise UsageError(f"{name} has no table of samples: use csv or parquet")
+    if epochs and name != "archive":
+        raise UsageError(f"{name} holds no epochs: use archive")
+    try:
+        with replacing(path) as draft:
+            left_out = _write(name, measurements, draft, samples, epochs)
+    except ValueError as error:
+        raise UsageError(f"cannot export to {path}: {error}") from error
+    return ExportReport(path, name, len(measurements), tuple(left_out))
+
+
+def _write(
+    name: str,
+    measurements: Sequence[Measurement],
+    path: Path,
+    samples: bool,
+    epochs: Sequence[CanaryEpoch],
+) -> Sequence[str]:
+    """Write one format; return the workloads that it could not hold."""
+    if name == "archive":
+        write_archive(measurements, epochs, path)
+        return ()
+    if name == "pyperf":
+        from hwbench.interchange.pyperf_json import write_pyperf
+
+        return write_pyperf(measurements, path)
+    from hwbench.interchange import tables
+
+    table = (tables.sample_table if samples else tables.measurement_table)(measurements)
+    (tables.write_csv if name == "csv" else tables.write_parquet)(table, path)
+    return ()
+
+
+def import_archive(
+    path: str | Path, store: Store, *, limit_bytes: int = MAX_ARCHIVE_BYTES
+) -> ImportReport:
+    """Import an archive into ``store``, all or nothing; what it already holds is not doubled.
+
+    Raises ImportFileError for a file that is damaged, cut, foreign or longer than
+    ``limit_bytes`` (uncompressed), StoreError where the store refuses.
+    """
+    return store.merge(read_archive(Path(path), limit_bytes=limit_bytes))

@@ -1,0 +1,301 @@
+"""Graph -> ONNX, by writing the protobuf directly: no tracing, no converter.
+
+A MobileNetV3-size net takes a few milliseconds, because its weights stay out of the file: they
+are named there and made where the model is loaded (``hwbench.lower.weights``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import AttributeProto, NodeProto, TensorProto, helper
+
+from hwbench.errors import GraphError
+from hwbench.graph import Graph
+from hwbench.lower.weights import RANDOM_LOCATION, check_weights
+from hwbench.ops import Op, TensorSpec
+
+OLDEST_OPSET, NEWEST_OPSET = 14, 21  # HardSwish came with 14
+
+_AXES_AS_INPUT = 18  # from this opset on, ReduceMean takes its axes as an input
+_GELU = 20  # from this opset on, Gelu is an operator
+
+AttributeValue = int | float | Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxModel:
+    """A serialised ONNX model. With random weights it needs
+    :func:`hwbench.lower.session_options` (or the same rule) to be loaded."""
+
+    name: str
+    bytes: bytes
+
+    def save(self, path: str | Path) -> None:
+        """Write the model to a file."""
+        Path(path).write_bytes(self.bytes)
+
+
+def to_onnx(
+    graph: Graph, weights: Mapping[str, NDArray[np.float32]] | None = None, *, opset: int = 17
+) -> OnnxModel:
+    """Lower a graph to an ONNX model that onnxruntime runs.
+
+    ``weights`` holds a float32 array of the right shape for every name in ``graph.weights``;
+    they go into the file. Without them the model names its weights only, see
+    ``hwbench.lower.weights``. Raises :class:`GraphError` for weights that do not fit, an opset
+    out of 14..21, or a graph that is not float32 throughout.
+    """
+    if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
+        raise GraphError(f"opset {opset} is not one of {OLDEST_OPSET}..{NEWEST_OPSET}")
+    writer = _Writer(graph, weights, opset)
+    for op in graph.ops:
+        dtype = graph.tensors[op.output].dtype
+        if dtype != "float32":
+            raise GraphError(f"op {op.name!r}: only float32 is lowered to ONNX, not {dtype}")
+        params = [writer.weight(op, name, spec) for name, spec in graph.params(op).items()]
+        inputs = [writer.alias.get(name, name) for name in op.inputs]
+        ONNX_OPS[op.kind](writer, op, inputs + params)
+    return OnnxModel(graph.name, writer.finish())
+
+
+@dataclass
+class _Writer:
+    """The model under construction."""
+
+    graph: Graph
+    weights: Mapping[str, NDArray[np.float32]] | None
+    opset: int
+    proto: onnx.ModelProto = field(default_factory=onnx.ModelProto)
+    alias: dict[str, str] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
+    constants: dict[tuple[str, bytes, tuple[int, ...]], str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.taken.update(self.graph.tensors)
+        if clash := self.taken.intersection(self.graph.weights):
+            raise GraphError(f"tensor {min(clash)!r} is called like a weight: rename its op")
+        self.taken.update(self.graph.weights)
+        if self.weights is not None:
+            check_weights(self.graph, self.weights)
+
+    def node(
+        self, op_type: str, inputs: Sequence[str], output: str, **attrs: AttributeValue
+    ) -> None:
+        """Append a node with one output, named after it."""
+        node = self.proto.graph.node.add()
+        node.op_type = op_type
+        node.name = output
+        node.input.extend(inputs)
+        node.output.append(output)
+        for name, value in attrs.items():
+            _set_attribute(node, name, value)
+
+    def fresh(self, base: str) -> str:
+        """A tensor name that is not taken yet."""
+        name, count = base, 1
+        while name in self.taken:
+            count += 1
+            name = f"{base}_{count}"
+        self.taken.add(name)
+        return name
+
+    def constant(self, value: float | Sequence[int]) -> str:
+        """A small constant written into the model, once per value: float scalar or int64 list."""
+        dtype = np.float32 if isinstance(value, float) else np.int64
+        array = np.asarray(value, dtype)
+        key = (array.dtype.name, array.tobytes(), array.shape)
+        if key not in self.constants:
+            self.constants[key] = self.fresh(f"const{len(self.constants)}")
+            tensor = self._tensor(self.constants[key], array.shape)
+            tensor.data_type = TensorProto.FLOAT if dtype is np.float32 else TensorProto.INT64
+            tensor.raw_data = array.tobytes()
+        return self.constants[key]
+
+    def weight(self, op: Op, param: str, spec: TensorSpec) -> str:
+        """An op's parameter as an initialiser; returns its name in the model."""
+        name = f"{op.name}.{param}"
+        array = None if self.weights is None else self.weights[name]
+        shape = spec.shape
+        if _is_matmul(op, self.graph) and param == "weight":
+            # MatMul multiplies from the left, so the file holds the transpose.
+            name, shape = f"{name}_t", shape[::-1]
+            array = None if array is None else array.T
+        tensor = self._tensor(name, shape)
+        tensor.data_type = TensorProto.FLOAT
+        if array is None:
+            tensor.data_location = TensorProto.EXTERNAL
+            tensor.external_data.add(key="location", value=RANDOM_LOCATION)
+        else:
+            tensor.raw_data = np.ascontiguousarray(array, dtype="<f4").tobytes()
+        return name
+
+    def _tensor(self, name: str, shape: tuple[int, ...]) -> TensorProto:
+        tensor: TensorProto = self.proto.graph.initializer.add()
+        tensor.name = name
+        tensor.dims.extend(shape)
+        return tensor
+
+    def finish(self) -> bytes:
+        proto, graph = self.proto, self.graph
+        opset = helper.make_opsetid("", self.opset)
+        proto.opset_import.append(opset)
+        proto.ir_version = helper.find_min_ir_version_for([opset])
+        proto.producer_name = "hwbench"
+        proto.graph.name = graph.name
+        for name, spec in graph.inputs:
+            proto.graph.input.append(_value_info(name, spec))
+        for name in graph.outputs:
+            if name in self.alias:
+                self.node("Identity", [self.alias[name]], name)
+            proto.graph.output.append(_value_info(name, graph.tensors[name]))
+        serialised: bytes = proto.SerializeToString(deterministic=True)
+        return serialised
+
+
+def _set_attribute(node: NodeProto, name: str, value: AttributeValue) -> None:
+    attribute = node.attribute.add()
+    attribute.name = name
+    if isinstance(value, int):
+        attribute.type = AttributeProto.INT
+        attribute.i = int(value)  # a bool is an int here too
+    elif isinstance(value, float):
+        attribute.type = AttributeProto.FLOAT
+        attribute.f = value
+    else:
+        attribute.type = AttributeProto.INTS
+        attribute.ints.extend(value)
+
+
+def _value_info(name: str, spec: TensorSpec) -> onnx.ValueInfoProto:
+    elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
+    return helper.make_tensor_value_info(name, elem_type, spec.shape)
+
+
+# -- one entry for each kind of op ------------------------------------------------------------
+
+Emit = Callable[[_Writer, Op, Sequence[str]], None]
+
+
+def _plain(op_type: str, *same: str, **renamed: str) -> Emit:
+    """A node that takes the op's attributes ``same`` as they are, others under ONNX's name."""
+    names = {name: name for name in same} | renamed
+
+    def emit(writer: _Writer, op: Op, inputs: Sequence[str]) -> None:
+        attrs = {onnx_name: op[ours] for onnx_name, ours in names.items()}
+        writer.node(op_type, inputs, op.output, **attrs)
+
+    return emit
+
+
+def _clip(writer: _Writer, op: Op, inputs: Sequence[str], low: float, high: float) -> None:
+    bounds = ["" if math.isinf(value) else writer.constant(value) for value in (low, high)]
+    while bounds and not bounds[-1]:
+        bounds.pop()
+    writer.node("Clip", [*inputs, *bounds], op.output)
+
+
+def _silu(writer: _Writer, op: Op, inputs: Sequence[str]) -> None:
+    gate = writer.fresh(f"{op.output}_sigmoid")
+    writer.node("Sigmoid", inputs, gate)
+    writer.node("Mul", [*inputs, gate], op.output)
+
+
+def _gelu(writer: _Writer, op: Op, inputs: Sequence[str]) -> None:
+    """``x * (1 + erf(x / sqrt 2)) / 2``, in the form that runtimes recognise and fuse."""
+    if writer.opset >= _GELU:
+        writer.node("Gelu", inputs, op.output)
+        return
+    (x,) = inputs
+    scaled, erf, shifted, product = (
+        writer.fresh(f"{op.output}_{part}") for part in ("scaled", "erf", "shifted", "product")
+    )
+    writer.node("Div", [x, writer.constant(math.sqrt(2))], scaled)
+    writer.node("Erf", [scaled], erf)
+    writer.node("Add", [erf, writer.constant(1.0)], shifted)
+    writer.node("Mul", [x, shifted], product)
+    writer.node("Mul", [product, writer.constant(0.5)], op.output)
+
+
+def _is_matmul(op: Op, graph: Graph) -> bool:
+    """Gemm takes matrices only; a linear op on more axes is a MatMul."""
+    return op.kind == "linear" and len(graph.tensors[op.inputs[0]].shape) != 2
+
+
+def _linear(writer: _Writer, op: Op, inputs: Sequence[str]) -> None:
+    if not _is_matmul(op, writer.graph):
+        writer.node("Gemm", inputs, op.output, transB=1)
+    elif op["bias"]:
+        product = writer.fresh(f"{op.output}_product")
+        writer.node("MatMul", inputs[:2], product)
+        writer.node("Add", [product, inputs[2]], op.output)
+    else:
+        writer.node("MatMul", inputs, op.output)
+
+
+def _mean(writer: _Writer, op: Op, inputs: Sequence[str]) -> None:
+    keepdims = int(op["keepdims"])
+    if writer.opset >= _AXES_AS_INPUT:
+        axes = writer.constant(op["axes"])
+        writer.node("ReduceMean", [*inputs, axes], op.output, keepdims=keepdims)
+    else:
+        writer.node("ReduceMean", inputs, op.output, axes=op["axes"], keepdims=keepdims)
+
+
+def _pad(writer: _Writer, op: Op, inputs: Sequence[str]) -> None:
+    pads, value = writer.constant(op["pads"]), writer.constant(op["value"])
+    writer.node("Pad", [*inputs, pads, value], op.output)
+
+
+def _reshape(writer: _Writer, op: Op, inputs: Sequence[str]) -> None:
+    writer.node("Reshape", [*inputs, writer.constant(op["shape"])], op.output)
+
+
+def _constant(writer: _Writer, op: Op, inputs: Sequence[str]) -> None:
+    (writer.alias[op.output],) = inputs  # readers take the initialiser itself
+
+
+_POOL = {"kernel_shape": "kernel", "strides": "stride", "pads": "padding"}
+
+ONNX_OPS: Mapping[str, Emit] = {
+    "conv": _plain("Conv", **_POOL, dilations="dilation", group="groups"),
+    "linear": _linear,
+    "max_pool": _plain("MaxPool", **_POOL),
+    "avg_pool": _plain("AveragePool", "count_include_pad", **_POOL),
+    "global_avg_pool": _plain("GlobalAveragePool"),
+    "global_max_pool": _plain("GlobalMaxPool"),
+    "relu": _plain("Relu"),
+    "relu6": lambda writer, op, inputs: _clip(writer, op, inputs, 0.0, 6.0),
+    "hswish": _plain("HardSwish"),
+    "hsigmoid": _plain("HardSigmoid", "alpha", "beta"),
+    "sigmoid": _plain("Sigmoid"),
+    "silu": _silu,
+    "gelu": _gelu,
+    "tanh": _plain("Tanh"),
+    "leaky_relu": _plain("LeakyRelu", "alpha"),
+    "elu": _plain("Elu", "alpha"),
+    "clip": lambda writer, op, inputs: _clip(writer, op, inputs, op["min"], op["max"]),
+    "exp": _plain("Exp"),
+    "erf": _plain("Erf"),
+    "sqrt": _plain("Sqrt"),
+    "add": _plain("Add"),
+    "sub": _plain("Sub"),
+    "mul": _plain("Mul"),
+    "div": _plain("Div"),
+    "softmax": _plain("Softmax", "axis"),
+    "mean": _mean,
+    "batch_norm": _plain("BatchNormalization", "epsilon"),
+    "lrn": _plain("LRN", "size", "alpha", "beta", "bias"),
+    "concat": _plain("Concat", "axis"),
+    "pad": _pad,
+    "transpose": _plain("Transpose", "perm"),
+    "flatten": _plain("Flatten", "axis"),
+    "reshape": _reshape,
+    "constant": _constant,
+}

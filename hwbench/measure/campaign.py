@@ -1,0 +1,74 @@
+"""Sessions against a store: the epoch that anchors them, resume, and the watched canary series."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwbench.measure.canary import calibrate
+from hwbench.measure.jobs import Job, Target, canary_key
+from hwbench.measure.session import Failure, Plan, Progress, measure
+from hwbench.records import CanaryEpoch, Measurement
+
+if TYPE_CHECKING:
+    from hwbench.store import Store
+
+
+def known_epoch(target: Target, threads: int, store: Store) -> CanaryEpoch | None:
+    """The epoch that anchors this device's milliseconds now, if it was ever calibrated."""
+    key = canary_key(target.canaries(threads))
+    return store.epoch(target.fingerprint(threads).key, key, threads)
+
+
+def anchor(
+    target: Target, threads: int, store: Store, progress: Progress | None = None
+) -> CanaryEpoch:
+    """The known epoch, or a new one from a calibration of about 15 s."""
+    epoch = known_epoch(target, threads, store)
+    if epoch is None:
+        epoch = calibrate(target, threads, progress=progress)
+        store.add_epoch(epoch)
+    return epoch
+
+
+def record(
+    target: Target,
+    jobs: Sequence[Job],
+    plan: Plan,
+    store: Store,
+    epoch: CanaryEpoch | None,
+    *,
+    campaign: str | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Measurement | Failure]:
+    """Measure ``jobs`` and store each result before it is yielded.
+
+    With a ``campaign`` (an id of the caller's), workloads that it already holds are skipped:
+    running the same campaign again goes on where it stopped.
+    """
+    done = store.done(campaign) if campaign else set()
+    jobs = [job for job in jobs if job.workload.key not in done]
+    if not jobs:
+        return
+    threads, session = jobs[0].workload.threads, ""
+    floors: list[NDArray[np.float64]] = []
+    for result in measure(target, jobs, plan, epoch, progress=progress, watch=floors.append):
+        if isinstance(result, Measurement):
+            store.add(result, plan=campaign)
+            session = result.session
+        yield result
+    if session:
+        store.add_canary_run(
+            target.fingerprint(threads).key,
+            canary_key(target.canaries(threads)),
+            threads,
+            session,
+            datetime.now(UTC).isoformat(timespec="seconds"),
+            tuple(map(float, floors[0])),
+        )
+
+

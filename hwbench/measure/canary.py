@@ -1,0 +1,131 @@
+"""The canonical time of the canaries: fixed once for a device, and watched ever after.
+
+A canary's reading moves with the machine; its canonical time c0 is what it reads when nothing
+disturbs. Calibration takes several runs in fresh processes, some seconds apart. A run's
+readings become medians over windows of a few tenths of a second, so that the noise of one
+reading does not look like a faster machine; c0 is the 5th percentile of the windows of all
+runs, its interval a bootstrap over runs.
+
+Every later session leaves its own such figure in the store. The epoch itself is never changed:
+:func:`drift` says when the series has left it, and a user opens a new epoch on purpose.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwbench.measure.jobs import Canary, Target, canary_key
+from hwbench.measure.process import WorkerProcess
+from hwbench.records import CanaryEpoch
+
+WINDOW = 20
+LOW_PERCENTILE = 5.0
+RUNS = 6
+RUN_SECONDS = 1.0
+PAUSE_SECONDS = 1.5
+
+Array = NDArray[np.float64]
+
+
+def load_canaries(worker: WorkerProcess, canaries: Sequence[Canary]) -> list[list[object]]:
+    """Load the canaries into a worker and warm them; answers their steps for ``round``."""
+    steps: list[list[object]] = []
+    for canary in canaries:
+        slot = f"canary:{canary.name}"
+        worker.load(slot, canary.runner)
+        worker.ask("warm", slot, 0.02, 20, 200, expect_s=1)
+        steps.append([slot, canary.runs, canary.warm])
+    return steps
+
+
+def windows(readings_ns: Array) -> Array:
+    """Medians of the log readings (N, K) over windows of ``WINDOW``, shape (N // WINDOW, K).
+
+    Fewer than a window's readings make one window of what there is.
+    """
+    log = np.log(readings_ns)
+    if len(log) < WINDOW:
+        return np.median(log, axis=0, keepdims=True)
+    whole = len(log) // WINDOW * WINDOW
+    return np.asarray(np.median(log[:whole].reshape(-1, WINDOW, log.shape[1]), axis=1))
+
+
+def floor(readings_ns: Array) -> Array:
+    """One run's undisturbed canary times in ns, shape (K,)."""
+    return np.asarray(np.exp(np.percentile(windows(readings_ns), LOW_PERCENTILE, axis=0)))
+
+
+def canonical(runs: Sequence[Array], rng: np.random.Generator) -> tuple[Array, Array, Array]:
+    """c0 with its 95 % interval, in ns, from the readings (N, K) of each run."""
+    pooled = [windows(run) for run in runs]
+    c0 = np.percentile(np.concatenate(pooled), LOW_PERCENTILE, axis=0)
+    draws = np.array(
+        [
+            np.percentile(
+                np.concatenate([pooled[i] for i in rng.integers(0, len(pooled), len(pooled))]),
+                LOW_PERCENTILE,
+                axis=0,
+            )
+            for _ in range(400)
+        ]
+    )
+    low, high = np.percentile(draws, [2.5, 97.5], axis=0)
+    return np.exp(c0), np.exp(np.minimum(low, c0)), np.exp(np.maximum(high, c0))
+
+
+def calibrate(
+    target: Target,
+    threads: int,
+    *,
+    progress: Callable[[float], None] | None = None,
+    seed: int = 0,
+) -> CanaryEpoch:
+    """Measure the canonical times: ``RUNS`` fresh processes, about 2.5 s each.
+
+    Raises :class:`~hwbench.errors.WorkerError` when a worker fails.
+    """
+    canaries = target.canaries(threads)
+    runs: list[Array] = []
+    for index in range(RUNS):
+        if index:
+            time.sleep(PAUSE_SECONDS)
+        with WorkerProcess(target.python) as worker:
+            steps = load_canaries(worker, canaries)
+            readings: list[list[int]] = []
+            end = time.monotonic() + RUN_SECONDS
+            while time.monotonic() < end:
+                # An empty step list reads the canaries once.
+                readings += worker.ask("round", [], steps)["readings"]
+            runs.append(np.array(readings, float))
+        if progress:
+            progress((index + 1) / RUNS)
+    c0, low, high = canonical(runs, np.random.default_rng(seed))
+    return CanaryEpoch(
+        id=uuid.uuid4().hex[:12],
+        fingerprint_key=target.fingerprint(threads).key,
+        threads=threads,
+        names=tuple(c.name for c in canaries),
+        canary_key=canary_key(canaries),
+        c0_ns=tuple(map(float, c0)),
+        c0_low_ns=tuple(map(float, low)),
+        c0_high_ns=tuple(map(float, high)),
+        runs=RUNS,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def drift(epoch: CanaryEpoch, floors_ns: Sequence[Sequence[float]]) -> Array:
+    """How far (log ratio, shape (K,)) the best of recent sessions' floors lie from the epoch.
+
+    The minimum over sessions is compared: a busy session is no drift, but where even the
+    quietest of many stays off, or one is faster than the interval allows, the machine changed.
+    """
+    best = np.log(np.array(floors_ns, float)).min(axis=0)
+    low, high = np.log(epoch.c0_low_ns), np.log(epoch.c0_high_ns)
+    return np.asarray(np.where(best > high, best - high, np.where(best < low, best - low, 0.0)))

@@ -1,0 +1,69 @@
+"""What a device hands to the engine: work that a worker can run, and the canaries beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from hwbench.records import Fingerprint, Workload, digest
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerSpec:
+    """A runner file and what its ``load`` is given (JSON values only)."""
+
+    file: str
+    args: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """A fixed piece of work whose time tells how disturbed the machine is.
+
+    ``version`` names its implementation: a canary that changes starts a new series. ``kind`` is
+    what it stands for, ``compute`` or ``memory``; canaries of one kind are averaged. A reading is
+    the minimum of ``runs`` runs after ``warm`` unmeasured ones.
+    """
+
+    name: str
+    version: str
+    runner: RunnerSpec
+    runs: int
+    warm: int
+    kind: Literal["compute", "memory"]
+
+
+def canary_key(canaries: Sequence[Canary]) -> str:
+    """Digest of the canaries' names and versions: readings of one key are comparable."""
+    return digest([[c.name, c.version] for c in canaries])
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A workload, and how to build its runner when its turn comes.
+
+    ``build`` is given a folder for files that must live as long as the measurement.
+    """
+
+    workload: Workload
+    build: Callable[[Path], RunnerSpec]
+
+
+class Target(Protocol):
+    """The part of a device that the engine sees."""
+
+    @property
+    def name(self) -> str:
+        """The name a user types: ``cpu``, ``adb:SERIAL``."""
+
+    @property
+    def python(self) -> str:
+        """The interpreter that runs the worker."""
+
+    def fingerprint(self, threads: int) -> Fingerprint:
+        """The environment, as it is now."""
+
+    def canaries(self, threads: int) -> tuple[Canary, ...]:
+        """The canaries for work on so many threads."""

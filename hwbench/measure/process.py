@@ -1,0 +1,127 @@
+"""The parent's side of a worker process: start it, ask it, and survive whatever it does."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import tempfile
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from hwbench.errors import ModelError, WorkerError
+from hwbench.measure.jobs import RunnerSpec
+
+_WORKER = Path(__file__).with_name("worker.py")
+#: A request that takes longer than its own expected time plus this is a hang.
+GRACE_S = 60.0
+
+
+class WorkerProcess:
+    """A running worker. Use it as a context manager; leaving it ends the process.
+
+    Every request has a bound in time. A worker that dies or hangs raises
+    :class:`~hwbench.errors.WorkerError`; a runner that refuses its model raises
+    :class:`~hwbench.errors.ModelError` and the worker lives on.
+    """
+
+    def __init__(self, python: str, *, cpus: frozenset[int] | None = None) -> None:
+        self._stderr = tempfile.TemporaryFile()
+        # One thread in every library that might start its own pool beside the model.
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        try:
+            self._process = subprocess.Popen(
+                [python, "-u", str(_WORKER)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                text=True,
+                env=env,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._stderr.close()
+            raise WorkerError(f"cannot start a worker with {python!r}: {error}") from error
+        if cpus:
+            os.sched_setaffinity(self._process.pid, cpus)
+        self._answers: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._pump, daemon=True).start()
+
+    def _pump(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._answers.put(line)
+        self._answers.put("")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """Process id of the worker."""
+        return self._process.pid
+
+    def close(self) -> None:
+        """End the worker: politely first, then by force."""
+        if self._process.stdin is not None and not self._process.stdin.closed:
+            try:
+                self._process.stdin.close()
+            except OSError:
+                self._process.kill()
+        try:
+            self._process.wait(2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._stderr.close()
+
+    def ask(self, op: str, *args: Any, expect_s: float = 0.0) -> dict[str, Any]:
+        """Send one request and wait for its answer, at most ``expect_s`` plus a grace."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps({"op": op, "args": args}) + "\n")
+            self._process.stdin.flush()
+            line = self._answers.get(timeout=expect_s + GRACE_S)
+        except queue.Empty:
+            self._process.kill()
+            raise WorkerError(
+                f"the worker gave no answer to {op!r} within {expect_s + GRACE_S:.0f} s and was ended"
+            ) from None
+        except (BrokenPipeError, OSError):
+            line = ""
+        if not line:
+            raise WorkerError(self._obituary(op))
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise ModelError(str(answer["error"]))
+        return answer
+
+    def load(self, slot: str, runner: RunnerSpec) -> dict[str, Any]:
+        """Load a runner under the name ``slot``."""
+        return self.ask("load", slot, runner.file, dict(runner.args))
+
+    def _obituary(self, op: str) -> str:
+        code = self._process.wait()
+        cause = f"exit code {code}"
+        if code < 0:
+            cause = signal.Signals(-code).name
+            if -code == signal.SIGKILL:
+                cause += " (out of memory?)"
+        self._stderr.seek(0)
+        tail = self._stderr.read().decode(errors="replace").strip().splitlines()
+        last = f": {tail[-1][:200]}" if tail else ""
+        return f"the worker died while it did {op!r}, {cause}{last}"

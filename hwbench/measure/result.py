@@ -1,0 +1,225 @@
+"""From a workload's bursts to its Measurement: both answers, and the record of disturbances."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwbench.errors import InconclusiveError
+from hwbench.measure.estimate import KINDS, Estimate, undisturbed
+from hwbench.measure.jobs import Canary
+from hwbench.measure.stats import percentile
+from hwbench.measure.steady import classify
+from hwbench.records import (
+    CAUSES,
+    Bursts,
+    CanaryEpoch,
+    Fingerprint,
+    Measurement,
+    Status,
+    Workload,
+)
+
+#: An interval with a larger relative half-width than this is no answer.
+WIDEST = 0.05
+PERCENTILES = (50.0, 90.0, 99.0)
+_KEPT, _PREEMPTED, _STOLEN, _MIGRATED = (
+    CAUSES.index(c) for c in ("kept", "preempted", "stolen", "migrated")
+)
+# A two-sided 95 % interval is this many standard errors wide on each side.
+_Z95 = 1.96
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What all measurements of a session share."""
+
+    session: str
+    created: str
+    fingerprint: Fingerprint
+    canaries: tuple[Canary, ...]
+    epoch: CanaryEpoch | None
+    threads: int
+    tags: Mapping[str, str]
+
+    @property
+    def mixing(self) -> NDArray[np.float64]:
+        """Matrix (canaries, kinds) that averages the canaries of each kind."""
+        member = np.array([[c.kind == kind for kind in KINDS] for c in self.canaries], float)
+        return np.asarray(member / member.sum(axis=0))
+
+
+@dataclass(slots=True)
+class BurstLog:
+    """A workload's record while it grows."""
+
+    workload: Workload
+    rows: list[tuple[int, int, Mapping[str, Any], NDArray[np.float64]]] = field(
+        default_factory=list
+    )
+    warm_ns: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    typical_ns: float = 0.0
+    load_ns: int | None = None
+    first_ns: int | None = None
+    peak_memory: int | None = None
+    seconds: float = 0.0
+
+    def add(
+        self,
+        process: int,
+        index: int,
+        burst: Mapping[str, Any],
+        before: list[int],
+        after: list[int],
+    ) -> None:
+        """Add a burst with the canary readings on both sides of it."""
+        beside = np.sqrt(np.array(before, float) * np.array(after, float))
+        self.rows.append((process, index, burst, beside))
+
+    def bursts(self) -> Bursts:
+        """The record as arrays, with the cause of each rejected burst."""
+        raw = [burst for _, _, burst, _ in self.rows]
+        return Bursts(
+            sample_ns=np.concatenate([np.array(b["ns"], np.int64) for b in raw]),
+            length=np.array([len(b["ns"]) for b in raw], np.int32),
+            start_ns=np.array([b["start"] for b in raw], np.int64),
+            process=np.array([p for p, *_ in self.rows], np.int16),
+            round=np.array([i for _, i, *_ in self.rows], np.int32),
+            canary_ns=np.array([c for *_, c in self.rows]),
+            preemptions=np.array([b["preemptions"] for b in raw], np.int32),
+            steal_ns=np.array([b["steal_ns"] for b in raw], np.int64),
+            cause=np.array([_cause(b) for b in raw], np.uint8),
+        )
+
+    def complete(self, result: Measurement) -> Measurement:
+        """Add what only the end of the session knows."""
+        return replace(result, peak_memory_bytes=self.peak_memory, seconds=self.seconds)
+
+
+def _cause(burst: Mapping[str, Any]) -> int:
+    """The physical cause that spoils a burst's median, if one was recorded.
+
+    A preemption delays one run, which the median of the burst ignores: only where half of the
+    runs or more may have met one is the burst rejected.
+    """
+    times = burst["ns"]
+    if 2 * burst["preemptions"] >= len(times):
+        return _PREEMPTED
+    if burst["steal_ns"] > sum(times) / 2:
+        return _STOLEN
+    return _MIGRATED if burst["migrated"] and len(times) < 3 else _KEPT
+
+
+def medians(bursts: Bursts) -> NDArray[np.float64]:
+    """Median run time of each burst in ns, shape (B,)."""
+    ends = np.cumsum(bursts.length)
+    return np.array(
+        [np.median(bursts.sample_ns[e - n : e]) for e, n in zip(ends, bursts.length, strict=True)]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """An estimate with all that a Measurement needs beside it."""
+
+    log: BurstLog
+    context: Context
+    bursts: Bursts
+    estimate: Estimate
+    look_confidence: float
+    confidence: float
+    canary_ref_ns: NDArray[np.float64]
+
+    @property
+    def relative_half_width(self) -> float:
+        """Relative half-width of the interval at this look."""
+        return self.estimate.half_width(self.look_confidence)
+
+    @property
+    def status(self) -> Status:
+        """Whether the number may be used."""
+        if self.context.threads > 1:
+            # Spinning threads of a runtime disturb the canaries: no anchoring was shown to hold.
+            return "observed_only"
+        return "ok" if self.relative_half_width <= WIDEST else "inconclusive"
+
+    def measurement(self, stop_reason: str) -> Measurement:
+        """The record to store."""
+        log, context, bursts = self.log, self.context, self.bursts
+        low, high = self.estimate.interval_ns(self.look_confidence)
+        return Measurement(
+            workload=log.workload,
+            fingerprint=context.fingerprint,
+            session=context.session,
+            created=context.created,
+            status=self.status,
+            latency_ns=float(np.exp(self.estimate.log_latency)),
+            low_ns=low,
+            high_ns=high,
+            confidence=self.confidence,
+            canaries=tuple(c.name for c in context.canaries),
+            beta=tuple(map(float, context.mixing @ self.estimate.beta)),
+            canary_ref_ns=tuple(map(float, self.canary_ref_ns)),
+            epoch=context.epoch.id if context.epoch else None,
+            observed=tuple(percentile(bursts.sample_ns, q) for q in PERCENTILES),
+            bursts=bursts,
+            warmup=classify(log.warm_ns),
+            stop_reason=stop_reason,
+            contention=_contention(bursts, self.estimate),
+            seconds=log.seconds,
+            load_ns=log.load_ns,
+            first_inference_ns=log.first_ns,
+            tags=dict(context.tags),
+        )
+
+
+def conclude(
+    log: BurstLog,
+    context: Context,
+    look_confidence: float,
+    confidence: float,
+    provisional_ns: NDArray[np.float64] | None,
+) -> Result:
+    """Estimate a workload from its bursts so far.
+
+    ``provisional_ns`` (K,) stands in for the canonical canary times where no epoch is known.
+    Raises :class:`~hwbench.errors.InconclusiveError` when fewer than two bursts count.
+    """
+    if not log.rows:
+        raise InconclusiveError(f"{log.workload.name}: no worker lived long enough to measure it")
+    bursts = log.bursts()
+    kept = bursts.cause == _KEPT
+    if kept.sum() < 2:
+        causes = sorted({CAUSES[c] for c in bursts.cause[~kept]})
+        raise InconclusiveError(
+            f"{log.workload.name}: of {len(bursts)} bursts none count ({', '.join(causes)}); "
+            "leave the machine a free core, or give more time"
+        )
+    if context.epoch is not None:
+        reference = np.array(context.epoch.c0_ns)
+        spread = np.log(context.epoch.c0_high_ns) - np.log(context.epoch.c0_low_ns)
+        se = np.asarray(spread / (2 * _Z95))
+    else:
+        assert provisional_ns is not None
+        reference, se = provisional_ns, np.zeros(len(context.canaries))
+    estimate = undisturbed(
+        np.log(medians(bursts)[kept]),
+        np.log(bursts.canary_ns[kept] / reference) @ context.mixing,
+        bursts.process[kept],
+        state_se=np.sqrt(se**2 @ context.mixing**2),
+    )
+    return Result(log, context, bursts, estimate, look_confidence, confidence, reference)
+
+
+def _contention(bursts: Bursts, estimate: Estimate) -> dict[str, float]:
+    """How disturbed the run was: shares of bursts, and the canaries' typical slowdown."""
+    return {
+        "preempted": float((bursts.preemptions > 0).mean()),
+        "stolen": float((bursts.steal_ns > 0).mean()),
+        "rejected": float((bursts.cause != _KEPT).mean()),
+        "slowdown": float(np.exp(estimate.shift @ estimate.beta)),
+    }

@@ -1,0 +1,309 @@
+"""One measuring session: many workloads, interleaved, in several fresh processes.
+
+Workloads are taken in blocks that fit in memory together. A block is loaded into one worker
+process after another. In each, rounds visit every workload of the block in a new random order,
+a burst at a time, with the canaries read between bursts. A workload's bursts of all processes
+then make one estimate (:mod:`hwbench.measure.estimate`). Blocks are comparable because the
+canaries run in all of them.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwbench.errors import HwbenchError, InconclusiveError, ModelError, UsageError, WorkerError
+from hwbench.measure import canary as canary_time
+from hwbench.measure.jobs import Canary, Job, RunnerSpec, Target
+from hwbench.measure.process import WorkerProcess
+from hwbench.measure.result import BurstLog, Context, conclude
+from hwbench.records import CanaryEpoch, Measurement, Workload
+
+BURST_NS = 1.5e6
+BURST_RUNS = (3, 20)
+LEAST_ROUNDS = 2
+LATENCY_MULTIPLE = 20
+#: Processes after which a session that may stop early looks at its intervals.
+LOOKS = (3, 5, 8, 13, 21)
+#: Pause before a canary when a runtime's own threads may still spin.
+SETTLE_S = 0.003
+#: Workers that may die in the middle of rounds before a block is given up.
+MOST_CRASHES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to measure.
+
+    ``processes`` fresh processes share ``seconds`` of wall time a workload (loading included;
+    20 times its latency where that is more). With ``precision``, a workload is looked at after
+    3, 5, 8, … processes and stops once the relative half-width of its interval is below it; the
+    last look spends half of ``1 - confidence``, the others share the rest. ``loaded`` is how
+    many workloads are in memory at once; ``cpus`` the cores that the workers may use (all).
+    """
+
+    processes: int = 5
+    seconds: float = 1.0
+    precision: float | None = None
+    confidence: float = 0.95
+    loaded: int = 24
+    memory: bool = False
+    seed: int | None = None
+    cpus: frozenset[int] | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.processes < 2:
+            raise UsageError("at least 2 processes are needed: one cannot tell how they differ")
+        if not self.seconds > 0:
+            raise UsageError(f"seconds must be positive, not {self.seconds}")
+        if not 0.5 <= self.confidence < 1:
+            raise UsageError(f"confidence must lie in 0.5 to 1, not {self.confidence}")
+
+    @property
+    def looks(self) -> dict[int, float]:
+        """Processes after which results are looked at, with the share of the error spent."""
+        early = [p for p in LOOKS if p < self.processes] if self.precision else []
+        if not early:
+            return {self.processes: 1.0}
+        return {**dict.fromkeys(early, 0.5 / len(early)), self.processes: 0.5}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A workload that could not be measured, and why."""
+
+    workload: Workload
+    error: HwbenchError
+
+
+Progress = Callable[[float], None]
+
+
+def measure(
+    target: Target,
+    jobs: Sequence[Job],
+    plan: Plan,
+    epoch: CanaryEpoch | None,
+    *,
+    progress: Progress | None = None,
+    watch: Callable[[NDArray[np.float64]], None] | None = None,
+) -> Iterator[Measurement | Failure]:
+    """Measure ``jobs``, yielding each block's results as the block ends.
+
+    ``epoch`` anchors the milliseconds; without one they are provisional (this session's own
+    quiet moments). ``progress`` is told the share of the work done, ``watch`` the session's own
+    canonical canary times (K,) at its end. All jobs need the same number of threads.
+    """
+    if not jobs:
+        return
+    threads = {job.workload.threads for job in jobs}
+    if len(threads) != 1:
+        raise UsageError("workloads on different numbers of threads need sessions of their own")
+    session = _Session(target, threads.pop(), plan, epoch)
+    order = list(jobs)
+    session.random.shuffle(order)
+    blocks = -(-len(order) // plan.loaded)
+    floors: list[NDArray[np.float64]] = []
+    for index in range(blocks):
+        # Strided, so that the blocks are equally large.
+        block = _Block(session, order[index::blocks])
+        share = (lambda done, i=index: progress((i + done) / blocks)) if progress else None
+        yield from block.run(share)
+        floors += block.floors
+    if watch and floors:
+        watch(np.exp(np.median(np.log(floors), axis=0)))
+
+
+class _Session:
+    """What all blocks of a session share."""
+
+    def __init__(
+        self, target: Target, threads: int, plan: Plan, epoch: CanaryEpoch | None
+    ) -> None:
+        self.target, self.threads, self.plan, self.epoch = target, threads, plan, epoch
+        self.canaries: tuple[Canary, ...] = target.canaries(threads)
+        self.random = random.Random(plan.seed)
+        self.context = Context(
+            session=uuid.uuid4().hex[:12],
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            fingerprint=target.fingerprint(threads),
+            canaries=self.canaries,
+            epoch=epoch,
+            threads=threads,
+            tags=plan.tags,
+        )
+
+    def worker(self) -> WorkerProcess:
+        """A fresh worker."""
+        return WorkerProcess(self.target.python, cpus=self.plan.cpus)
+
+
+class _Block:
+    """Workloads that are loaded together, over all their processes."""
+
+    def __init__(self, session: _Session, jobs: Sequence[Job]) -> None:
+        self.session, self.plan = session, session.plan
+        self.logs = {f"w{i}": BurstLog(job.workload) for i, job in enumerate(jobs)}
+        self.jobs = dict(zip(self.logs, jobs, strict=True))
+        self.runners: dict[str, RunnerSpec] = {}
+        self.failed: dict[str, HwbenchError] = {}
+        self.done: dict[str, Measurement] = {}
+        self.floors: list[NDArray[np.float64]] = []
+        self.crashes = 0
+
+    def run(self, progress: Progress | None) -> Iterator[Measurement | Failure]:
+        """Measure the block; failures come first."""
+        looks, last = self.plan.looks, self.plan.processes
+        with tempfile.TemporaryDirectory(prefix="hwbench-") as folder:
+            self._build(Path(folder))
+            for process in range(last):
+                slots = self._open_slots()
+                if not slots:
+                    break
+                self._process(process, slots, lambda part: _tell(progress, process + part, last))
+                if process + 1 in looks:
+                    self._look(looks[process + 1], final=process + 1 == last)
+            if self.plan.memory:
+                for slot in self.done:
+                    self.logs[slot].peak_memory = self._peak_memory(slot)
+        for slot, error in self.failed.items():
+            yield Failure(self.logs[slot].workload, error)
+        for slot, result in self.done.items():
+            yield self.logs[slot].complete(result)
+
+    def _open_slots(self) -> list[str]:
+        return [s for s in self.logs if s not in self.failed and s not in self.done]
+
+    def _build(self, folder: Path) -> None:
+        for slot, job in self.jobs.items():
+            try:
+                self.runners[slot] = job.build(folder)
+            except ModelError as error:
+                self.failed[slot] = error
+
+    def _look(self, share: float, *, final: bool) -> None:
+        """Estimate every open workload; keep those precise enough, or all at the last look."""
+        plan = self.plan
+        confidence = 1 - (1 - plan.confidence) * share
+        provisional = np.min(self.floors, axis=0) if self.floors else None
+        for slot in self._open_slots():
+            log = self.logs[slot]
+            try:
+                result = conclude(
+                    log, self.session.context, confidence, plan.confidence, provisional
+                )
+            except InconclusiveError as error:
+                if final:
+                    self.failed[slot] = error
+                continue
+            precise = plan.precision is not None and result.relative_half_width <= plan.precision
+            if final or precise:
+                self.done[slot] = result.measurement("precision" if precise else "time")
+
+    def _process(self, process: int, slots: list[str], progress: Progress) -> None:
+        """One fresh worker: load, warm, then rounds until the time of this process is up."""
+        began = time.monotonic()
+        slots = list(slots)
+        with self.session.worker() as worker:
+            canaries = canary_time.load_canaries(worker, self.session.canaries)
+            self.session.random.shuffle(slots)
+            try:
+                steps = {s: step for s in slots if (step := self._load(worker, s, process))}
+            except WorkerError:
+                # The culprit is in self.failed: the others go on in a worker of their own.
+                remaining = [s for s in slots if s not in self.failed]
+                if remaining:
+                    self._process(process, remaining, progress)
+                return
+            if steps:
+                try:
+                    self._rounds(worker, process, steps, canaries, began, progress)
+                except WorkerError:
+                    # What was measured before stays; a model that does it again is found out
+                    # when the next process loads and warms the models one by one.
+                    self.crashes += 1
+                    if self.crashes > MOST_CRASHES:
+                        raise
+
+    def _load(self, worker: WorkerProcess, slot: str, process: int) -> list[Any] | None:
+        """Load and warm one workload; its step for ``round``, or None where it is refused."""
+        log = self.logs[slot]
+        try:
+            loaded = worker.load(slot, self.runners[slot])
+            if process == 0:
+                worker.ask("check", slot, expect_s=60)
+                log.load_ns, log.first_ns = loaded["load_ns"], loaded["first_ns"]
+            seconds, most = (0.05, 60) if process == 0 else (0.01, 60)
+            least = 12 if loaded["first_ns"] < 0.1e9 and process == 0 else 3
+            times = worker.ask("warm", slot, seconds, least, most, expect_s=60)["ns"]
+        except ModelError as error:
+            self.failed[slot] = ModelError(f"{log.workload.name}: {error}")
+            return None
+        except WorkerError as error:
+            self.failed[slot] = WorkerError(f"{log.workload.name}: {error}")
+            raise
+        if process == 0:
+            log.warm_ns = np.array([loaded["first_ns"], *times], np.int64)
+        typical = float(np.median(times[len(times) // 2 :]))
+        if typical <= 0:
+            self.failed[slot] = WorkerError(f"{log.workload.name}: the clock gave {typical} ns")
+            return None
+        log.typical_ns = typical
+        runs = min(max(math.ceil(BURST_NS / typical), BURST_RUNS[0]), BURST_RUNS[1])
+        return [slot, runs, 2 if typical < 1e6 else 1]
+
+    def _rounds(
+        self,
+        worker: WorkerProcess,
+        process: int,
+        steps: dict[str, list[Any]],
+        canaries: list[list[object]],
+        began: float,
+        progress: Progress,
+    ) -> None:
+        seconds = sum(
+            max(self.plan.seconds, LATENCY_MULTIPLE * self.logs[s].typical_ns / 1e9) for s in steps
+        ) / self.plan.processes
+        end = began + seconds
+        once = sum((s[1] + s[2]) * self.logs[s[0]].typical_ns / 1e9 for s in steps.values())
+        settle = SETTLE_S if self.session.threads > 1 else 0.0
+        readings: list[list[int]] = []
+        order, index = list(steps.values()), 0
+        while index < LEAST_ROUNDS or time.monotonic() + once / 2 < end:
+            self.session.random.shuffle(order)
+            answer = worker.ask("round", order, canaries, settle, expect_s=10 * once)
+            readings += answer["readings"]
+            for burst, before, after in zip(
+                answer["bursts"], answer["readings"], answer["readings"][1:], strict=False
+            ):
+                self.logs[burst["slot"]].add(process, index, burst, before, after)
+            index += 1
+            progress(min((time.monotonic() - began) / max(seconds, 1e-9), 1.0))
+        for step in steps:
+            self.logs[step].seconds += (time.monotonic() - began) / len(steps)
+        self.floors.append(canary_time.floor(np.array(readings, float)))
+
+    def _peak_memory(self, slot: str) -> int | None:
+        """Peak resident memory that loading and running adds, in a process of its own."""
+        with self.session.worker() as worker:
+            resident = worker.load(slot, self.runners[slot])["resident"]
+            worker.ask("warm", slot, 0.0, 3, 3, expect_s=60)
+            peak = worker.ask("memory")["peak"]
+        return None if peak is None or resident is None else max(peak - resident, 0)
+
+
+def _tell(progress: Progress | None, done: float, whole: float) -> None:
+    if progress:
+        progress(done / whole)

@@ -1,0 +1,197 @@
+"""The process that runs models and times them: one stand-alone file.
+
+It imports nothing of hwbench, so it also runs under another interpreter (an old runtime in an
+environment of its own). The parent sends one JSON request a line on standard input and reads
+one JSON answer a line; a crash, a hang or an out-of-memory kill ends this process and nothing
+else. What is run comes from *runner files*: Python files with a function
+``load(args: dict) -> runner``, where ``runner.run(n)`` makes n timed runs and returns n
+integer nanoseconds. A runner may also have ``info()``, ``check()`` (raises ``ValueError`` on an
+output that is no number) and ``profile(n)``.
+
+Requests: ``load``, ``unload``, ``warm``, ``round``, ``check``, ``profile``, ``memory``.
+"""
+
+import contextlib
+import ctypes
+import importlib.util
+import json
+import os
+import platform
+import sys
+import time
+import traceback
+
+try:
+    import resource
+except ImportError:  # not on Windows, where preemptions stay unknown
+    resource = None
+
+_now = time.perf_counter_ns
+
+
+def runner_module(file):
+    """Import a runner file, and with it the runtime."""
+    spec = importlib.util.spec_from_file_location("hwbench_runner", file)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{file} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def memory():
+    """Resident memory now and at its peak, in bytes; None where the system does not say."""
+    try:
+        with open("/proc/self/status") as file:
+            fields = dict(line.split(":", 1) for line in file if ":" in line)
+        kib = {name: int(fields[name].split()[0]) for name in ("VmRSS", "VmHWM")}
+    except (OSError, KeyError):
+        return {"now": None, "peak": None}
+    return {"now": kib["VmRSS"] * 1024, "peak": kib["VmHWM"] * 1024}
+
+
+class Contention:
+    """What the operating system says of disturbances to this thread, read around a burst."""
+
+    def __init__(self):
+        self._stat = open("/proc/stat", "rb", buffering=0) if platform.system() == "Linux" else None
+        self._tick_ns = 10**9 // os.sysconf("SC_CLK_TCK") if self._stat else 0
+        self._cpu = None
+        if platform.system() == "Linux":
+            with contextlib.suppress(OSError, AttributeError):
+                self._cpu = ctypes.CDLL(None).sched_getcpu
+
+    def preemptions(self):
+        """Involuntary context switches of this thread so far."""
+        if resource is None:
+            return 0
+        who = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
+        return resource.getrusage(who).ru_nivcsw
+
+    def steal_ns(self):
+        """Time that the hypervisor gave to others so far, over all CPUs."""
+        if self._stat is None:
+            return 0
+        self._stat.seek(0)
+        fields = self._stat.read(256).split(b"\n", 1)[0].split()
+        return int(fields[8]) * self._tick_ns if len(fields) > 8 else 0
+
+    def cpu(self):
+        """The CPU this thread is on, -1 where unknown."""
+        return self._cpu() if self._cpu else -1
+
+
+class Worker:
+    """Holds the loaded runners and answers requests."""
+
+    def __init__(self):
+        self._runners = {}
+        self._contention = Contention()
+
+    def load(self, slot, file, args):
+        """Load a runner and run it once: how long each took, and the memory in use before."""
+        module = runner_module(file)
+        resident = memory()["now"]
+        start = _now()
+        runner = module.load(args)
+        loaded = _now()
+        runner.run(1)
+        times = {"load_ns": loaded - start, "first_ns": _now() - loaded}
+        self._runners[slot] = runner
+        info = runner.info() if hasattr(runner, "info") else {}
+        return {**times, "resident": resident, "info": info}
+
+    def unload(self, slot):
+        """Forget a runner."""
+        del self._runners[slot]
+        return {}
+
+    def warm(self, slot, seconds, least, most):
+        """Run until ``seconds`` have passed, within ``least`` and ``most`` runs."""
+        runner, times = self._runners[slot], []
+        end = _now() + int(seconds * 1e9)
+        while len(times) < least or (len(times) < most and _now() < end):
+            times.extend(int(t) for t in runner.run(1))
+        return {"ns": times}
+
+    def round(self, steps, canaries, settle_s=0.0):
+        """Time each step's burst between two readings of the canaries.
+
+        ``steps``: (slot, runs, warm runs); ``canaries``: the same. A reading is the minimum
+        over the canary's runs. ``settle_s`` is waited before each reading, so that threads which
+        a runtime leaves spinning come to rest. Answers one row a burst, and one reading more.
+        """
+        contention, readings, bursts = self._contention, [self._read(canaries)], []
+        for slot, runs, warm in steps:
+            runner = self._runners[slot]
+            if warm:
+                runner.run(warm)
+            steal, cpu, switches = contention.steal_ns(), contention.cpu(), contention.preemptions()
+            start = _now()
+            times = runner.run(runs)
+            switches = contention.preemptions() - switches
+            moved = contention.cpu() != cpu
+            bursts.append(
+                {
+                    "slot": slot,
+                    "start": start,
+                    "ns": [int(t) for t in times],
+                    "preemptions": switches,
+                    "migrated": moved,
+                    "steal_ns": contention.steal_ns() - steal,
+                }
+            )
+            if settle_s:
+                time.sleep(settle_s)
+            readings.append(self._read(canaries))
+        return {"bursts": bursts, "readings": readings}
+
+    def _read(self, canaries):
+        values = []
+        for slot, runs, warm in canaries:
+            runner = self._runners[slot]
+            if warm:
+                runner.run(warm)
+            values.append(int(min(runner.run(runs))))
+        return values
+
+    def check(self, slot):
+        """Let the runner look at its own output."""
+        runner = self._runners[slot]
+        if hasattr(runner, "check"):
+            runner.check()
+        return {}
+
+    def profile(self, slot, runs):
+        """Per-operator times of a separate, instrumented pass."""
+        return {"ops": self._runners[slot].profile(runs)}
+
+    def memory(self):
+        """See :func:`memory`."""
+        return memory()
+
+
+def serve(requests, answers):
+    """Answer requests until standard input ends, which it does when the parent dies."""
+    worker = Worker()
+    for line in requests:
+        request = json.loads(line)
+        try:
+            answer = getattr(worker, request["op"])(*request.get("args", []))
+        except Exception as error:  # noqa: BLE001 - a model's failure is an answer, not our end
+            traceback.print_exc()
+            text = " ".join(str(error).split()) or type(error).__name__
+            answer = {"error": text[:500], "type": type(error).__name__}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def main():
+    """Keep the answers' pipe to ourselves: a runtime that prints must not corrupt it."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    serve(sys.stdin, answers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Search spaces: what an architecture is, and its graph.
+
+``get_space("ofa_mbv3")`` gives a built-in one by name. A space of your own is a subclass of
+:class:`Space` with its decisions and ``build``; :func:`register_space` makes its name known, and
+``hwbench.testing.check_space`` proves that it keeps the contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+from hwbench.errors import UnknownNameError, UsageError
+from hwbench.spaces.base import Choice, Codes, Decision, Space, Value
+from hwbench.spaces.design import space_filling, spread_sample
+from hwbench.spaces.mbv3_small import mbv3_small, mbv3_small_rgb
+from hwbench.spaces.nasbench201 import nasbench201
+from hwbench.spaces.ofa_mbv3 import ofa_mbv3
+
+__all__ = [
+    "Choice",
+    "Codes",
+    "Decision",
+    "Space",
+    "Value",
+    "get_space",
+    "register_space",
+    "space_filling",
+    "space_names",
+    "spread_sample",
+]
+
+_FACTORIES: dict[str, Callable[[], Space]] = {
+    "mbv3_small": mbv3_small,
+    "mbv3_small_rgb": mbv3_small_rgb,
+    "nasbench201": nasbench201,
+    "ofa_mbv3": ofa_mbv3,
+}
+
+
+def space_names() -> list[str]:
+    """Names that :func:`get_space` knows, sorted."""
+    return sorted(_FACTORIES)
+
+
+@cache
+def get_space(name: str) -> Space:
+    """The space of that name, made once; UnknownNameError names the nearest one there is."""
+    if name not in _FACTORIES:
+        raise UnknownNameError("space", name, _FACTORIES)
+    return _FACTORIES[name]()
+
+
+def register_space(space: Space) -> None:
+    """Make a space of your own known to :func:`get_space` under its name, for this process."""
+    if space.name in _FACTORIES:
+        raise UsageError(f"a space {space.name!r} exists already: choose another name")
+    _FACTORIES[space.name] = lambda: space

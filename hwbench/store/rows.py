@@ -1,0 +1,230 @@
+"""Records to rows and back: the statements behind :class:`hwbench.store.Store`.
+
+The functions work inside a transaction that the caller holds. They raise ValueError for what
+cannot be stored, and DamagedRow for a row whose bytes are not those that were written.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Column, Connection, Row, Select, insert, select
+
+from hwbench.records import Bursts, CanaryEpoch, Fingerprint, Measurement, Verdict
+from hwbench.store import documents, schema
+from hwbench.store.arrays import (
+    BURST_ARRAYS,
+    bursts_checksum,
+    checksum,
+    empty_bursts,
+    pack,
+    pack_bursts,
+    unpack,
+    unpack_bursts,
+)
+
+_log = logging.getLogger(__name__)
+
+_FROM_DOCUMENT = [c.name for c in schema.measurements.c if c.name in documents.MEASUREMENT]
+_EPOCH_LISTS = ("names", "c0_ns", "c0_low_ns", "c0_high_ns")
+
+
+class DamagedRow(Exception):  # noqa: N818 - never leaves the package: Store gives it its words
+    """A row's bytes fail their checksum; the message names the row."""
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryRun:
+    """One run of a device's canaries: a point of the watched series.
+
+    ``values_ns`` is what the caller gave, as float64: shape (n,), or (n, K) for K canaries.
+    """
+
+    fingerprint_key: str
+    canary_key: str
+    threads: int
+    session: str
+    created: str
+    values_ns: NDArray[np.float64]
+
+
+def filtered(query: Select[Any], equal: Mapping[Column[Any], Any]) -> Select[Any]:
+    """``query`` with those conditions whose value is not ``None``."""
+    for column, value in equal.items():
+        if value is not None:
+            query = query.where(column == value)
+    return query
+
+
+def insert_measurement(
+    connection: Connection, measurement: Measurement, plan: str | None
+) -> tuple[int, bool]:
+    """Insert unless the same measurement, or one for the plan's cell, is there: (id, inserted)."""
+    document = documents.measurement_document(measurement)
+    samples = bursts_checksum(measurement.bursts)
+    digest = documents.content_digest(document, samples)
+    key = measurement.workload.key
+    rows = schema.measurements.c
+    known = connection.scalar(select(rows.id).where(rows.digest == digest))
+    if known is None and plan is not None:
+        taken = select(rows.id).where(rows.plan == plan, rows.workload_key == key)
+        known = connection.scalar(taken)
+        if known is not None:
+            _log.warning("plan %s has %s already: the first stands", plan, measurement.workload)
+    if known is not None:
+        return known, False
+    values = {name: document[name] for name in _FROM_DOCUMENT}
+    values |= {name: documents.to_json(document[name]) for name in schema.JSON_COLUMNS}
+    values |= {
+        "digest": digest,
+        "plan": plan,
+        "workload_key": key,
+        "fingerprint_key": _insert_fingerprint(connection, measurement.fingerprint),
+        "created_us": documents.microseconds(measurement.created),
+    }
+    result = connection.execute(insert(schema.measurements), values)
+    assert result.inserted_primary_key is not None  # one row was inserted: it has its key
+    row_id: int = result.inserted_primary_key[0]
+    _insert_bursts(connection, row_id, measurement.bursts, samples)
+    return row_id, True
+
+
+def _insert_fingerprint(connection: Connection, fingerprint: Fingerprint) -> str:
+    table, key = schema.fingerprints, fingerprint.key
+    if connection.scalar(select(table.c.key).where(table.c.key == key)) is None:
+        facts = documents.to_json(dict(fingerprint.facts))
+        values = {"key": key, "device": fingerprint.device, "facts": facts}
+        connection.execute(insert(table), values)
+    return key
+
+
+def _insert_bursts(connection: Connection, row_id: int, bursts: Bursts, samples: str) -> None:
+    values: dict[str, Any] = {
+        "measurement_id": row_id,
+        "burst_count": len(bursts),
+        "sample_count": bursts.sample_ns.size,
+        "canary_count": bursts.canary_ns.shape[1],
+        "checksum": samples,
+    }
+    connection.execute(insert(schema.bursts), values | pack_bursts(bursts))
+
+
+def measurement_query(with_bursts: bool) -> Select[Any]:
+    """All measurements with device and facts, and their packed bursts; the oldest first."""
+    rows, prints, blobs = schema.measurements, schema.fingerprints, schema.bursts
+    columns: list[Any] = [*rows.c, prints.c.device, prints.c.facts]
+    source = rows.join(prints, rows.c.fingerprint_key == prints.c.key)
+    if with_bursts:
+        columns += [column for column in blobs.c if column.name != "measurement_id"]
+        source = source.join(blobs, rows.c.id == blobs.c.measurement_id)
+    return select(*columns).select_from(source).order_by(rows.c.created_us, rows.c.id)
+
+
+def measurement_of_row(row: Row[Any], with_bursts: bool) -> Measurement:
+    """The measurement of one row of :func:`measurement_query`."""
+    values = row._asdict()
+    for column in schema.JSON_COLUMNS:
+        values[column] = json.loads(values[column])
+    values["facts"] = json.loads(values["facts"])
+    bursts = _bursts_of(values) if with_bursts else empty_bursts(len(values["canaries"]))
+    return documents.measurement_of(values, bursts)
+
+
+def _bursts_of(values: Mapping[str, Any]) -> Bursts:
+    blobs = {name: values[name] for name, _ in BURST_ARRAYS}
+    counts = (values["burst_count"], values["sample_count"], values["canary_count"])
+    try:
+        bursts = unpack_bursts(blobs, *counts)
+    except ValueError as error:
+        raise DamagedRow(f"measurement {values['id']} is damaged ({error})") from error
+    if bursts_checksum(bursts) != values["checksum"]:
+        raise DamagedRow(f"measurement {values['id']} is damaged (its samples' checksum differs)")
+    return bursts
+
+
+def insert_epoch(connection: Connection, epoch: CanaryEpoch) -> None:
+    """Insert an epoch whose id is new."""
+    values = documents.epoch_document(epoch)
+    values |= {name: documents.to_json(values[name]) for name in _EPOCH_LISTS}
+    values["created_us"] = documents.microseconds(epoch.created)
+    connection.execute(insert(schema.epochs), values)
+
+
+def select_epochs(connection: Connection, equal: Mapping[Column[Any], Any]) -> list[CanaryEpoch]:
+    """Epochs that meet the conditions, the oldest first."""
+    columns = schema.epochs.c
+    query = filtered(select(schema.epochs), equal).order_by(columns.created_us, columns.id)
+    return [_epoch_of(row) for row in connection.execute(query)]
+
+
+def _epoch_of(row: Row[Any]) -> CanaryEpoch:
+    values = row._asdict()
+    del values["created_us"]
+    for name in _EPOCH_LISTS:
+        values[name] = json.loads(values[name])
+    return documents.epoch_of(values)
+
+
+def insert_canary_run(connection: Connection, run: CanaryRun) -> None:
+    """Insert one point of the canary's series."""
+    fields = {name: getattr(run, name) for name in documents.CANARY_RUN}
+    documents.check_document(fields, documents.CANARY_RUN)
+    if run.values_ns.ndim not in (1, 2) or not np.isfinite(run.values_ns).all():
+        raise ValueError("values_ns must be finite, of shape (n,) or (n, K)")
+    values = {
+        **fields,
+        "created_us": documents.microseconds(run.created),
+        "shape": documents.to_json(run.values_ns.shape),
+        "values_ns": pack(run.values_ns),
+        "checksum": checksum({"values_ns": run.values_ns}),
+    }
+    connection.execute(insert(schema.canary_runs), values)
+
+
+def select_canary_runs(connection: Connection, equal: Mapping[Column[Any], Any]) -> list[CanaryRun]:
+    """Canary runs that meet the conditions, the oldest first."""
+    columns = schema.canary_runs.c
+    query = filtered(select(schema.canary_runs), equal).order_by(columns.created_us, columns.id)
+    return [_canary_run_of(row) for row in connection.execute(query)]
+
+
+def _canary_run_of(row: Row[Any]) -> CanaryRun:
+    try:
+        values_ns = unpack(row.values_ns, np.dtype(np.float64), tuple(json.loads(row.shape)))
+    except ValueError as error:
+        raise DamagedRow(f"canary run {row.id} is damaged ({error})") from error
+    if checksum({"values_ns": values_ns}) != row.checksum:
+        raise DamagedRow(f"canary run {row.id} is damaged (its checksum differs)")
+    return CanaryRun(
+        row.fingerprint_key, row.canary_key, row.threads, row.session, row.created, values_ns
+    )
+
+
+def insert_verdict(connection: Connection, verdict: Verdict) -> None:
+    """Insert one line of the claims ledger."""
+    fields = {name: getattr(verdict, name) for name in documents.VERDICT}
+    documents.check_document(fields, documents.VERDICT)
+    values = {
+        **fields,
+        "evidence": documents.to_json(dict(verdict.evidence)),
+        "created_us": documents.microseconds(verdict.created),
+    }
+    connection.execute(insert(schema.verdicts), values)
+
+
+def select_verdicts(connection: Connection, equal: Mapping[Column[Any], Any]) -> list[Verdict]:
+    """Lines of the ledger that meet the conditions, the oldest first."""
+    columns = schema.verdicts.c
+    query = filtered(select(schema.verdicts), equal).order_by(columns.created_us, columns.id)
+    return [
+        Verdict(
+            row.claim, row.protocol, row.outcome, json.loads(row.evidence), row.figure, row.created
+        )
+        for row in connection.execute(query)
+    ]

@@ -1,0 +1,54 @@
+"""Claims, and what it takes to test one: a claim, a protocol, evidence, a verdict, a figure.
+
+A claim is published (by a paper, or by this project) and run as an experiment on the user's own
+machine. It ends in :class:`~hwbench.records.Verdict` records that go to the ledger in the
+store, whichever way they fall: a claim that fails is reported as failing.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hwbench.devices.base import Device
+from hwbench.records import Outcome, Verdict
+from hwbench.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Where a claim is tested, and how thoroughly.
+
+    ``progress`` is told what goes on and the share done; figures are written to ``folder``.
+    """
+
+    device: Device
+    store: Store
+    folder: Path
+    quick: bool
+    seed: int
+    progress: Callable[[str, float], None]
+
+
+class Claim(ABC):
+    """A claim that can be put to the test."""
+
+    name: ClassVar[str]
+    text: ClassVar[str]
+    protocol: ClassVar[str]
+
+    @abstractmethod
+    def run(self, setting: Setting) -> list[Verdict]:
+        """Run the protocol; one verdict for each statement that it decides."""
+
+    def verdict(
+        self, outcome: Outcome, evidence: Mapping[str, Any], figure: Path | None = None
+    ) -> Verdict:
+        """A line of the ledger about this claim, made now."""
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        shown = None if figure is None else figure.name
+        return Verdict(self.text, self.protocol, outcome, evidence, shown, created)

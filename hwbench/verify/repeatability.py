@@ -1,0 +1,352 @@
+"""Does the instrument agree with itself? Fresh runs of the same models, under three conditions.
+
+Every method times the same models again and again, each time from fresh processes; the figure is
+the difference between two runs of one model. Methods: ours; the median of one model after the
+other; ``torch.utils.benchmark``'s adaptive mode; and, from our own bursts, the interleaved
+minimum and median, which share our processes and our interleaving but not our canaries.
+Conditions: the machine left alone; a neighbour that computes; a neighbour that streams through
+memory. Pairs are taken within a condition and across conditions.
+
+Coverage is judged against **direct** times: medians of bursts that met a quiet machine, of
+processes of their own spread over the whole check; no ratio is in them.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwbench.errors import WorkerError
+from hwbench.measure.campaign import anchor
+from hwbench.measure.jobs import Job
+from hwbench.measure.result import medians
+from hwbench.measure.session import Failure, Plan, measure
+from hwbench.records import CAUSES, CanaryEpoch, Measurement, Outcome, Verdict
+from hwbench.verify.frame import Claim, Setting
+from hwbench.verify.workloads import CONV_CLASSES, check_models
+
+CONDITIONS = ("idle", "compute", "stream")
+RIVALS = ("sequential_median", "torch_adaptive")
+BY_PRODUCTS = ("interleaved_minimum", "interleaved_median")
+METHODS = ("hwbench", *RIVALS, *BY_PRODUCTS)
+RUNS, QUICK_RUNS = 4, 3
+REFERENCE_PROCESSES = 3  # a visit; one visit before each round of conditions
+SECONDS = 1.0
+#: A burst met a quiet machine when no canary was further above its canonical time than this.
+QUIET = 0.02
+QUIET_MEMORY = 0.10
+
+Array = NDArray[np.float64]
+
+
+@contextmanager
+def neighbour(kind: str) -> Iterator[None]:
+    """Keep one core busy with ``compute`` or ``stream``; ``idle`` does nothing."""
+    if kind == "idle":
+        yield
+        return
+    script = Path(__file__).with_name("load.py")
+    process = subprocess.Popen([sys.executable, str(script), kind])
+    try:
+        time.sleep(0.7)  # it imports numpy first
+        if process.poll() is not None:
+            raise WorkerError(f"the {kind} load generator ended with code {process.returncode}")
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@dataclass(slots=True)
+class Table:
+    """Times in ns by method and condition: one row a run, one column a model."""
+
+    models: list[str]
+    classes: list[str]
+    times: dict[tuple[str, str], list[Array]] = field(default_factory=dict)
+    seconds: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    ours: list[tuple[str, list[Measurement | None]]] = field(default_factory=list)
+
+    def add(self, method: str, condition: str, times: Sequence[float], seconds: float) -> None:
+        """Add one run of a method."""
+        self.times.setdefault((method, condition), []).append(np.array(times, float))
+        self.seconds.setdefault((method, condition), []).append(seconds / len(self.models))
+
+    def within(self, method: str, conditions: Sequence[str], columns: list[int]) -> Array:
+        """Relative differences in % between runs of one condition, all pairs, pooled."""
+        found = []
+        for condition in conditions:
+            log = np.log(np.array(self.times[method, condition])[:, columns])
+            rows, others = np.triu_indices(len(log), 1)
+            found.append(np.abs(log[rows] - log[others]).ravel())
+        return _known(np.concatenate(found) * 100)
+
+    def across(self, method: str, columns: list[int]) -> Array:
+        """Relative differences in % between runs of different conditions."""
+        logs = [np.log(np.array(self.times[method, c])[:, columns]) for c in CONDITIONS]
+        pairs = [(a, b) for i, a in enumerate(logs) for b in logs[i + 1 :]]
+        return _known(
+            np.concatenate([np.abs(a[:, None] - b[None]).ravel() for a, b in pairs]) * 100
+        )
+
+
+def _known(values: Array) -> Array:
+    return np.asarray(values[np.isfinite(values)])
+
+
+class Repeatability(Claim):
+    """This project's own first claim."""
+
+    name = "repeatability"
+    text = (
+        "latencies agree with themselves: median difference of fresh runs <= 0.5 % (p90 <= 1.5 %) "
+        "idle and <= 1 % (3 %) beside a load, at <= 1 s a model; intervals hold"
+    )
+    protocol = (
+        "K fresh runs of models of five classes under three conditions, five methods in turn; "
+        "coverage against direct quiet times of separate processes"
+    )
+
+    def run(self, setting: Setting) -> list[Verdict]:
+        """About 12 minutes; with ``quick`` about 4."""
+        runs = QUICK_RUNS if setting.quick else RUNS
+        with tempfile.TemporaryDirectory(prefix="hwbench-check-") as folder:
+            models = check_models(Path(folder), quick=setting.quick)
+            jobs = [setting.device.job(model, 1) for _, model in models]
+            setting.progress("calibrating", 0.0)
+            epoch = anchor(setting.device, 1, setting.store)
+            table = Table([j.workload.name for j in jobs], [kind for kind, _ in models])
+            reference: list[Measurement] = []
+            steps = runs * (1 + len(CONDITIONS))
+            for index in range(runs):
+                setting.progress("quiet reference", index / runs)
+                reference += _reference(setting, jobs, epoch)
+                for number, condition in enumerate(CONDITIONS, 1):
+                    share = (index * (1 + len(CONDITIONS)) + number) / steps
+                    setting.progress(f"run {index + 1} of {runs}, {condition}", share)
+                    with neighbour(condition):
+                        _run_methods(setting, jobs, epoch, table, condition, Path(folder))
+        truth = direct_quiet(reference, table.models, epoch)
+        evidence = summarise(table, truth)
+        figure = setting.folder / "repeatability.png"
+        from hwbench.verify.figures import repeatability_figure
+
+        repeatability_figure(table, METHODS, CONDITIONS, figure)
+        return [self.verdict(judge(evidence), evidence, figure)]
+
+
+def _reference(setting: Setting, jobs: Sequence[Job], epoch: CanaryEpoch) -> list[Measurement]:
+    plan = Plan(processes=REFERENCE_PROCESSES, seconds=SECONDS)
+    results = measure(setting.device, jobs, plan, epoch)
+    return [r for r in results if isinstance(r, Measurement)]
+
+
+def _run_methods(
+    setting: Setting,
+    jobs: Sequence[Job],
+    epoch: CanaryEpoch,
+    table: Table,
+    condition: str,
+    folder: Path,
+) -> None:
+    start = time.monotonic()
+    plan = Plan(processes=5, seconds=SECONDS, loaded=len(jobs))
+    found: dict[str, Measurement] = {}
+    for result in measure(setting.device, jobs, plan, epoch):
+        if not isinstance(result, Failure):
+            found[result.workload.name] = result
+    seconds = time.monotonic() - start
+    ours = [found.get(name) for name in table.models]
+    table.ours.append((condition, ours))
+    table.add("hwbench", condition, [_latency(m) for m in ours], seconds)
+    bursts = [None if m is None else m.bursts.sample_ns for m in ours]
+    nan = float("nan")
+    minimum = [nan if b is None else float(b.min()) for b in bursts]
+    median = [nan if b is None else float(np.median(b)) for b in bursts]
+    table.add("interleaved_minimum", condition, minimum, seconds)
+    table.add("interleaved_median", condition, median, seconds)
+    models = []
+    for job in jobs:
+        runner = job.build(folder)
+        models.append({"file": runner.file, "args": dict(runner.args)})
+    for method in RIVALS:
+        start = time.monotonic()
+        times = run_rival(setting.device.python, method, models, SECONDS)
+        table.add(method, condition, times, time.monotonic() - start)
+
+
+def _latency(measurement: Measurement | None) -> float:
+    """The undisturbed latency, NaN where the engine said that it does not know."""
+    usable = measurement is not None and measurement.status == "ok" and measurement.latency_ns
+    return float(usable) if usable else float("nan")
+
+
+def run_rival(python: str, method: str, models: list[dict[str, Any]], seconds: float) -> list[float]:
+    """Times in ns of all models by one of the rivals, in a process of its own."""
+    request = json.dumps({"method": method, "seconds": seconds, "models": models})
+    script = Path(__file__).with_name("rivals.py")
+    done = subprocess.run(
+        [python, str(script)], input=request, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        tail = done.stderr.strip().splitlines()
+        raise WorkerError(f"{method} failed: {tail[-1] if tail else done.returncode}")
+    times: list[float] = json.loads(done.stdout)
+    return times
+
+
+def direct_quiet(
+    reference: Sequence[Measurement], models: Sequence[str], epoch: CanaryEpoch
+) -> dict[str, tuple[float, float, int]]:
+    """(log time, standard error, processes) of each model from quiet bursts alone.
+
+    A process counts with the median of its quiet bursts when it had three or more. Fewer than
+    five such processes give no truth for that model.
+    """
+    limits = [QUIET if "conv" in name else QUIET_MEMORY for name in epoch.names]
+    truth = {}
+    for model in models:
+        levels = []
+        for record in (m for m in reference if m.workload.name == model):
+            state = np.log(record.bursts.canary_ns / np.array(epoch.c0_ns))
+            quiet = (state <= limits).all(axis=1)
+            quiet &= record.bursts.cause == CAUSES.index("kept")
+            times = np.log(medians(record.bursts))
+            for process in np.unique(record.bursts.process):
+                chosen = quiet & (record.bursts.process == process)
+                if chosen.sum() >= 3:
+                    levels.append(float(np.median(times[chosen])))
+        if len(levels) >= 5:
+            se = float(np.std(levels, ddof=1) / np.sqrt(len(levels)))
+            truth[model] = (float(np.mean(levels)), se, len(levels))
+    return truth
+
+
+def summarise(table: Table, truth: dict[str, tuple[float, float, int]]) -> dict[str, Any]:
+    """All figures of the check."""
+    columns = {
+        "all": list(range(len(table.models))),
+        **{
+            kind: [i for i, c in enumerate(table.classes) if c == kind]
+            for kind in dict.fromkeys(table.classes)
+        },
+    }
+    evidence: dict[str, Any] = {
+        method: {
+            "idle": _spread(table, method, ["idle"], columns["all"]),
+            "loaded": _spread(table, method, ["compute", "stream"], columns["all"]),
+            "across": _quantiles(table.across(method, columns["all"])),
+        }
+        for method in METHODS
+    }
+    evidence["by_class"] = {
+        kind: {
+            method: {
+                "idle": _quantiles(table.within(method, ["idle"], chosen)),
+                "loaded": _quantiles(table.within(method, ["compute", "stream"], chosen)),
+                "across": _quantiles(table.across(method, chosen)),
+            }
+            for method in METHODS
+        }
+        for kind, chosen in columns.items()
+        if kind != "all"
+    }
+    return {**evidence, **_truthfulness(table, truth)}
+
+
+def _spread(
+    table: Table, method: str, conditions: list[str], columns: list[int]
+) -> dict[str, float]:
+    seconds = [s for c in conditions for s in table.seconds[method, c]]
+    return {
+        **_quantiles(table.within(method, conditions, columns)),
+        "seconds_per_model": round(float(np.mean(seconds)), 3),
+    }
+
+
+def _quantiles(values: Array) -> dict[str, float]:
+    if values.size == 0:
+        return {"median_pct": float("nan"), "p90_pct": float("nan"), "pairs": 0}
+    median, high = np.percentile(values, [50, 90])
+    return {
+        "median_pct": round(float(median), 3),
+        "p90_pct": round(float(high), 3),
+        "pairs": int(values.size),
+    }
+
+
+def _truthfulness(table: Table, truth: dict[str, tuple[float, float, int]]) -> dict[str, Any]:
+    """Coverage, bias by class and half-widths against the direct quiet times."""
+    rows = []
+    inconclusive = total = 0
+    for condition, run in table.ours:
+        for kind, record in zip(table.classes, run, strict=True):
+            total += 1
+            if record is None or record.status != "ok":
+                inconclusive += 1
+                continue
+            known = truth.get(record.workload.name)
+            if known is None or not (record.latency_ns and record.low_ns and record.high_ns):
+                continue
+            log, se, _ = known
+            low, high = np.log(record.low_ns), np.log(record.high_ns)
+            half = (high - low) / 2
+            # The truth has an error of its own: widen by it, as for any comparison of two.
+            slack = np.hypot(half, 1.96 * se) - half
+            held = low - slack <= log <= high + slack
+            rows.append((condition, kind, held, np.log(record.latency_ns) - log, half))
+    held = [h for *_, h, _, _ in rows]
+    bias = {
+        kind: round(100 * float(np.median([b for _, k, _, b, _ in rows if k == kind])), 3)
+        for kind in dict.fromkeys(k for _, k, *_ in rows)
+    }
+    width = {
+        name: round(100 * float(np.median([h for c, *_, h in rows if (c == "idle") == idle])), 3)
+        for name, idle in (("idle", True), ("loaded", False))
+        if any((c == "idle") == idle for c, *_ in rows)
+    }
+    return {
+        "coverage_95": round(float(np.mean(held)), 3) if held else None,
+        "coverage_cases": len(held),
+        "bias_pct": bias,
+        "half_width_pct": width,
+        "inconclusive_share": round(inconclusive / total, 3) if total else None,
+        "truth_processes": min((n for *_, n in truth.values()), default=0),
+        "truth_models": len(truth),
+    }
+
+
+def judge(evidence: dict[str, Any]) -> Outcome:
+    """Confirmed when every bar of the claim is met, partly when most are."""
+    ours, coverage = evidence["hwbench"], evidence["coverage_95"]
+    rivals = {m: evidence[m] for m in RIVALS}
+    others = {m: evidence[m] for m in (*RIVALS, *BY_PRODUCTS)}
+    bars = [
+        ours["idle"]["median_pct"] <= 0.5,
+        ours["idle"]["p90_pct"] <= 1.5,
+        ours["loaded"]["median_pct"] <= 1.0,
+        ours["loaded"]["p90_pct"] <= 3.0,
+        ours["idle"]["seconds_per_model"] <= 1.0,
+        coverage is not None and 0.90 <= coverage <= 0.98,
+        all(r["idle"]["median_pct"] >= 3 * ours["idle"]["median_pct"] for r in rivals.values()),
+        all(r["loaded"]["median_pct"] >= 3 * ours["loaded"]["median_pct"] for r in rivals.values()),
+        all(r["across"]["median_pct"] > ours["across"]["median_pct"] for r in others.values()),
+        all(
+            abs(b) <= (1 if kind in CONV_CLASSES else 3) for kind, b in evidence["bias_pct"].items()
+        ),
+    ]
+    evidence["bars_met"] = f"{sum(bars)} of {len(bars)}"
+    if all(bars):
+        return "confirmed"
+    return "partly" if sum(bars) > len(bars) / 2 else "refuted"

@@ -1,0 +1,290 @@
+"""What the networks of a space cost, operation by operation, without building them.
+
+:func:`cost_tables` finds out from ``space.graph`` alone which decisions each operation depends
+on, and tabulates its costs over these decisions: an exact decomposition for spaces whose layers
+keep their place (the MobileNetV3 family: 2e19 networks from some hundred graphs). The steps:
+
+1. *Anchors*: codes in which every decision exists, so that all operations are there.
+2. *Shape*: decisions that change sizes but not the sequence of operations. Operation p of one
+   such network is operation p of every other, so comparing them shows what p depends on.
+3. *Presence*: decisions that take operations away (depths). Operations of decisions that become
+   inactive go; others that are missing belong to that value.
+4. *Tables*: every operation is seen in every state of its decisions; layers that share nothing
+   but, say, the resolution take their states in turn at the same time.
+5. *Proof*: the totals of random architectures must be equal, to the last MAC.
+
+Where a step fails the space is no such sum, and the answer is ``None``: features then come from
+the decisions alone (:mod:`hwbench.predictors.features`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwbench.graph import Graph
+from hwbench.ops import OP_KINDS, Op
+from hwbench.predictors.tables import (
+    TableSum,
+    scope_states,
+    scope_strides,
+    symbol_counts,
+    symbols,
+    table_sum,
+)
+from hwbench.spaces import Codes, Space
+
+#: The costs of one operation; activations are counted read and written.
+COSTS = ("count", "macs", "activation_bytes", "weight_bytes")
+
+#: No more networks than this are built to fill tables.
+_MAX_GRAPHS = 4096
+_PROOFS = 16
+
+Cost = tuple[str, int, int, int]
+Scope = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class CostTables:
+    """Totals of each cost over each class of operation: ``names[f]`` is (class, cost)."""
+
+    names: tuple[tuple[str, str], ...]
+    totals: TableSum
+
+
+def op_class(graph: Graph, op: Op) -> str:
+    """Operations of one class take time in proportion to their costs, more or less.
+
+    Convolutions are told apart by kernel, stride and grouping, pools by kernel.
+    """
+    if op.kind == "conv":
+        groups, channels = op["groups"], graph.specs(op)[0].shape[1]
+        grouping = "" if groups == 1 else "depthwise " if groups == channels else "grouped "
+        kernel = "x".join(map(str, op["kernel"]))
+        stride = "" if max(op["stride"]) == 1 else f" / {max(op['stride'])}"
+        dilation = "" if max(op["dilation"]) == 1 else f" dilated {max(op['dilation'])}"
+        return f"{grouping}conv {kernel}{stride}{dilation}"
+    if op.kind in ("max_pool", "avg_pool"):
+        return f"{op.kind} {'x'.join(map(str, op['kernel']))}"
+    return op.kind
+
+
+def op_costs(graph: Graph) -> list[Cost]:
+    """(class, MACs, activation bytes, weight bytes) of each operation that does any work."""
+    costs = []
+    for op in graph.ops:
+        if not OP_KINDS[op.kind].is_view:
+            weights = sum(spec.bytes for spec in graph.params(op).values())
+            moved = graph.bytes_moved_of(op)
+            costs.append((op_class(graph, op), graph.macs_of(op), moved - weights, weights))
+    return costs
+
+
+def cost_tables(space: Space, rng: np.random.Generator) -> CostTables | None:
+    """The costs of a space's networks as sums over tables; ``None`` where they are no such sum.
+
+    Builds some hundred networks (about 3 ms each); ``rng`` chooses the ones to compare.
+    """
+    try:
+        return _Probe(space, rng).tables()
+    except _NoSumError:
+        return None
+
+
+class _NoSumError(Exception):
+    """The networks of this space are not sums of parts in the sense of this module."""
+
+
+class _Probe:
+    def __init__(self, space: Space, rng: np.random.Generator) -> None:
+        self.space = space
+        self.rng = rng
+        self.counts = symbol_counts(space)
+        self.anchor = _full_code(space, rng)
+        self.kinds = self._classes_in_order(self.anchor)
+
+    def tables(self) -> CostTables:
+        structural, depends = self._dependencies()
+        self._add_presence(structural, depends)
+        scopes = [tuple(sorted(d)) for d in depends]
+        tables = self._fill(scopes)
+        self._prove(tables)
+        return tables
+
+    def costs(self, code: Codes) -> list[Cost]:
+        return op_costs(self.space.graph(code))
+
+    # --- which decisions an operation depends on ----------------------------------------------
+
+    def _classes_in_order(self, code: Codes) -> list[str]:
+        """The kinds of the operations: what two networks must share to be compared by place."""
+        return [op.kind for op in self.space.graph(code).ops if not OP_KINDS[op.kind].is_view]
+
+    def _dependencies(self) -> tuple[list[int], list[set[int]]]:
+        """Decisions that change the sequence of operations; for each place, those that do not."""
+        structural: set[int] = set()
+        for j in range(len(self.counts)):
+            variants = (self._with(self.anchor, {j: v}) for v in self._others(self.anchor, j))
+            if any(self._classes_in_order(code) != self.kinds for code in variants):
+                structural.add(j)
+        depends: list[set[int]] = [set() for _ in self.kinds]
+        shaping = [j for j in range(len(self.counts)) if j not in structural]
+        for anchor in (self.anchor, self._redrawn(shaping)):
+            base = self.costs(anchor)
+            for j in shaping:
+                for value in self._others(anchor, j):
+                    changed = self.costs(self._with(anchor, {j: value}))
+                    for p, (old, new) in enumerate(zip(base, changed, strict=True)):
+                        if old != new:
+                            depends[p].add(j)
+        return sorted(structural), depends
+
+    def _add_presence(self, structural: Sequence[int], depends: list[set[int]]) -> None:
+        """Enter what takes each operation away among the decisions that it depends on."""
+        base = self.costs(self.anchor)
+        for j in structural:
+            absent: dict[int, set[int]] = {}
+            for value in self._others(self.anchor, j):
+                code = self._with(self.anchor, {j: value})
+                inactive = set(np.flatnonzero(~self.space.active(code[None])[0]))
+                here = [p for p in range(len(base)) if not depends[p] & inactive]
+                for i in _missing([base[p] for p in here], self.costs(code)):
+                    absent.setdefault(here[i], set()).add(value)
+            for p, values in absent.items():
+                depends[p].add(self._witness(j, values))
+
+    def _witness(self, j: int, absent: set[int]) -> int:
+        """A decision that exists unless ``j`` has one of the ``absent`` values."""
+        name, values = self.space.decisions[j].name, self.space.decisions[j].values
+        when = (name, tuple(v for i, v in enumerate(values) if i not in absent))
+        for c, d in enumerate(self.space.decisions):
+            if d.when is not None and (d.when[0], set(d.when[1])) == (name, set(when[1])):
+                return c
+        raise _NoSumError
+
+    # --- tables -------------------------------------------------------------------------------
+
+    def _fill(self, scopes: Sequence[Scope]) -> CostTables:
+        """Tables over each scope, from networks that together show each of its states."""
+        distinct = sorted(set(scopes))
+        maximal = [s for s in distinct if not any({*s} < {*other} for other in distinct)]
+        seen: dict[Scope, dict[int, list[Cost]]] = {scope: {} for scope in maximal}
+        home = [next(s for s in maximal if {*scope} <= {*s}) for scope in scopes]
+        for code in self._covering(maximal):
+            states = self._states(code, maximal)
+            new = {s for s, state in states.items() if state not in seen[s]}
+            if not new:
+                continue
+            for cost, scope in zip(self.costs(code), home, strict=True):
+                if scope in new:
+                    seen[scope].setdefault(states[scope], []).append(cost)
+        classes = sorted({c[0] for rows in seen.values() for row in rows.values() for c in row})
+        names = tuple((c, cost) for c in classes for cost in COSTS)
+        tables = [self._table(scope, rows, classes) for scope, rows in seen.items()]
+        totals = table_sum(self.counts, maximal, tables)
+        return CostTables(names, totals)
+
+    def _covering(self, scopes: Sequence[Scope]) -> Iterator[Codes]:
+        """Full codes in which each scope takes every state: shared decisions outside, the
+        others of all scopes together inside.
+        """
+        shared = sorted({j for j in range(len(self.counts)) if sum(j in s for s in scopes) > 1})
+        own = [[j for j in scope if j not in shared] for scope in scopes]
+        sizes = [[self.space.cardinalities[j] for j in columns] for columns in own]
+        inner = max(math.prod(s) for s in sizes)
+        outer = [self.space.cardinalities[j] for j in shared]
+        if inner * math.prod(outer) > _MAX_GRAPHS:
+            raise _NoSumError
+        for values in np.ndindex(*outer):
+            for t in range(inner):
+                change = dict(zip(shared, values, strict=True))
+                for columns, size in zip(own, sizes, strict=True):
+                    at = np.unravel_index(t % math.prod(size), size)
+                    change |= dict(zip(columns, map(int, at), strict=True))
+                yield self._with(self.anchor, change)
+
+    def _states(self, code: Codes, scopes: Sequence[Scope]) -> dict[Scope, int]:
+        row = symbols(self.space, code[None])[0].astype(int)
+        return {s: int(row[list(s)] @ scope_strides(self.counts, s)) for s in scopes}
+
+    def _table(
+        self, scope: Scope, rows: dict[int, list[Cost]], classes: Sequence[str]
+    ) -> NDArray[np.float64]:
+        """Costs of each state; those never seen have an inactive decision, and cost nothing."""
+        table = np.zeros((len(scope_states(self.counts, scope)), len(classes), len(COSTS)))
+        column = {name: i for i, name in enumerate(classes)}
+        for state, costs in rows.items():
+            for name, *values in costs:
+                table[state, column[name]] += [1, *values]
+        return table.reshape(len(table), -1)
+
+    def _prove(self, tables: CostTables) -> None:
+        codes = self.space.sample(_PROOFS, self.rng)
+        totals = tables.totals(symbols(self.space, codes))
+        column = {name: i for i, name in enumerate(tables.names)}
+        for code, total in zip(codes, totals, strict=True):
+            wanted = np.zeros(len(tables.names))
+            for name, *values in self.costs(code):
+                for cost, value in zip(COSTS, (1, *values), strict=True):
+                    if (name, cost) not in column:
+                        raise _NoSumError
+                    wanted[column[name, cost]] += value
+            if not np.array_equal(wanted, total):
+                raise _NoSumError
+
+    # --- codes --------------------------------------------------------------------------------
+
+    def _others(self, code: Codes, j: int) -> Iterator[int]:
+        return (v for v in range(self.space.cardinalities[j]) if v != code[j])
+
+    def _with(self, code: Codes, change: dict[int, int]) -> Codes:
+        row = code.copy()
+        for j, value in change.items():
+            row[j] = value
+        row = self.space.canonical(row[None])
+        if not self.space.valid(row)[0]:
+            raise _NoSumError
+        return row[0]
+
+    def _redrawn(self, shaping: Sequence[int]) -> Codes:
+        """The anchor with every decision that keeps the sequence drawn again."""
+        drawn = {j: int(self.rng.integers(self.space.cardinalities[j])) for j in shaping}
+        return self._with(self.anchor, drawn)
+
+
+def _full_code(space: Space, rng: np.random.Generator) -> Codes:
+    """A random code (L,) in which every decision exists."""
+    code = np.array([rng.integers(c) for c in space.cardinalities], dtype=np.int16)
+    column = {d.name: j for j, d in enumerate(space.decisions)}
+    allowed = [set(range(c)) for c in space.cardinalities]
+    for d in space.decisions:
+        if d.when is not None:
+            parent = column[d.when[0]]
+            values = space.decisions[parent].values
+            allowed[parent] &= {i for i, v in enumerate(values) if v in d.when[1]}
+    for j, values in enumerate(allowed):
+        if not values:
+            raise _NoSumError
+        if int(code[j]) not in values:
+            code[j] = min(values)
+    if not space.valid(code[None])[0]:
+        raise _NoSumError
+    return code
+
+
+def _missing(base: Sequence[Cost], costs: Sequence[Cost]) -> list[int]:
+    """Places of ``base`` to leave out for ``costs`` to remain, in order."""
+    missing, at = [], 0
+    for p, cost in enumerate(base):
+        if at < len(costs) and costs[at] == cost:
+            at += 1
+        else:
+            missing.append(p)
+    if at < len(costs):
+        raise _NoSumError
+    return missing

@@ -1,0 +1,221 @@
+"""The real `hwbench` command: exit codes, valid JSON or nothing, errors in one line."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+
+from hwbench.cli import main
+from hwbench.cli.app import app
+from hwbench.cli.frame import explain
+from hwbench.errors import InconclusiveError, UnknownNameError
+
+HWBENCH = [sys.executable, "-m", "hwbench"]
+VERBS = (
+    "doctor", "devices", "bench", "profile", "fit", "evaluate", "predict", "verify", "export",
+    "import", "demo",
+)  # fmt: skip
+
+
+def hwbench(*arguments: str | Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*HWBENCH, *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def assert_one_line(stderr: str, *words: str) -> None:
+    assert stderr.startswith("hwbench: ")
+    assert stderr.count("\n") == 1
+    for word in words:
+        assert word in stderr
+
+
+def examples(verb: str) -> list[list[str]]:
+    """The commands that a verb's help shows."""
+    (text,) = {c.callback.__doc__ for c in app.registered_commands if c.name == verb and c.callback}
+    found = [shlex.split(line)[1:] for line in text.splitlines() if line.startswith("    hwbench ")]
+    return [words for words in found if words]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_every_verb_shows_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(rf"Example:\s+hwbench {verb}\b", shown)
+    assert "--json" in shown
+    assert "--debug" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_examples_are_commands_that_parse(verb: str) -> None:
+    command = typer.main.get_command(app)
+    with command.make_context("hwbench", [verb]) as context:
+        for words in examples(verb):
+            assert words[0] == verb
+            subcommand = command.get_command(context, verb)
+            subcommand.make_context(verb, words[1:], parent=context).close()
+    assert examples(verb)
+
+
+def test_the_help_lists_every_verb() -> None:
+    done = hwbench("--help")
+    assert done.returncode == 0
+    assert not done.stderr
+    assert all(re.search(rf"^│ {verb} ", done.stdout, re.MULTILINE) for verb in VERBS)
+
+
+def test_no_verb_shows_the_help_and_counts_as_a_usage_error() -> None:
+    done = hwbench()
+    assert done.returncode == 2
+    assert "Usage: hwbench" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["benhc"], ["benhc", "'bench'", "hwbench --help"]),
+        (["bench"], ["MODEL", "hwbench bench --help"]),
+        (["bench", "--nonsense", "x.onnx"], ["--nonsense"]),
+        (["bench", "x.onnx", "--threads", "0"], ["--threads"]),
+        (["bench", "x.onnx", "--shape", "x:1,3"], ["'x:1,3'", "name=1,3,224,224"]),
+        (["bench", "x.onnx", "--shape", "x=1,0"], ["'0'", "positive"]),
+        (["bench", "x.onnx", "--shape", "x=1", "--shape", "x=2"], ["'x'", "twice"]),
+        (["bench", "x.onnx", "--cores", "2-1"], ["'2-1'", "backwards"]),
+        (["bench", "x.onnx", "--cores", "0,x"], ["'x'"]),
+        (["profile", "-s", "ofa_mbv3", "-n", "0"], ["-n"]),
+        (["profile", "-s", "ofa_mbv3", "-n", "-3"], ["-n"]),
+        (["profile", "-s", "ofa_mb", "-n", "3"], ["'ofa_mb'", "did you mean 'ofa_mbv3'?"]),
+        (["profile", "-s", "ofa_mbv3", "--fix", "resolution"], ["decision=value"]),
+        (["predict", "absent.json", "--file", "absent.txt"], ["absent.txt", "No such file"]),
+    ],
+)
+def test_a_usage_error_is_one_line_and_exits_with_2(arguments: list[str], words: list[str]) -> None:
+    done = hwbench(*arguments, "--json")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert_one_line(done.stderr, *words)
+
+
+def test_hostile_text_in_an_error_stays_one_printable_line() -> None:
+    done = hwbench("bench\n\x1b[2J")
+    assert done.returncode == 2
+    assert_one_line(done.stderr)
+    assert done.stderr.rstrip("\n").isprintable()
+
+
+def test_a_traceback_appears_with_debug_only() -> None:
+    quiet = hwbench("profile", "-s", "nonsense")
+    loud = hwbench("profile", "-s", "nonsense", "--debug")
+    assert "Traceback" not in quiet.stderr
+    assert "Traceback" in loud.stderr
+    assert loud.stderr.endswith(quiet.stderr)
+    assert loud.returncode == quiet.returncode == 2
+
+
+def test_a_reader_that_left_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as broken:
+        done = subprocess.run(
+            [*HWBENCH, "--version"],
+            stdout=broken,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 141
+    assert done.stderr == ""
+
+
+def test_a_full_disk_behind_standard_output_is_told() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*HWBENCH, "--version"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 4
+    assert_one_line(done.stderr, "no space left")
+
+
+@pytest.mark.timeout(60)
+def test_an_interrupt_is_one_line_and_130(tmp_path: Path) -> None:
+    pipe = tmp_path / "archs"
+    os.mkfifo(pipe)
+    with subprocess.Popen(
+        [*HWBENCH, "predict", str(tmp_path / "p.npz"), "--file", str(pipe)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        with pipe.open("w"):  # opens once the command waits for architectures
+            process.send_signal(signal.SIGINT)
+            stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stdout == ""
+    assert_one_line(stderr, "interrupted")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shell_completion_offers_the_verbs(shell: str) -> None:
+    environment = {
+        **os.environ,
+        "_HWBENCH_COMPLETE": f"complete_{shell}",
+        "COMP_WORDS": "hwbench e",
+        "COMP_CWORD": "1",
+        "_TYPER_COMPLETE_ARGS": "hwbench e",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    done = subprocess.run(
+        HWBENCH, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "evaluate" in done.stdout
+    assert "export" in done.stdout
+    assert "bench" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (InconclusiveError("too few"), 3, "too few"),
+        (UnknownNameError("space", "x", []), 2, "unknown space 'x'"),
+        (MemoryError(), 4, "out of memory"),
+        (OSError(errno.ENOSPC, "No space left on device", "a.db"), 4, "no space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied", "a.csv"), 2, "a.csv"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 4, "internal error"),
+        (ZeroDivisionError("division by zero"), 4, "internal error: ZeroDivisionError"),
+    ],
+)
+def test_each_error_has_its_line_and_code(error: Exception, code: int, words: str) -> None:
+    line, exit_code = explain(error)
+    assert exit_code == code
+    assert words in line
+
+
+def test_an_unforeseen_error_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail: Callable[[object], None] = lambda _: {}["no such key"]  # noqa: E731
+    monkeypatch.setattr("hwbench.console.write_text", fail)
+    assert main(["--version"]) == 4
+    assert_one_line(capsys.readouterr().err, "internal error", "--debug")

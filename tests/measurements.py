@@ -1,0 +1,185 @@
+"""Measurements made up for tests: by number, and at random."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from hwbench.records import (
+    CAUSES,
+    Bursts,
+    CanaryEpoch,
+    Fingerprint,
+    InputSpec,
+    Measurement,
+    Percentile,
+    Workload,
+)
+
+KEPT, PREEMPTED, WARMUP = (CAUSES.index(c) for c in ("kept", "preempted", "warmup"))
+
+
+def bursts(seed: int = 0, *, count: int = 6, runs: int = 5, processes: int = 2) -> Bursts:
+    """``count`` bursts of ``runs`` runs near 3 ms: the first is warm-up, the second preempted."""
+    rng = np.random.default_rng(seed)
+    cause = np.full(count, KEPT, np.uint8)
+    cause[:2] = [WARMUP, PREEMPTED][:count]
+    return Bursts(
+        sample_ns=(3e6 * np.exp(np.abs(rng.normal(0, 0.01, count * runs)))).astype(np.int64),
+        length=np.full(count, runs, np.int32),
+        start_ns=np.arange(count, dtype=np.int64) * 10**8,
+        process=(np.arange(count) % processes).astype(np.int16),
+        round=np.arange(count, dtype=np.int32),
+        canary_ns=rng.normal(1e6, 1e4, (count, 2)),
+        preemptions=(cause == PREEMPTED).astype(np.int32),
+        steal_ns=np.zeros(count, np.int64),
+        cause=cause,
+    )
+
+
+def measurement(number: int = 0, **changes: Any) -> Measurement:
+    """Measurement ``number``; ``changes`` replace fields, ``work_<f>`` its workload's."""
+    work: dict[str, Any] = {
+        "name": f"net{number}",
+        "model_hash": f"{number:032x}",
+        "inputs": (InputSpec("x", "float32", (1, 3, 224, 224)),),
+        "space": "ofa_mbv3",
+        "arch": f"r224-{number}",
+    }
+    work |= {k.removeprefix("work_"): changes.pop(k) for k in [*changes] if k.startswith("work_")}
+    made = Measurement(
+        workload=Workload(**work),
+        fingerprint=Fingerprint("cpu", {"cpu_model": "Test CPU", "kernel": "6.1"}, {"load": "0"}),
+        session="session-1",
+        created=f"2026-01-31T12:{number // 60 % 60:02d}:{number % 60:02d}+00:00",
+        status="ok",
+        latency_ns=3.0e6 + number,
+        low_ns=2.9e6,
+        high_ns=3.1e6,
+        confidence=0.95,
+        canaries=("conv", "memory"),
+        beta=(0.8, 0.1),
+        canary_ref_ns=(1e6, 1e6),
+        epoch="epoch-1",
+        observed=(Percentile(50, 3e6, 2.9e6, 3.1e6), Percentile(99, None, None, None)),
+        bursts=bursts(number),
+        warmup="flat",
+        stop_reason="width",
+        contention={"preempted": 1 / 6},
+        seconds=0.9,
+        load_ns=40_000_000,
+        peak_memory_bytes=123 << 20,
+        tags={"commit": "abc"},
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def epoch(number: int = 0, **changes: Any) -> CanaryEpoch:
+    """Canary epoch ``epoch-<number>``, an hour after the one before."""
+    made = CanaryEpoch(
+        id=f"epoch-{number}",
+        fingerprint_key="f" * 32,
+        threads=1,
+        names=("conv", "memory"),
+        canary_key="c" * 32,
+        c0_ns=(1e6, 2e6),
+        c0_low_ns=(0.99e6, 1.98e6),
+        c0_high_ns=(1.01e6, 2.02e6),
+        runs=5,
+        created=f"2026-01-31T{number % 24:02d}:00:00+00:00",
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def same(one: Measurement, other: Measurement) -> bool:
+    """Equality down to the last sample and its dtype."""
+    plain = dataclasses.replace(one, bursts=other.bursts) == other
+    names = [f.name for f in dataclasses.fields(Bursts)]
+    pairs = [(getattr(one.bursts, n), getattr(other.bursts, n)) for n in names]
+    return plain and all(
+        a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs
+    )
+
+
+_floats = st.floats(allow_nan=False, allow_infinity=False)
+_int64 = st.integers(-(2**63), 2**63 - 1)
+_names = st.text(max_size=12)
+
+
+def _optional(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.none() | strategy
+
+
+def _mapping(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Mapping[str, Any]]:
+    return st.dictionaries(_names, values, max_size=3)
+
+
+def _tuple(items: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
+    return st.lists(items, max_size=3).map(tuple)
+
+
+@st.composite
+def random_bursts(draw: st.DrawFn) -> Bursts:
+    """Bursts of any values that their dtypes hold, NaN in a canary included."""
+    count, canaries = draw(st.integers(0, 4)), draw(st.integers(0, 2))
+    length = draw(hnp.arrays(np.int32, count, elements=st.integers(0, 3)))
+
+    def column(dtype: Any) -> Any:
+        return draw(hnp.arrays(dtype, count))
+
+    return Bursts(
+        sample_ns=draw(hnp.arrays(np.int64, int(length.sum()))),
+        length=length,
+        start_ns=column(np.int64),
+        process=column(np.int16),
+        round=column(np.int32),
+        canary_ns=draw(hnp.arrays(np.float64, (count, canaries))),
+        preemptions=column(np.int32),
+        steal_ns=column(np.int64),
+        cause=draw(hnp.arrays(np.uint8, count, elements=st.integers(0, len(CAUSES) - 1))),
+    )
+
+
+random_workloads = st.builds(
+    Workload,
+    name=_names,
+    model_hash=_names,
+    inputs=_tuple(st.builds(InputSpec, _names, _names, _tuple(st.integers(0, 2**31)))),
+    threads=st.integers(1, 256),
+    options=_tuple(st.tuples(_names, _names)),
+    space=_optional(_names),
+    arch=_optional(_names),
+)
+
+random_measurements = st.builds(
+    Measurement,
+    workload=random_workloads,
+    fingerprint=st.builds(Fingerprint, _names, _mapping(_names), _mapping(_names)),
+    session=_names,
+    created=st.datetimes(timezones=st.timezones()).map(lambda moment: moment.isoformat()),
+    status=st.sampled_from(["ok", "inconclusive", "observed_only"]),
+    latency_ns=_optional(_floats),
+    low_ns=_optional(_floats),
+    high_ns=_optional(_floats),
+    confidence=_floats,
+    canaries=_tuple(_names),
+    beta=_tuple(_floats),
+    canary_ref_ns=_tuple(_floats),
+    epoch=_optional(_names),
+    observed=_tuple(st.builds(Percentile, _floats, *[_optional(_floats)] * 3)),
+    bursts=random_bursts(),
+    warmup=_names,
+    stop_reason=_names,
+    contention=_mapping(_floats),
+    seconds=_floats,
+    load_ns=_optional(_int64),
+    first_inference_ns=_optional(_int64),
+    peak_memory_bytes=_optional(_int64),
+    energy_mj=_optional(_floats),
+    tags=_mapping(_names),
+)

@@ -1,0 +1,127 @@
+"""What the console writes: valid JSON always, tables of 80 columns, nothing faked by a name."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hwbench import console
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+documents = st.recursive(
+    scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20
+)
+
+
+@given(documents)
+def test_any_document_becomes_strict_json(document: object) -> None:
+    text = json.dumps(console.plain(document), allow_nan=False)
+    assert json.loads(text) == console.plain(document)
+
+
+def test_records_arrays_and_scalars_become_plain() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Record:
+        path: Path
+        times: tuple[float, ...]
+
+    value = {
+        "record": Record(Path("a/b"), (1.5, float("nan"))),
+        "array": np.arange(4, dtype=np.int16).reshape(2, 2),
+        "scalar": np.float32(0.5),
+        "infinite": np.float64("inf"),
+        "flag": np.bool_(True),
+    }
+    assert console.plain(value) == {
+        "record": {"path": "a/b", "times": [1.5, None]},
+        "array": [[0, 1], [2, 3]],
+        "scalar": 0.5,
+        "infinite": None,
+        "flag": True,
+    }
+
+
+def test_what_has_no_json_form_is_named() -> None:
+    with pytest.raises(TypeError, match="object has no JSON form"):
+        console.plain(object())
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (True, "yes"),
+        (1234567, "1,234,567"),
+        (1.23456, "1.235"),
+        (0.000123456, "0.0001235"),
+        (12345.6, "12,346"),
+        (0.0, "0"),
+        (-2.5, "-2.500"),
+        (float("nan"), "-"),
+        ("name", "name"),
+    ],
+)
+def test_cells(value: object, text: str) -> None:
+    assert console.cell(value) == text
+
+
+@given(st.text())
+def test_printable_text_holds_no_character_that_a_terminal_obeys(text: str) -> None:
+    shown = console.printable(text)
+    assert shown.isprintable()
+    assert shown == text or not text.isprintable()
+
+
+def test_a_table_fits_80_columns_and_cuts_no_name(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a-model-whose-name-goes-on-" * 4
+    rows = [(name, 1.2345, 10, "flat"), ("[red]x[/]\x1b[2J", None, 2, "unsteady")]
+    console.show(console.table("Latency", ("model", "latency ms", "kept", "<warm-up"), rows))
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    folded = "".join(line.strip().split("  ")[0] for line in shown.splitlines())
+    assert name in folded
+    assert r"[red]x[/]\x1b[2J" in shown
+    assert "\x1b" not in shown
+
+
+def test_an_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    console.error("first\nsecond\tthird \x1b[2Jfourth " + "long " * 50)
+    line = capsys.readouterr().err
+    assert line.startswith(r"hwbench: first second third \x1b[2Jfourth long")
+    assert line.endswith("long\n")
+    assert line.count("\n") == 1
+
+
+def test_progress_off_a_terminal_writes_whole_lines_with_time_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 5.0, 20.0, 21.0, 40.0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    with console.progress("measuring") as report:
+        for share in (0.1, 0.25, 0.3, 1.0):
+            report(share)
+    assert capsys.readouterr().err == "measuring: 25%, 1:00 left\n"
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_on_a_terminal_shows_a_bar_and_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = _Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with console.progress("measuring") as report:
+        report(0.3)
+    assert "measuring" in terminal.getvalue()
+    assert "30%" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\x1b[2K")  # the bar's line is erased
