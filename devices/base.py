@@ -67,8 +67,12 @@ class Device(ABC):
         return (
             _conv_canary("conv_dw_v1", threads),
             _conv_canary("conv_std_v1", threads),
-            Canary("copy_8mib", "1", _runner("memory.py", mib=8), 2, 1, "memory"),
+            Canary("copy_4mib", "1", _runner("memory.py", mib=4), 2, 4, "memory"),
         )
+
+    def scrub(self) -> RunnerSpec:
+        """Work that drives the canaries out of the caches, as a model between readings does."""
+        return _runner("memory.py", mib=16)
 
 
 def _runner(file: str, **args: object) -> RunnerSpec:

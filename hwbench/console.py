@@ -46,11 +46,15 @@ def write_text(text: str) -> None:
     _write(text)
 
 
-def show(*renderables: RenderableType) -> None:
-    """Show tables and lines of text on standard output."""
+def show(*parts: RenderableType) -> None:
+    """Show tables and lines of text on standard output, an empty line after each table."""
     console = _console(sys.stdout)
-    for renderable in renderables:
-        console.print(renderable)
+    for part in parts:
+        if isinstance(part, str):
+            console.print(printable(part), style="bold")
+        else:
+            console.print(part)
+            console.print()
 
 
 def flush() -> None:
@@ -87,7 +91,7 @@ def plain(value: object) -> Any:
 # --- tables -------------------------------------------------------------------------------
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """A table whose first column is a name and whose others are figures, set to the right.
 
     A column whose heading starts with ``<`` holds text instead. Cells may be strings, numbers
@@ -99,9 +103,6 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
 
     shown = [[cell(value) for value in row] for row in rows]
     made = Table(
-        title=printable(title) or None,
-        title_justify="left",
-        title_style="bold",
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,

@@ -77,6 +77,9 @@ class TableSum:
                 part += np.take(table, state, axis=0, out=buffer[: len(part)], mode="clip")
         return out
 
+    def astype(self, dtype: DTypeLike) -> TableSum:
+        return TableSum(self.counts, self.scopes, tuple(t.astype(dtype) for t in self.tables))
+
     def project(self, matrix: Floats, offset: Floats | float = 0.0) -> TableSum:
         """The tables of ``(f(x) - offset) @ matrix`` for a (F, G) matrix."""
         tables = [t @ matrix for t in self.tables]
@@ -114,6 +117,20 @@ class TableSum:
         for i, scope in enumerate(self.scopes):
             strides[list(scope), i] = scope_strides(self.counts, scope)
         return strides
+
+
+def checked_table_sum(
+    counts: tuple[int, ...], scopes: Sequence[tuple[int, ...]], tables: Sequence[Floats]
+) -> TableSum:
+    """A :class:`TableSum` of parts of unknown origin; ValueError where they do not fit."""
+    found = TableSum(counts, tuple(scopes), tuple(tables))
+    for scope, table in zip(scopes, tables, strict=True):
+        within = bool(scope) and all(0 <= j < len(counts) for j in scope)
+        if not within or list(scope) != sorted(set(scope)):
+            raise ValueError(f"{scope} is no scope of {len(counts)} decisions")
+        if table.shape != (found._states(scope), found.width):
+            raise ValueError(f"the table of {scope} has shape {table.shape}")
+    return found
 
 
 def scope_strides(counts: Sequence[int], scope: Sequence[int]) -> list[int]:

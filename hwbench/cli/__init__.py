@@ -15,6 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from hwbench.cli.frame import run
 
         return run(sys.argv[1:] if argv is None else argv)
-    except KeyboardInterrupt:
-        sys.stderr.write("hwbench: interrupted\n")
+    except KeyboardInterrupt as interrupt:
+        # A verb that keeps what it has done so far says so in the exception.
+        sys.stderr.write(": ".join(["hwbench", "interrupted", *map(str, interrupt.args)]) + "\n")
         return 130

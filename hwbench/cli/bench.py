@@ -128,7 +128,7 @@ def show(answers: Sequence[Measurement | Failure], *, as_json: bool) -> None:
     if as_json:
         console.write_json({"results": [rows.to_json(answer) for answer in answers]})
     elif measured:
-        console.show(rows.to_table("", measured))
+        console.show(rows.to_table(measured))
     for failure in failures[1:]:
         console.error(str(failure.error))
     if failures:

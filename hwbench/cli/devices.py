@@ -22,4 +22,4 @@ def devices(as_json: Json = False, debug: Debug = False) -> None:
         )
         return
     rows = [(device.name, device.description) for device in found]
-    console.show(console.table("", ("device", "<what it is"), rows))
+    console.show(console.table(("device", "<what it is"), rows))

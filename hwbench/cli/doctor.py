@@ -42,9 +42,9 @@ def doctor(
         console.write_json({"device": device, "ok": not failed, "checks": checks, "epoch": epoch})
     else:
         rows = [(c.name, c.state, c.detail + (f": {c.cure}" if c.cure else "")) for c in checks]
-        console.show(console.table(f"Device {device}", ("check", "<state", "<finding"), rows))
+        console.show(f"Device {device}", console.table(("check", "<state", "<finding"), rows))
         if epoch is not None:
-            console.show(canary_table(epoch))
+            console.show(f"Canonical times of {epoch.created}", canary_table(epoch))
     if failed:
         raise typer.Exit(EXIT_DEVICE)
 
@@ -61,6 +61,4 @@ def canary_table(epoch: CanaryEpoch) -> Table:
     """The canonical time of each canary, in microseconds."""
     times = zip(epoch.names, epoch.c0_ns, epoch.c0_low_ns, epoch.c0_high_ns, strict=True)
     rows = [(name, c0 / 1e3, low / 1e3, high / 1e3) for name, c0, low, high in times]
-    return console.table(
-        f"Canonical times of {epoch.created}", ("canary", "time us", "95 % from", "to"), rows
-    )
+    return console.table(("canary", "time us", "95 % from", "to"), rows)

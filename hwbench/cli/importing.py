@@ -34,4 +34,4 @@ def import_(
         console.write_json({"files": imported})
         return
     rows = [(str(entry["file"]), entry["added"], entry["known"]) for entry in imported]
-    console.show(console.table("", ("file", "added", "already known"), rows))
+    console.show(console.table(("file", "added", "already known"), rows))

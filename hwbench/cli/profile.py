@@ -23,7 +23,10 @@ from hwbench.cli.options import (
 from hwbench.errors import DeviceError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
+    from hwbench.devices.profile import Profile
+    from hwbench.measure.session import Failure
     from hwbench.spaces import Space, Value
+    from hwbench.store import Store
 
 
 def profile(
@@ -50,20 +53,14 @@ def profile(
     """
     from hwbench.devices import get_device
     from hwbench.devices.profile import sample_profile
-    from hwbench.records import Measurement
     from hwbench.spaces import get_space
 
     target, searched = get_device(device), get_space(space)
     fixed = pinned(searched, choices(fix or ()))
     campaign = sample_profile(target, searched, samples, seed=seed, threads=threads, fixed=fixed)
-    failures = []
     with opened(store) as results:
         held = len(results.done(campaign.id))
-        calibrated(target, threads, results)
-        with console.progress(f"measuring {samples - held} architectures") as report:
-            for answer in campaign.run(results, progress=report):
-                if not isinstance(answer, Measurement):
-                    failures.append(answer)
+        failures = measure(campaign, results, f"measuring {samples - held} architectures")
         stored = results.measurements(plan=campaign.id, with_bursts=False)
     summary = {
         "device": device,
@@ -80,13 +77,28 @@ def profile(
         console.write_json(summary)
     else:
         rows = [(name.replace("_", " "), value) for name, value in summary.items()]
-        console.show(console.table("", ("profile", "<value"), rows))
+        console.show(console.table(("profile", "<value"), rows))
     if failures:
         first = failures[0]
         raise DeviceError(
             f"{len(failures)} of {samples} architectures could not be measured, the first is "
             f"{first.workload.name}: {first.error}; run the same command again for them"
         )
+
+
+def measure(campaign: Profile, store: Store, label: str) -> list[Failure]:
+    """Measure and store what the store does not hold yet; answers the failures."""
+    from hwbench.records import Measurement
+
+    try:
+        calibrated(campaign.device, campaign.threads, store)
+        with console.progress(label) as report:
+            answers = campaign.run(store, progress=report)
+            return [answer for answer in answers if not isinstance(answer, Measurement)]
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "what was measured is stored, the same command goes on from there"
+        ) from None
 
 
 def pinned(space: Space, given: Mapping[str, str]) -> dict[str, Value]:

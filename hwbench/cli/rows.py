@@ -81,7 +81,7 @@ def rejected_by_cause(measurement: Measurement) -> dict[str, int]:
     return {name: int(n) for name, n in zip(CAUSES, lost, strict=True) if n and name != "kept"}
 
 
-def to_table(title: str, measurements: Sequence[Measurement]) -> Table:
+def to_table(measurements: Sequence[Measurement]) -> Table:
     """The same as a table of at most 80 columns."""
     headings = ("model", "latency ms", "±", "p50 ms", "p90 ms", "p99 ms", "runs", "<warm-up")
     rows = []
@@ -99,7 +99,7 @@ def to_table(title: str, measurements: Sequence[Measurement]) -> Table:
                 row["warmup"],
             )
         )
-    return console.table(title, headings, rows)
+    return console.table(headings, rows)
 
 
 def half_width(row: dict[str, Any]) -> str | None:

@@ -15,6 +15,7 @@ from hwbench.errors import UnknownNameError, UsageError
 from hwbench.interchange.archive import MAX_ARCHIVE_BYTES, read_archive, write_archive
 from hwbench.interchange.files import replacing
 from hwbench.records import CanaryEpoch, Measurement
+from hwbench.store.documents import measurement_document
 
 if TYPE_CHECKING:
     from hwbench.store import ImportReport, Store
@@ -77,6 +78,8 @@ def export(
     if epochs and name != "archive":
         raise UsageError(f"{name} holds no epochs: use archive")
     try:
+        for measurement in measurements:
+            measurement_document(measurement)
         with replacing(path) as draft:
             left_out = _write(name, measurements, draft, samples, epochs)
     except ValueError as error:

@@ -61,7 +61,7 @@ def write_archive(
     with writing(path) as file:
 
         def put(record: dict[str, Any]) -> None:
-            line = to_json(record).encode() + b"\n"
+            line = _line(record)
             sha.update(line)
             file.write(line)
 
@@ -70,7 +70,15 @@ def write_archive(
             put({"epoch": epoch_document(epoch)})
         for measurement in measurements:
             put({"measurement": measurement_document(measurement), "bursts": _pack(measurement)})
-        put({"records": len(epochs) + len(measurements), "sha256": sha.hexdigest()})
+        file.write(_end(len(epochs) + len(measurements), sha.hexdigest()))
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    return to_json(record).encode() + b"\n"
+
+
+def _end(records: int, sha256: str) -> bytes:
+    return _line({"records": records, "sha256": sha256})
 
 
 def read_archive(
@@ -96,12 +104,13 @@ def _check_header(lines: _Lines, path: Path) -> None:
         header = next(lines, {})
     except ImportFileError as error:
         raise ImportFileError(foreign) from error
-    if header.get("format") != FORMAT:
+    version = header.get("version")
+    if header.get("format") != FORMAT or type(version) is not int:
         raise ImportFileError(foreign)
-    if header.get("version") != VERSION:
+    if version != VERSION:
         raise ImportFileError(
-            f"{path} has archive version {header.get('version')!r}, this hwbench reads {VERSION}: "
-            "update hwbench"
+            f"cannot import {path}: its archive version is {version}, this hwbench reads "
+            f"{VERSION}: update hwbench"
         )
 
 
@@ -109,7 +118,7 @@ def _records(lines: _Lines) -> Iterator[Measurement | CanaryEpoch]:
     before, count = lines.sha256, 0
     for line in lines:
         if set(line) == {"records", "sha256"}:
-            if line != {"records": count, "sha256": before}:
+            if lines.raw != _end(count, before):  # its own bytes, which no checksum covers
                 lines.fail("the file was changed: its checksum differs")
             if next(lines, None) is not None:
                 lines.fail("there is more after the archive's end")
@@ -149,12 +158,16 @@ def _record(record: dict[str, Any]) -> Measurement | CanaryEpoch:
 
 
 class _Lines(Iterator[dict[str, Any]]):
-    """The JSON objects of a file's lines; ``sha256`` is that of the bytes read so far."""
+    """The JSON objects of a file's lines.
+
+    ``raw`` is the line of the last one, ``sha256`` that of all bytes up to its end.
+    """
 
     def __init__(self, path: Path, limit_bytes: int) -> None:
         self._path, self._limit = path, limit_bytes
         self._number = self._bytes = 0
         self._sha = hashlib.sha256()
+        self.raw = b""
         with self.failing():
             self._file = _open(path)
 
@@ -167,7 +180,7 @@ class _Lines(Iterator[dict[str, Any]]):
 
     def __next__(self) -> dict[str, Any]:
         with self.failing():
-            line = self._file.readline(MAX_LINE_BYTES + 1)
+            line = self.raw = self._file.readline(MAX_LINE_BYTES + 1)
         if not line:
             raise StopIteration
         self._number += 1

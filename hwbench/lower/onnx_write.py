@@ -31,11 +31,11 @@ AttributeValue = int | float | Sequence[int]
 
 @dataclass(frozen=True, slots=True)
 class OnnxModel:
-    """A serialised ONNX model. With random weights it needs
-    :func:`hwbench.lower.session_options` (or the same rule) to be loaded."""
+    """A serialised ONNX model; one whose weights are only named needs
+    :func:`hwbench.lower.create_session` to be loaded."""
 
     name: str
-    bytes: bytes
+    bytes: bytes = field(repr=False)
 
     def save(self, path: str | Path) -> None:
         """Write the model to a file."""

@@ -43,8 +43,11 @@ def create_session(
     """An ``onnxruntime.InferenceSession`` of a model file, or of its bytes.
 
     ``options`` is an ``onnxruntime.SessionOptions`` of this session's own: weights that the
-    model only names are added to it. Raises :class:`ModelError`, in one line, for a file that
-    cannot be read and for a model that the runtime refuses.
+    model only names are added to it, and its log is silenced, since what goes wrong is raised.
+    There is no fallback to other providers.
+
+    Raises :class:`ModelError`, in one line, for a file that cannot be read and for a model that
+    the runtime refuses.
     """
     import onnxruntime as ort
 
@@ -54,17 +57,15 @@ def create_session(
     weights = external_initializers(model) if isinstance(model, bytes) else {}
     if options is None:
         options = ort.SessionOptions()
-    options.log_severity_level = _SILENT  # what it has to say comes as an exception
+    options.log_severity_level = _SILENT
+    # onnxruntime copies them into the session, so they need not outlive this call.
     values = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
     options.add_external_initializers(list(weights), values)
     try:
-        session = ort.InferenceSession(model, options, providers=list(providers))
+        return ort.InferenceSession(model, options, list(providers), enable_fallback=0)
     except _runtime_errors() as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"{label}: onnxruntime cannot load it: {reason}") from error
-    # onnxruntime reads some weights where they are and holds no reference: they must outlive it.
-    session.hwbench_weights = weights
-    return session
 
 
 def _skeleton(path: Path) -> bytes | None:

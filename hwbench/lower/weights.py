@@ -14,8 +14,8 @@ and scaled, in a region of its own of one shared buffer:
 
 Why not slices of one random array: every fan-in needs a scale of its own, or sixty layers
 shrink the signal to denormals (slow) or blow it up to infinity. Why not one scaled array per
-fan-in, shared by all tensors of that fan-in: tensors that share memory share cache lines too,
-and a model whose weights fit the cache only by that accident measures too fast.
+fan-in, shared by all tensors of that fan-in: a runtime that reads weights where they lie would
+find them in the cache by that accident, and measure too fast.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ Floats = NDArray[np.float32]
 
 _BLOCK = 65_521  # prime, so that repeated rows of a matrix differ; 256 KiB fit the cache
 _ALIGNMENT = 16  # elements: a cache line
+_TRANSPOSED = "weight_t"
 
 
 def _he(shape: tuple[int, ...], fan_axes: slice) -> tuple[float, float]:
@@ -47,7 +48,7 @@ def _he(shape: tuple[int, ...], fan_axes: slice) -> tuple[float, float]:
 #: Centre and spread of a parameter's values, by its name (the part after the last dot).
 _SCALES: Mapping[str, Callable[[tuple[int, ...]], tuple[float, float]]] = {
     "weight": lambda shape: _he(shape, slice(1, None)),
-    "weight_t": lambda shape: _he(shape, slice(0, 1)),
+    _TRANSPOSED: lambda shape: _he(shape, slice(0, 1)),
     "bias": lambda shape: (0.0, 0.01),
     "mean": lambda shape: (0.0, 0.01),
     "scale": lambda shape: (1.0, 0.05),
@@ -77,6 +78,8 @@ def random_tensors(
         values = buffer[offset : offset + size]
         _fill(values, block, offset % _BLOCK, *_SCALES[role](shape))
         tensors[name] = values.reshape(shape)
+        if role == _TRANSPOSED:  # the same matrix as "weight", laid out the other way
+            tensors[name][...] = values.reshape(shape[::-1]).copy().T
         tensors[name].flags.writeable = False
     return tensors
 

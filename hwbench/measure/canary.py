@@ -97,11 +97,12 @@ def calibrate(
             time.sleep(PAUSE_SECONDS)
         with WorkerProcess(target.python) as worker:
             steps = load_canaries(worker, canaries)
+            worker.load("scrub", target.scrub())
             readings: list[list[int]] = []
             end = time.monotonic() + RUN_SECONDS
             while time.monotonic() < end:
-                # An empty step list reads the canaries once.
-                readings += worker.ask("round", [], steps)["readings"]
+                # The first reading has nothing before it that a model's would have.
+                readings += worker.ask("round", [["scrub", 1, 0]], steps)["readings"][1:]
             runs.append(np.array(readings, float))
         if progress:
             progress((index + 1) / RUNS)

@@ -67,3 +67,6 @@ class Target(Protocol):
 
     def canaries(self, threads: int) -> tuple[Canary, ...]:
         """The canaries for work on so many threads."""
+
+    def scrub(self) -> RunnerSpec:
+        """Work that drives the canaries out of the caches, as a model between readings does."""

@@ -32,6 +32,10 @@ from hwbench.records import CanaryEpoch, Measurement, Workload
 
 BURST_NS = 1.5e6
 BURST_RUNS = (3, 20)
+#: Unmeasured runs before a burst, while weights and code come back into the caches: a model of
+#: 16 MB takes five to eight runs after another model's turn.
+WARM_NS = 1.5e6
+WARM_RUNS = (1, 10)
 LEAST_ROUNDS = 2
 LATENCY_MULTIPLE = 20
 #: Processes after which a session that may stop early looks at its intervals.
@@ -261,8 +265,11 @@ class _Block:
             self.failed[slot] = WorkerError(f"{log.workload.name}: the clock gave {typical} ns")
             return None
         log.typical_ns = typical
-        runs = min(max(math.ceil(BURST_NS / typical), BURST_RUNS[0]), BURST_RUNS[1])
-        return [slot, runs, 2 if typical < 1e6 else 1]
+        return [
+            slot,
+            int(np.clip(math.ceil(BURST_NS / typical), *BURST_RUNS)),
+            int(np.clip(math.ceil(WARM_NS / typical), *WARM_RUNS)),
+        ]
 
     def _rounds(
         self,

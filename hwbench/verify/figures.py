@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from hwbench.verify.budgets import Trial
     from hwbench.verify.repeatability import Table
 
 _COLOURS = {
@@ -59,5 +60,37 @@ def repeatability_figure(
         loc="lower center", frameon=False, fontsize=9,
     )
     figure.tight_layout(rect=(0, 0.08, 1, 1))
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def budgets_figure(trials: Sequence[Trial], path: Path) -> None:
+    """Measured latency of each winner as a share of its budget, over the budget."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(7, 3.4))
+    axis.axhline(1, color="#333333", lw=1)
+    axis.text(1.0, 1.0, " budget", transform=axis.get_yaxis_transform(), va="center", fontsize=9)
+    for kept, colour, label in ((True, "#0b6e4f", "kept"), (False, "#c1440e", "broken")):
+        chosen = [t for t in trials if t.kept is kept]
+        budgets = [t.result.budget_ms for t in chosen]
+        used = [t.measured_ms / t.result.budget_ms for t in chosen]
+        axis.plot(budgets, used, "o", ms=4.5, color=colour, label=f"{label} ({len(chosen)})")
+        uppers = [t.result.upper_ms / t.result.budget_ms for t in chosen]
+        axis.plot(budgets, uppers, "_", ms=6, color="#8d8d8d")
+    axis.plot([], [], "_", color="#8d8d8d", label="promised (upper bound)")
+    axis.set_xscale("log")
+    ticks = np.geomspace(*axis.get_xlim(), 7)[1:-1]
+    axis.set_xticks(ticks, [f"{t:.2g}" for t in ticks])
+    axis.minorticks_off()
+    axis.set_xlabel("budget, ms", fontsize=9)
+    axis.set_ylabel("measured latency / budget", fontsize=9)
+    axis.grid(alpha=0.25, lw=0.6)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    figure.tight_layout()
     figure.savefig(path, dpi=150)
     plt.close(figure)

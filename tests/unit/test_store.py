@@ -46,7 +46,7 @@ def sql(path: Path, statement: str, *values: object) -> None:
 
 class TestMeasurements:
     @given(random_measurements)
-    @settings(max_examples=60)
+    @settings(max_examples=40)
     def test_whatever_is_stored_comes_back_equal(self, given_one: Measurement) -> None:
         with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder, "s.db")) as store:
             store.add(given_one)

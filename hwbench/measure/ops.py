@@ -1,0 +1,60 @@
+"""Where a model's time goes: per-operator times from an instrumented pass of its own.
+
+The runtime's profiler slows every operator a little, so this pass never feeds a latency; what it
+gives is shares. Two checks stand beside them: the operators against the instrumented whole
+(what no operator accounts for), and the instrumented whole against the undisturbed latency
+(what the instrument costs).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from hwbench.errors import WorkerError
+from hwbench.measure.jobs import Job, Target
+from hwbench.measure.process import WorkerProcess
+
+RUNS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class OpTime:
+    """One operator of the model as the runtime ran it, fusions included."""
+
+    name: str
+    kind: str
+    time_ns: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class OpProfile:
+    """Operators in the order of their time, largest first.
+
+    ``whole_ns`` is the instrumented run, ``covered`` the operators' share of it.
+    """
+
+    ops: tuple[OpTime, ...]
+    whole_ns: float
+    covered: float
+
+
+def profile_ops(target: Target, job: Job, *, runs: int = RUNS) -> OpProfile:
+    """Profile one workload in a worker of its own.
+
+    Raises ModelError when the model cannot run, WorkerError when the runtime gives no profile.
+    """
+    with tempfile.TemporaryDirectory(prefix="hwbench-") as folder:
+        with WorkerProcess(target.python) as worker:
+            worker.load("model", job.build(Path(folder)))
+            answer = worker.ask("profile", "model", runs, expect_s=600)["ops"]
+    total = sum(node["ns"] for node in answer["nodes"])
+    if not total > 0 or not answer["whole_ns"] > 0:
+        raise WorkerError(f"{job.workload.name}: the runtime gave no profile")
+    ops = [
+        OpTime(node["name"], node["kind"], node["ns"], node["ns"] / total)
+        for node in sorted(answer["nodes"], key=lambda node: -node["ns"])
+    ]
+    return OpProfile(tuple(ops), answer["whole_ns"], total / answer["whole_ns"])

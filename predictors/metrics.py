@@ -1,0 +1,56 @@
+"""How good a predictor is, in the figures that the literature reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwbench.errors import PredictorError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Predicted against measured latency over ``n`` architectures.
+
+    ``spearman`` and ``kendall`` (tau-b) are rank correlations, nan where all predictions are
+    equal; ``within_5`` and ``within_10`` the shares of predictions less than 5 and 10 % of the
+    measured latency off; ``rmspe`` the root mean squared relative error in percent;
+    ``coverage_90`` the share of measurements inside their 90 % interval, ``width_90`` the mean
+    width of that interval over the predicted latency.
+    """
+
+    n: int
+    spearman: float
+    kendall: float
+    within_5: float
+    within_10: float
+    rmspe: float
+    coverage_90: float
+    width_90: float
+
+
+def metrics(measured_ms: Array, predicted_ms: Array, low_ms: Array, high_ms: Array) -> Metrics:
+    """Metrics of predictions (n,) with their 90 % intervals ``[low, high]``, n >= 2."""
+    from scipy.stats import kendalltau, spearmanr
+
+    if len(measured_ms) < 2:
+        raise PredictorError(
+            f"{len(measured_ms)} architectures to test on: a rank correlation needs at least 2"
+        )
+    relative = np.abs(predicted_ms / measured_ms - 1)
+    ranked = np.ptp(predicted_ms) > 0 and np.ptp(measured_ms) > 0
+    inside = (low_ms <= measured_ms) & (measured_ms <= high_ms)
+    return Metrics(
+        n=len(measured_ms),
+        spearman=float(spearmanr(measured_ms, predicted_ms).statistic) if ranked else np.nan,
+        kendall=float(kendalltau(measured_ms, predicted_ms).statistic) if ranked else np.nan,
+        within_5=float(np.mean(relative < 0.05)),
+        within_10=float(np.mean(relative < 0.10)),
+        rmspe=float(100 * np.sqrt(np.mean(relative**2))),
+        coverage_90=float(inside.mean()),
+        width_90=float(np.mean((high_ms - low_ms) / predicted_ms)),
+    )
