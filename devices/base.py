@@ -87,4 +87,4 @@ def _conv_canary(name: str, threads: int) -> Canary:
     content = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     runner = _runner("litert.py", model=str(path), threads=threads)
     stamp = f"{content} litert {version('ai-edge-litert')}"
-    return Canary(name, stamp, runner, 3, 1, "compute")
+    return Canary(name, stamp, runner, 3, 2, "compute")

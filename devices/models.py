@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hwbench.errors import ModelError
 from hwbench.graph import Graph
 from hwbench.lower.onnx_file import external_location, external_tensors, input_specs, open_onnx
+from hwbench.lower.weights import RANDOM_LOCATION
 from hwbench.records import InputSpec
 
 
@@ -46,8 +48,16 @@ def read_onnx_file(
     """
     model = open_onnx(path)
     sha = hashlib.sha256(path.read_bytes())
-    for location in sorted({external_location(t) for t in external_tensors(model)}):
-        with (path.parent / location).open("rb") as file:
-            sha.update(hashlib.file_digest(file, "sha256").digest())
-    inputs = input_specs(model, shapes)
+    # Random weights lie in no file: the model's own content says all of them.
+    locations = {external_location(t) for t in external_tensors(model)} - {RANDOM_LOCATION}
+    try:
+        for location in sorted(locations):
+            with (path.parent / location).open("rb") as file:
+                sha.update(hashlib.file_digest(file, "sha256").digest())
+    except OSError as error:
+        raise ModelError(f"{path}: external data {location!r}: {error.strerror}") from error
+    try:
+        inputs = input_specs(model, shapes)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
     return OnnxModelFile(path, path.name, "onnx:" + sha.hexdigest()[:32], inputs)

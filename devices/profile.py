@@ -92,9 +92,7 @@ def measure_architectures(
     jobs = architecture_jobs(device, space, codes, threads)
     epoch = anchor(device, threads, store)
     found: dict[str, Measurement] = {}
-    for result in record(
-        device, jobs, plan, store, epoch, campaign=campaign, progress=progress
-    ):
+    for result in record(device, jobs, plan, store, epoch, campaign=campaign, progress=progress):
         if isinstance(result, Failure):
             raise result.error
         found[result.workload.key] = result

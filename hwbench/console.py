@@ -25,6 +25,9 @@ if TYPE_CHECKING:  # rich takes 50 ms to import: --json and shell completion go 
 #: Called with the share of the work that is done, 0 to 1, while something long goes on.
 Report = Callable[[float], None]
 
+#: The same for work of several stages: called with the stage's label and its share.
+StageReport = Callable[[str, float], None]
+
 _PLAIN_PERIOD_S = 10.0
 _SHORT_TEXT = 12
 
@@ -161,11 +164,11 @@ def note(text: str) -> None:
 
 def error(text: str) -> None:
     """Say in one line what went wrong, on standard error."""
-    line = printable(" ".join(text.split()))
+    line = f"hwbench: {' '.join(text.split())}"
     if sys.stderr.isatty():
-        _console(sys.stderr).print(f"hwbench: {line}", style="red", soft_wrap=True)
+        _console(sys.stderr).print(printable(line), style="red", soft_wrap=True)
     else:
-        sys.stderr.write(f"hwbench: {line}\n")
+        _line(line)
 
 
 @contextmanager
@@ -175,9 +178,15 @@ def progress(label: str) -> Iterator[Report]:
     Yields the function to call with the share done. On a terminal that moves a bar, which goes
     when the work is done; elsewhere it writes a line now and then.
     """
-    label = printable(label)
+    with stages() as report:
+        yield lambda share: report(label, share)
+
+
+@contextmanager
+def stages() -> Iterator[StageReport]:
+    """As :func:`progress`, for work of several stages: a new label starts a new one."""
     if not sys.stderr.isatty():
-        yield _plain_progress(label)
+        yield _PlainStages()
         return
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
     from rich.progress import TimeRemainingColumn as TimeLeft
@@ -189,24 +198,40 @@ def progress(label: str) -> Iterator[Report]:
         TimeLeft(),
     )
     with Progress(*parts, console=_console(sys.stderr), transient=True) as bars:
-        bar = bars.add_task(label, total=1)
-        yield lambda share: bars.update(bar, completed=share)
+        bar, current = None, None
+
+        def report(label: str, share: float) -> None:
+            nonlocal bar, current
+            if bar is None or label != current:
+                if bar is not None:
+                    bars.remove_task(bar)
+                bar, current = bars.add_task(printable(label), total=1), label
+            bars.update(bar, completed=share)
+
+        yield report
 
 
-def _plain_progress(label: str) -> Report:
-    began = last = time.monotonic()
+class _PlainStages:
+    """Progress where nothing can move: whole lines, and not many of them."""
 
-    def report(share: float) -> None:
-        nonlocal last
+    def __init__(self) -> None:
+        self._label: str | None = None
+        self._began = self._last = 0.0
+
+    def __call__(self, label: str, share: float) -> None:
         now = time.monotonic()
-        if now - last < _PLAIN_PERIOD_S or not 0 < share < 1:
-            return
-        last = now
-        left_s = round((now - began) * (1 - share) / share)
-        sys.stderr.write(f"{label}: {share:.0%}, {left_s // 60}:{left_s % 60:02} left\n")
-        sys.stderr.flush()
+        if label != self._label:
+            self._label, self._began, self._last = label, now, now
+            _line(f"{label} ...")
+        elif now - self._last >= _PLAIN_PERIOD_S and 0 < share < 1:
+            self._last = now
+            left_s = round((now - self._began) * (1 - share) / share)
+            _line(f"{label}: {share:.0%}, {left_s // 60}:{left_s % 60:02} left")
 
-    return report
+
+def _line(text: str) -> None:
+    sys.stderr.write(f"{printable(text)}\n")
+    sys.stderr.flush()
 
 
 # --- streams ------------------------------------------------------------------------------

@@ -12,8 +12,9 @@ noise is divided (Lange, Little and Taylor, "Robust statistical modeling using t
 distribution", 1989).
 
 Leave-one-out predictions come in closed form (Rasmussen and Williams 2006, 5.4.2): with the
-leverage h_i the error is ``e_i / (1 - h_i)``, and ``h_i noise_i / (1 - h_i)`` is the variance
-that the weights contribute. Scales and t-weights are kept as they are for it.
+covariance C of the labels, the error is ``[C^-1 y]_i / [C^-1]_ii`` and its variance
+``1 / [C^-1]_ii``. They are a little too good, since scales and t-weights saw the label: right
+to compare models with, not to calibrate intervals on.
 """
 
 from __future__ import annotations
@@ -31,8 +32,11 @@ _SCALE_MEDIAN, _SCALE_SPREAD = 0.1, 2.0
 _NOISE_MEDIAN, _NOISE_SPREAD = 0.02, 1.5
 _BOUNDS = (math.log(1e-4), math.log(10.0))
 
-_MAX_ROUNDS = 12
-_WEIGHTS_SETTLED = 0.02
+#: Each round is some steps on the scales, then new weights of the labels.
+_MAX_ROUNDS = 25
+_MAX_ROUNDS_AGAIN = 5
+_STEPS = 12
+_SETTLED = 0.02
 
 
 @dataclass(frozen=True)
@@ -54,17 +58,21 @@ class Data:
 class Regression:
     """The posterior ``w ~ N(weights, factor @ factor.T)``, and its errors left one out.
 
-    The noise scale of an observation is ``sqrt(known + noise^2 shape)``. ``loo_scale`` is the
-    predicted scale of ``loo_error``, the label's noise included.
+    ``theta`` are the logarithms of prior scales and noise scale, ``noise``: an observation's
+    noise has scale ``sqrt(known + noise^2 shape)``. ``loo_scale`` is the predicted scale of
+    ``loo_error``, the label's noise included.
     """
 
     weights: Array
     factor: Array
-    scales: Array
-    noise: float
+    theta: Array
     tail: float
     loo_error: Array
     loo_scale: Array
+
+    @property
+    def noise(self) -> float:
+        return math.exp(self.theta[-1])
 
     @property
     def loo_log_density(self) -> float:
@@ -82,38 +90,52 @@ def log_student_t(z: Array, tail: float) -> Array:
     return constant - (tail + 1) / 2 * np.log1p(z**2 / tail)
 
 
-def regress(data: Data, *, tail: float = math.inf) -> Regression:
-    """Fit by evidence; ``tail`` are the noise's degrees of freedom."""
+def regress(data: Data, *, tail: float = math.inf, start: Array | None = None) -> Regression:
+    """Fit by evidence; ``tail`` are the noise's degrees of freedom.
+
+    ``start`` is the ``theta`` of a fit to similar data, to begin from: fewer rounds will do.
+    """
     from scipy.optimize import minimize
 
     problem = _Problem(data, np.ones(len(data.target)))
-    theta = np.log(np.r_[np.full(problem.scales, _SCALE_MEDIAN), _NOISE_MEDIAN])
-    bounds = [_BOUNDS] * len(theta)
-    for _ in range(_MAX_ROUNDS):
-        theta = minimize(problem.loss, theta, jac=True, method="L-BFGS-B", bounds=bounds).x
-        weights = problem.t_weights(theta, tail)
-        settled = np.abs(weights - problem.t).max() < _WEIGHTS_SETTLED
-        problem = _Problem(data, weights)
-        if settled:
+    theta = problem.prior_median if start is None else start
+    for _ in range(_MAX_ROUNDS if start is None else _MAX_ROUNDS_AGAIN):
+        found = minimize(
+            problem.loss,
+            theta,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[_BOUNDS] * len(theta),
+            options={"maxiter": _STEPS},
+        ).x
+        weights = problem.t_weights(found, tail)
+        moved = max(np.abs(found - theta).max(), np.abs(weights - problem.t).max())
+        theta, problem = found, _Problem(data, weights)
+        if moved < _SETTLED:
             break
     return problem.solve(theta, tail)
 
 
 @dataclass(frozen=True)
-class _Fit:
-    """What follows from scales and noise: in features scaled by their prior's scale."""
+class _Terms:
+    """What the evidence, its gradient and leave-one-out errors are made of.
 
-    scale: Array
-    scaled: Array
+    ``pull`` is ``C^-1 y`` and ``precision`` the diagonal of ``C^-1``; ``determined`` is, for each
+    weight in units of its prior's scale, its squared mean less what the data took of its
+    variance: its sum over a group vanishes at the best scale.
+    """
+
     noise: Array
-    mean: Array
-    covariance: Array
-    residual: Array
-    fitted_variance: Array
+    pull: Array
+    precision: Array
+    determined: Array
+    log_det: float
 
 
 @dataclass(frozen=True)
 class _Problem:
+    """Data with the t-weights of its labels."""
+
     data: Data
     t: Array
 
@@ -121,58 +143,100 @@ class _Problem:
     def scales(self) -> int:
         return int(self.data.groups.max())
 
-    def _own_noise(self, theta: Array) -> Array:
-        """Noise variance of each label before its t-weight."""
-        return self.data.known + np.exp(2 * theta[-1]) * self.data.shape
-
-    def _fit(self, theta: Array) -> _Fit:
-        from scipy.linalg import cho_factor, cho_solve
-
-        scale = np.exp(np.r_[0.0, theta[:-1]])[self.data.groups]
-        noise = self._own_noise(theta) / self.t
-        scaled = self.data.features * scale
-        weighted = scaled / noise[:, None]
-        precision = scaled.T @ weighted
-        precision[np.diag_indices_from(precision)] += 1
-        covariance = cho_solve(cho_factor(precision), np.eye(len(precision)))
-        mean = covariance @ (weighted.T @ self.data.target)
-        residual = self.data.target - scaled @ mean
-        fitted_variance = np.einsum("nd,nd->n", scaled @ covariance, scaled)
-        return _Fit(scale, scaled, noise, mean, covariance, residual, fitted_variance)
+    @property
+    def prior_median(self) -> Array:
+        median: Array = np.log(np.r_[np.full(self.scales, _SCALE_MEDIAN), _NOISE_MEDIAN])
+        return median
 
     def loss(self, theta: Array) -> tuple[float, Array]:
         """Negative log of evidence times prior (less a constant), and its gradient."""
-        f = self._fit(theta)
-        _, log_det = np.linalg.slogdet(f.covariance)
-        pull = f.residual / f.noise
-        value = 0.5 * (self.data.target @ pull - log_det + np.log(f.noise).sum())
-        undetermined = 1 - np.diag(f.covariance) - f.mean**2
-        by_scale = np.bincount(self.data.groups, undetermined, self.scales + 1)[1:]
-        inverse = 1 / f.noise - f.fitted_variance / f.noise**2
+        terms = self._terms(theta)
+        value = 0.5 * (self.data.target @ terms.pull + terms.log_det)
+        by_scale = np.bincount(self.data.groups, -terms.determined, self.scales + 1)[1:]
         learned = np.exp(2 * theta[-1]) * self.data.shape / self.t
-        by_noise = ((inverse - pull**2) * learned).sum()
-        median = np.log(np.r_[np.full(self.scales, _SCALE_MEDIAN), _NOISE_MEDIAN])
+        by_noise = ((terms.precision - terms.pull**2) * learned).sum()
         spread = np.r_[np.full(self.scales, _SCALE_SPREAD), _NOISE_SPREAD]
-        away = (theta - median) / spread
+        away = (theta - self.prior_median) / spread
         return float(value + 0.5 * away @ away), np.r_[by_scale, by_noise] + away / spread
 
     def t_weights(self, theta: Array, tail: float) -> Array:
         """Expected weights of the labels under Student's t: small for outliers."""
         if math.isinf(tail):
             return np.ones_like(self.t)
-        f = self._fit(theta)
-        squared = (f.residual**2 + f.fitted_variance) / self._own_noise(theta)
-        return (tail + 1) / (tail + squared)
+        terms = self._terms(theta)
+        residual = terms.noise * terms.pull
+        variance = terms.noise - terms.noise**2 * terms.precision
+        return (tail + 1) / (tail + (residual**2 + variance) / self._own_noise(theta))
 
     def solve(self, theta: Array, tail: float) -> Regression:
-        f = self._fit(theta)
-        left = np.maximum(1 - f.fitted_variance / f.noise, 1e-9)
+        terms = self._terms(theta)
+        scale, scaled = self._scaled(theta)
+        root = np.linalg.cholesky(_information(scaled, terms.noise))
+        weights = scale * (scaled.T @ terms.pull)
+        factor = scale[:, None] * np.linalg.inv(root).T
+        variance = np.maximum(1 / terms.precision - terms.noise, 0)
         return Regression(
-            weights=f.mean * f.scale,
-            factor=f.scale[:, None] * np.linalg.cholesky(f.covariance),
-            scales=np.exp(theta[:-1]),
-            noise=float(np.exp(theta[-1])),
+            weights=weights,
+            factor=factor,
+            theta=theta,
             tail=tail,
-            loo_error=f.residual / left,
-            loo_scale=np.sqrt(self._own_noise(theta) + f.fitted_variance / left),
+            loo_error=terms.pull / terms.precision,
+            loo_scale=np.sqrt(self._own_noise(theta) + variance),
         )
+
+    def _own_noise(self, theta: Array) -> Array:
+        """Noise variance of each label before its t-weight."""
+        return self.data.known + math.exp(2 * theta[-1]) * self.data.shape
+
+    def _scaled(self, theta: Array) -> tuple[Array, Array]:
+        scale = np.exp(np.r_[0.0, theta[:-1]])[self.data.groups]
+        return scale, self.data.features * scale
+
+    def _terms(self, theta: Array) -> _Terms:
+        """By labels or by weights, whichever are fewer."""
+        _, scaled = self._scaled(theta)
+        noise = self._own_noise(theta) / self.t
+        n, d = scaled.shape
+        return (
+            _by_labels(scaled, noise, self.data.target)
+            if n <= d
+            else _by_weights(scaled, noise, self.data.target)
+        )
+
+
+def _by_labels(scaled: Array, noise: Array, target: Array) -> _Terms:
+    covariance = scaled @ scaled.T
+    covariance[np.diag_indices_from(covariance)] += noise
+    inverse, log_det = _inverse(covariance)
+    pull = inverse @ target
+    taken = np.einsum("nd,nd->d", scaled, inverse @ scaled)
+    return _Terms(noise, pull, np.diag(inverse), (scaled.T @ pull) ** 2 - taken, log_det)
+
+
+def _by_weights(scaled: Array, noise: Array, target: Array) -> _Terms:
+    covariance, log_det = _inverse(_information(scaled, noise))
+    mean = covariance @ (scaled.T @ (target / noise))
+    fitted = np.einsum("nd,nd->n", scaled @ covariance, scaled)
+    return _Terms(
+        noise,
+        (target - scaled @ mean) / noise,
+        (1 - fitted / noise) / noise,
+        mean**2 - (1 - np.diag(covariance)),
+        log_det + float(np.log(noise).sum()),
+    )
+
+
+def _information(scaled: Array, noise: Array) -> Array:
+    """Posterior precision of the weights in units of their prior's scale."""
+    information = (scaled / noise[:, None]).T @ scaled
+    information[np.diag_indices_from(information)] += 1
+    return information
+
+
+def _inverse(matrix: Array) -> tuple[Array, float]:
+    """Inverse and log determinant of a positive definite matrix."""
+    from scipy.linalg import cho_factor, cho_solve
+
+    factor = cho_factor(matrix)
+    log_det = 2 * float(np.log(np.diag(factor[0])).sum())
+    return cho_solve(factor, np.eye(len(matrix))), log_det

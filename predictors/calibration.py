@@ -34,6 +34,15 @@ class Calibration:
     def of(cls, latency_ms: Array, held_out: Prediction) -> Calibration:
         return cls(np.sort((latency_ms - held_out.mean_ms) / held_out.sd_ms))
 
+    @classmethod
+    def restored(cls, errors: NDArray[np.generic]) -> Calibration:
+        """From a file; ValueError where it is no such thing."""
+        if errors.ndim != 1 or errors.dtype != np.float64 or len(errors) < 2:
+            raise ValueError("the calibration is not a list of errors")
+        if (np.diff(errors) < 0).any():
+            raise ValueError("the calibration's errors are not sorted")
+        return cls(errors.astype(np.float64))
+
     def quantile(self, level: float) -> float:
         """The standardised error that a new one stays below with probability ``level``.
 

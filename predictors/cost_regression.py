@@ -17,7 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,10 +33,11 @@ from hwbench.predictors.features import (
     pair_block,
 )
 from hwbench.predictors.model import LatencyModel, State, register_model
-from hwbench.predictors.tables import TableSum, checked_table_sum, symbol_counts, symbols
-from hwbench.spaces import Codes, Space, spread_sample
+from hwbench.predictors.tables import Symbols, TableSum, checked_table_sum, symbol_counts, symbols
+from hwbench.spaces import Codes, Space
 
 Array = NDArray[np.float64]
+Rows = NDArray[np.intp] | slice
 
 #: Degrees of freedom of the noise that are tried.
 _TAILS = (math.inf, 4.0, 2.0)
@@ -44,6 +45,7 @@ _TAILS = (math.inf, 4.0, 2.0)
 _POWERS = (0, 1)
 
 _REFERENCE = 1000
+_FOLDS = 10
 _PROJECTIONS = 48
 _FUSED_STATES = 2048
 _BATCH = 8192
@@ -72,18 +74,36 @@ class CostRegression(LatencyModel):
     kernel_map: NDArray[np.float32]
     noise: tuple[float, float, float, float]
     tail_variance: float
-    left_out: Prediction | None = None
+    held_out: Prediction | None = None
 
     @classmethod
     def fit(cls, space: Space, training: TrainingSet, rng: np.random.Generator) -> Self:
         reference = symbols(space, np.concatenate([_spread(space, rng), training.codes]))
-        seen = symbols(space, training.codes)
-        best = _choose(_bases(space, reference, rng), seen, training)
-        return cls(space, **_served(best, training, reference))
+        labels, unit = _Labels.of(training), _unit_ms(training)
+        best = _choose(_bases(space, reference, rng), symbols(space, training.codes), labels)
+        mean, scale = _held_out(best, labels, rng)
+        factor = _half_width((labels.target - mean) / scale)
+        served = _serve(best, reference)
+        return cls(
+            space=space,
+            unit_ms=unit,
+            floor=labels.floor,
+            tables=served.tables.astype(np.float32),
+            offset=served.offset.astype(np.float32),
+            centres=served.centres.astype(np.float32),
+            kernel_map=served.kernel_map.astype(np.float32),
+            noise=(best.regression.noise, float(best.power), _label_noise(training), factor),
+            tail_variance=served.tail_variance,
+            held_out=Prediction(mean * unit, factor * scale * unit),
+        )
 
     @cached_property
     def _fast(self) -> TableSum:
         return self.tables.fused(_FUSED_STATES)
+
+    @property
+    def parts(self) -> tuple[tuple[int, ...], ...]:
+        return self.tables.scopes
 
     def predict(self, codes: Codes) -> Prediction:
         rows = symbols(self.space, codes)
@@ -93,7 +113,7 @@ class CostRegression(LatencyModel):
             mean[at], scale[at] = self._mean_and_scale(rows[at])
         return Prediction(mean * self.unit_ms, scale * self.unit_ms)
 
-    def _mean_and_scale(self, rows: NDArray[np.float32]) -> tuple[Array, Array]:
+    def _mean_and_scale(self, rows: Symbols) -> tuple[Array, Array]:
         columns = self._fast(rows, np.float32)
         width = len(self.offset)
         line = columns[:, :width] + self.offset
@@ -108,10 +128,10 @@ class CostRegression(LatencyModel):
     def cross_validate(
         self, space: Space, training: TrainingSet, rng: np.random.Generator
     ) -> Prediction:
-        """Leave-one-out in closed form, where this very model was fitted on ``training``."""
-        if self.left_out is None or len(self.left_out) != len(training):
+        """What ``fit`` found on the folds, where this very model was fitted on ``training``."""
+        if self.held_out is None or len(self.held_out) != len(training):
             return super().cross_validate(space, training, rng)
-        return self.left_out
+        return self.held_out
 
     def state(self) -> State:
         return {
@@ -128,16 +148,16 @@ class CostRegression(LatencyModel):
     def restore(cls, space: Space, state: State) -> Self:
         unit_ms, floor, tail_variance, *noise = (float(v) for v in state["scalars"])
         learned, power, labels, factor = noise
-        tables = np.split(state["tables"], np.cumsum(state["table_rows"])[:-1])
+        tables = np.split(state["tables"].astype(np.float32), np.cumsum(state["table_rows"])[:-1])
         scopes = tuple(tuple(int(j) for j in row if j >= 0) for row in state["scopes"])
         return cls(
             space,
             unit_ms,
             floor,
             checked_table_sum(symbol_counts(space), scopes, tables),
-            state["offset"],
-            state["centres"],
-            state["kernel_map"],
+            state["offset"].astype(np.float32),
+            state["centres"].astype(np.float32),
+            state["kernel_map"].astype(np.float32),
             (learned, power, labels, factor),
             tail_variance,
         )
@@ -147,10 +167,34 @@ class CostRegression(LatencyModel):
 
 
 @dataclass(frozen=True)
+class _Labels:
+    """The labels in units of their median, and how their noise may grow with the mean."""
+
+    target: Array
+    known: Array
+    floor: float
+
+    @classmethod
+    def of(cls, training: TrainingSet) -> _Labels:
+        unit = _unit_ms(training)
+        shortest = float(training.latency_ms.min())
+        return cls(
+            training.latency_ms / unit, (training.sd_ms / unit) ** 2, _FLOOR * shortest / unit
+        )
+
+    def data(self, basis: Basis, design: Array, shape: Array, rows: Rows = slice(None)) -> Data:
+        return Data(design[rows], basis.groups, self.target[rows], self.known[rows], shape[rows])
+
+
+@dataclass(frozen=True)
 class _Candidate:
+    """A regression on a basis, with noise in proportion to ``mean ** power``."""
+
     basis: Basis
-    regression: Regression
+    design: Array
     power: int
+    shape: Array
+    regression: Regression
 
 
 def _spread(space: Space, rng: np.random.Generator) -> Codes:
@@ -163,9 +207,7 @@ def _spread(space: Space, rng: np.random.Generator) -> Codes:
     return codes[space.valid(codes)]
 
 
-def _bases(
-    space: Space, reference: NDArray[np.float32], rng: np.random.Generator
-) -> list[Basis]:
+def _bases(space: Space, reference: Symbols, rng: np.random.Generator) -> list[Basis]:
     """The feature sets to choose from, the plain one first."""
     costs = cost_tables(space, rng)
     if costs is None:
@@ -178,76 +220,82 @@ def _bases(
     return [plain, Basis((*plain.blocks, choices), plain.kernel)]
 
 
-def _choose(
-    bases: Sequence[Basis], seen: NDArray[np.float32], training: TrainingSet
-) -> _Candidate:
+def _choose(bases: Sequence[Basis], seen: Symbols, labels: _Labels) -> _Candidate:
     """The noise that suits the plain basis best, then the basis that suits that noise best."""
-    plain = bases[0].design(seen)
     noises = [(tail, power) for tail in _TAILS for power in _POWERS]
-    fits = [(*noise, _regress(bases[0], plain, training, *noise)) for noise in noises]
-    tail, power, found = max(fits, key=lambda fit: fit[2].loo_log_density)
-    best = _Candidate(bases[0], found, power)
-    for basis in bases[1:]:
-        found = _regress(basis, basis.design(seen), training, tail, power)
-        if found.loo_log_density > best.regression.loo_log_density:
-            best = _Candidate(basis, found, power)
-    return best
+    design = bases[0].design(seen)
+    fits = [_candidate(bases[0], design, labels, *noise) for noise in noises]
+    best = max(fits, key=_density)
+    others = [
+        _candidate(basis, basis.design(seen), labels, best.regression.tail, best.power)
+        for basis in bases[1:]
+    ]
+    return max([best, *others], key=_density)
 
 
-def _regress(
-    basis: Basis, design: Array, training: TrainingSet, tail: float, power: int
-) -> Regression:
-    unit = _unit_ms(training)
-    target, known = training.latency_ms / unit, (training.sd_ms / unit) ** 2
-    data = Data(design, basis.groups, target, known, np.ones(len(target)))
-    found = regress(data, tail=tail)
-    if power == 0:
-        return found
-    fitted = np.maximum(design @ found.weights, _floor(training))
-    return regress(Data(design, basis.groups, target, known, fitted ** (2 * power)), tail=tail)
+def _density(candidate: _Candidate) -> float:
+    return candidate.regression.loo_log_density
+
+
+def _candidate(basis: Basis, design: Array, labels: _Labels, tail: float, power: int) -> _Candidate:
+    shape = np.ones(len(labels.target))
+    found = regress(labels.data(basis, design, shape), tail=tail)
+    if power:
+        shape = np.maximum(design @ found.weights, labels.floor) ** (2 * power)
+        found = regress(labels.data(basis, design, shape), tail=tail, start=found.theta)
+    return _Candidate(basis, design, power, shape, found)
+
+
+def _held_out(best: _Candidate, labels: _Labels, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Mean and scale of each label from a fit without its fold; scales are learned again."""
+    n = len(labels.target)
+    mean, scale = np.empty(n), np.empty(n)
+    for fold in np.array_split(rng.permutation(n), min(_FOLDS, n)):
+        rest = np.setdiff1d(np.arange(n), fold)
+        data = labels.data(best.basis, best.design, best.shape, rest)
+        found = regress(data, tail=best.regression.tail, start=best.regression.theta)
+        mean[fold] = np.maximum(best.design[fold] @ found.weights, labels.floor)
+        variance = ((best.design[fold] @ found.factor) ** 2).sum(axis=1)
+        learned = (found.noise * mean[fold] ** best.power) ** 2
+        scale[fold] = np.sqrt(variance + learned + labels.known[fold])
+    return mean, scale
+
+
+def _label_noise(training: TrainingSet) -> float:
+    """Typical relative standard deviation of a label's own error."""
+    return float(np.median(training.sd_ms / training.latency_ms))
 
 
 def _unit_ms(training: TrainingSet) -> float:
     return float(np.median(training.latency_ms))
 
 
-def _floor(training: TrainingSet) -> float:
-    return _FLOOR * float(training.latency_ms.min()) / _unit_ms(training)
-
-
 # --- serving ----------------------------------------------------------------------------------
 
 
-def _served(
-    best: _Candidate, training: TrainingSet, reference: NDArray[np.float32]
-) -> dict[str, Any]:
-    """The posterior folded into tables: what :class:`CostRegression` holds."""
-    found, unit = best.regression, _unit_ms(training)
+@dataclass(frozen=True, eq=False)
+class _Served:
+    """The posterior folded into tables."""
+
+    tables: TableSum
+    offset: Array
+    centres: Array
+    kernel_map: Array
+    tail_variance: float
+
+
+def _serve(best: _Candidate, reference: Symbols) -> _Served:
+    found = best.regression
     projections, tail_variance = _projections(best.basis.design(reference), found.factor)
     columns = np.column_stack([found.weights, projections])
     additive, kernel = best.basis.additive, best.basis.kernel
     split = 1 + additive.width
     tables = additive.project(columns[1:split])
-    centres, kernel_map = np.zeros((0, 0)), np.zeros((0, columns.shape[1]))
-    if kernel is not None:
-        tables = tables.beside(kernel.loads)
-        centres, kernel_map = kernel.centres, kernel.whiten @ columns[split:]
-    factor = _half_width(found.loo_error / found.loo_scale)
-    labels = float(np.median(training.sd_ms / training.latency_ms))
-    left_out = Prediction(
-        training.latency_ms - found.loo_error * unit, factor * found.loo_scale * unit
-    )
-    return {
-        "unit_ms": unit,
-        "floor": _floor(training),
-        "tables": tables.astype(np.float32),
-        "offset": columns[0].astype(np.float32),
-        "centres": centres.astype(np.float32),
-        "kernel_map": kernel_map.astype(np.float32),
-        "noise": (found.noise, float(best.power), labels, factor),
-        "tail_variance": tail_variance,
-        "left_out": left_out,
-    }
+    if kernel is None:
+        none = np.zeros((0, 0)), np.zeros((0, columns.shape[1]))
+        return _Served(tables, columns[0], *none, tail_variance)
+    maps = kernel.whiten @ columns[split:]
+    return _Served(tables.beside(kernel.loads), columns[0], kernel.centres, maps, tail_variance)
 
 
 def _projections(design: Array, factor: Array) -> tuple[Array, float]:

@@ -113,5 +113,3 @@ class Prediction:
 
     def __len__(self) -> int:
         return len(self.mean_ms)
-
-

@@ -100,7 +100,8 @@ def gaussian_kernel(u: Floats, centres: Floats) -> Floats:
     """``exp(-|u - c|^2 / 2 l^2)`` for (n, d) and (m, d): (n, m)."""
     squares = (u**2).sum(axis=1)[:, None] + (centres**2).sum(axis=1)
     distance = np.maximum(squares - 2 * (u @ centres.T), 0)
-    return np.exp(distance * u.dtype.type(-0.5 / _LENGTH**2))
+    kernel: Floats = np.exp(distance * u.dtype.type(-0.5 / _LENGTH**2))
+    return kernel
 
 
 def cost_basis(costs: CostTables, reference: Symbols) -> Basis:
@@ -133,9 +134,7 @@ def pair_block(space: Space, reference: Symbols) -> Block | None:
     return None
 
 
-def _indicators(
-    space: Space, scopes: Sequence[tuple[int, ...]], reference: Symbols
-) -> TableSum:
+def _indicators(space: Space, scopes: Sequence[tuple[int, ...]], reference: Symbols) -> TableSum:
     """One column for each state of each scope in which all its decisions are active."""
     counts = symbol_counts(space)
     conditional = np.array([d.when is not None for d in space.decisions])

@@ -16,16 +16,16 @@ Array = NDArray[np.float64]
 class Metrics:
     """Predicted against measured latency over ``n`` architectures.
 
-    ``spearman`` and ``kendall`` (tau-b) are rank correlations, nan where all predictions are
-    equal; ``within_5`` and ``within_10`` the shares of predictions less than 5 and 10 % of the
+    ``spearman`` and ``kendall`` (tau-b) are rank correlations, ``None`` where all predictions
+    are equal; ``within_5`` and ``within_10`` the shares of predictions less than 5 and 10 % of the
     measured latency off; ``rmspe`` the root mean squared relative error in percent;
     ``coverage_90`` the share of measurements inside their 90 % interval, ``width_90`` the mean
     width of that interval over the predicted latency.
     """
 
     n: int
-    spearman: float
-    kendall: float
+    spearman: float | None
+    kendall: float | None
     within_5: float
     within_10: float
     rmspe: float
@@ -46,8 +46,8 @@ def metrics(measured_ms: Array, predicted_ms: Array, low_ms: Array, high_ms: Arr
     inside = (low_ms <= measured_ms) & (measured_ms <= high_ms)
     return Metrics(
         n=len(measured_ms),
-        spearman=float(spearmanr(measured_ms, predicted_ms).statistic) if ranked else np.nan,
-        kendall=float(kendalltau(measured_ms, predicted_ms).statistic) if ranked else np.nan,
+        spearman=float(spearmanr(measured_ms, predicted_ms).statistic) if ranked else None,
+        kendall=float(kendalltau(measured_ms, predicted_ms).statistic) if ranked else None,
         within_5=float(np.mean(relative < 0.05)),
         within_10=float(np.mean(relative < 0.10)),
         rmspe=float(100 * np.sqrt(np.mean(relative**2))),

@@ -30,14 +30,16 @@ class LatencyModel(ABC):
        The same ``rng`` state gives the same model.
     2. ``cross_validate`` says how well each label was predicted without it: bounds are
        calibrated on that. The default refits on folds; override it where there is a closed form.
-    3. ``predict`` answers for canonical codes, a hundred thousand at a time.
+    3. ``predict`` answers for checked codes, a hundred thousand at a time. Inactive decisions may
+       hold any value there: ``space.canonical`` puts them to 0.
     4. ``state`` gives all that was learned as arrays, for the file; ``restore`` makes a model
        of them that predicts the same to the last bit. It gets arrays of unknown origin:
        raise ``PredictorError``, ``KeyError``, ``ValueError`` or ``IndexError`` where they do not
        fit together.
 
     A model is never changed once it is made. ``kind`` names the family in files: change it when
-    the meaning of ``state`` changes. ``hwbench.testing.check_predictor`` proves the contract.
+    the meaning of ``state`` changes. ``hwbench.testing.predictors.check_predictor`` proves the
+    contract.
     """
 
     kind: ClassVar[str]
@@ -56,6 +58,11 @@ class LatencyModel(ABC):
     @abstractmethod
     def restore(cls, space: Space, state: State) -> Self: ...
 
+    @property
+    def parts(self) -> tuple[tuple[int, ...], ...]:
+        """Decisions that act together on latency, for a table of it; empty: each by itself."""
+        return ()
+
     def cross_validate(
         self, space: Space, training: TrainingSet, rng: np.random.Generator
     ) -> Prediction:
@@ -66,7 +73,8 @@ class LatencyModel(ABC):
             rest = np.setdiff1d(np.arange(n), fold)
             if len(rest) < MIN_SAMPLES - 1:
                 raise PredictorError(f"{n} architectures are too few to cross-validate on")
-            prediction = type(self).fit(space, training[rest], rng).predict(training.codes[fold])
+            model = type(self).fit(space, training[rest], rng)
+            prediction = model.predict(space.check(training.codes[fold]))
             mean[fold], sd[fold] = prediction.mean_ms, prediction.sd_ms
         return Prediction(mean, sd)
 

@@ -19,11 +19,21 @@ ort.set_default_logger_severity(3)
 
 def random_input(rng, dtype, shape):
     """Standard normal floats; 0 or 1 for integers, which are valid indices almost anywhere."""
-    if dtype == "bool" or np.issubdtype(np.dtype(dtype), np.integer):
+    kind = getattr(np, dtype, None)  # numpy has no bfloat16 and no 4-bit integers
+    if dtype == "bool" or (kind and np.issubdtype(kind, np.integer)):
         return rng.integers(0, 2, shape).astype(dtype)
-    if np.issubdtype(np.dtype(dtype), np.floating):
+    if kind and np.issubdtype(kind, np.floating):
         return rng.standard_normal(shape).astype(dtype)
     raise ValueError(f"inputs of type {dtype} are not supported")
+
+
+def arrays(output):
+    """The arrays in an output: a tensor, or a sequence or map of such."""
+    if isinstance(output, dict):
+        output = list(output.values())
+    if not isinstance(output, list):
+        return [np.asarray(output)]
+    return [array for item in output for array in arrays(item)]
 
 
 class OrtRunner:
@@ -66,9 +76,10 @@ class OrtRunner:
 
     def check(self):
         """Raise ``ValueError`` when an output is not finite."""
-        for meta, value in zip(self._session.get_outputs(), self._session.run(None, self._feeds)):
-            array = np.asarray(value)
-            if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+        outputs = self._session.run(None, self._feeds)
+        for meta, output in zip(self._session.get_outputs(), outputs, strict=True):
+            floats = [a for a in arrays(output) if np.issubdtype(a.dtype, np.floating)]
+            if not all(np.isfinite(array).all() for array in floats):
                 raise ValueError(
                     f"output {meta.name!r} holds NaN or infinity on random input: "
                     "its timing would not be that of real work"
@@ -86,24 +97,34 @@ class OrtRunner:
 
 
 def node_times(events, skip):
-    """Reduce profiler events to one row a node; the first ``skip`` runs are warm-up."""
-    rows, runs, seen = {}, [], {}
-    for event in events:
-        name = event.get("name", "")
-        if event.get("cat") == "Session" and name == "model_run":
-            runs.append(event["dur"] * 1000)
-        if event.get("cat") != "Node" or not name.endswith("_kernel_time"):
-            continue
-        seen[name] = seen.get(name, 0) + 1
-        if seen[name] <= skip:
-            continue
-        kind = event.get("args", {}).get("op_name", "?")
-        row = rows.setdefault(name, {"name": name[: -len("_kernel_time")], "kind": kind, "ns": []})
-        row["ns"].append(event["dur"] * 1000)
-    nodes = [
-        {"name": r["name"], "kind": r["kind"], "ns": float(np.mean(r["ns"]))} for r in rows.values()
+    """Reduce profiler events to one row a node: its own time in a mean run, without its body's.
+
+    The nodes in the body of an If or a Loop have events of their own inside that of their owner,
+    and as many as they are executed. The first ``skip`` runs are warm-up. Times in ns.
+    """
+    runs = [e for e in events if e.get("cat") == "Session" and e.get("name") == "model_run"][skip:]
+    kernels = [
+        event
+        for event in events
+        if event.get("cat") == "Node"
+        and event["name"].endswith("_kernel_time")
+        and event["ts"] >= runs[0]["ts"]
     ]
-    return {"nodes": nodes, "whole_ns": float(np.mean(runs[skip:]))}
+    rows, around = {}, []
+    for event in sorted(kernels, key=lambda e: (e["ts"], -e["dur"])):
+        name = event["name"].removesuffix("_kernel_time")
+        kind = event.get("args", {}).get("op_name", "?")
+        row = rows.setdefault(name, {"name": name, "kind": kind, "ns": 0.0})
+        row["ns"] += event["dur"] * 1000 / len(runs)
+        while around and around[-1][0] < event["ts"] + event["dur"]:
+            around.pop()
+        if around:
+            around[-1][1]["ns"] -= event["dur"] * 1000 / len(runs)
+        around.append((event["ts"] + event["dur"], row))
+    return {
+        "nodes": [{**row, "ns": max(row["ns"], 0.0)} for row in rows.values()],
+        "whole_ns": float(np.mean([event["dur"] for event in runs])) * 1000,
+    }
 
 
 def load(args):

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hwbench import console
 from hwbench.cli.options import Debug, DeviceName, Json, Seed, StoreUrl, opened
-from hwbench.errors import EXIT_INCONCLUSIVE, EXIT_OK, EXIT_REGRESSION, HwbenchError
+from hwbench.errors import EXIT_INCONCLUSIVE, EXIT_OK, EXIT_REGRESSION
 
 if TYPE_CHECKING:
     from hwbench.records import Verdict
-    from hwbench.store import Store
+
+
+def _claims() -> list[str]:
+    from hwbench.verify import claim_names
+
+    return claim_names()
 
 
 def verify(
     claims: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[CLAIM]...", help="Claims to test (default: all)."),
+        typer.Argument(
+            metavar="CLAIM", help="Claims to test (default: all).", autocompletion=_claims
+        ),
     ] = None,
     device: DeviceName = "cpu",
     quick: Annotated[
         bool, typer.Option("--quick", metavar="", help="A shorter run with less proof.")
     ] = False,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FOLDER", help="Where the figures go.")
+    ] = Path("results/verify"),
     seed: Seed = 0,
     store: StoreUrl = None,
     as_json: Json = False,
@@ -38,20 +49,26 @@ def verify(
 
     hwbench verify repeatability --json
     """
-    with opened(store) as results:
-        verdicts = _test(claims or (), device, quick=quick, seed=seed, store=results)
+    from hwbench.devices import get_device
+    from hwbench.verify import claim_names, get_claim
+    from hwbench.verify.frame import Setting
+
+    chosen = [get_claim(name) for name in claims or claim_names()]
+    target = get_device(device)
+    out.mkdir(parents=True, exist_ok=True)
+    verdicts: list[Verdict] = []
+    with opened(store) as results, console.stages() as report:
+        setting = Setting(target, results, out, quick, seed, report)
+        for claim in chosen:
+            for verdict in claim.run(setting):
+                results.add_verdict(verdict)
+                verdicts.append(verdict)
     if as_json:
         console.write_json({"claims": [entry(verdict) for verdict in verdicts]})
     else:
         rows = [(v.claim, v.outcome, v.protocol) for v in verdicts]
         console.show(console.table(("claim", "<verdict", "<protocol"), rows))
     raise typer.Exit(exit_code(verdicts))
-
-
-def _test(
-    claims: Sequence[str], device: str, *, quick: bool, seed: int, store: Store
-) -> list[Verdict]:
-    raise HwbenchError("verify is not built yet")
 
 
 def entry(verdict: Verdict) -> dict[str, object]:

@@ -70,5 +70,3 @@ def record(
             datetime.now(UTC).isoformat(timespec="seconds"),
             tuple(map(float, floors[0])),
         )
-
-

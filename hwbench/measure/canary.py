@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from hwbench.errors import DeviceError, ModelError
 from hwbench.measure.jobs import Canary, Target, canary_key
 from hwbench.measure.process import WorkerProcess
 from hwbench.records import CanaryEpoch
@@ -38,8 +39,11 @@ def load_canaries(worker: WorkerProcess, canaries: Sequence[Canary]) -> list[lis
     steps: list[list[object]] = []
     for canary in canaries:
         slot = f"canary:{canary.name}"
-        worker.load(slot, canary.runner)
-        worker.ask("warm", slot, 0.02, 20, 200, expect_s=1)
+        try:
+            worker.load(slot, canary.runner)
+            worker.ask("warm", slot, 0.02, 20, 200, expect_s=1)
+        except ModelError as error:
+            raise DeviceError(f"canary {canary.name}: {error}") from error
         steps.append([slot, canary.runs, canary.warm])
     return steps
 

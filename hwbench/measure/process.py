@@ -9,12 +9,14 @@ import signal
 import subprocess
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from hwbench.errors import ModelError, WorkerError
+from hwbench.errors import ModelError, UsageError, WorkerError
 from hwbench.measure.jobs import RunnerSpec
+from hwbench.measure.worker import NOTE_BYTES
 
 _WORKER = Path(__file__).with_name("worker.py")
 #: A request that takes longer than its own expected time plus this is a hang.
@@ -26,16 +28,24 @@ class WorkerProcess:
 
     Every request has a bound in time. A worker that dies or hangs raises
     :class:`~hwbench.errors.WorkerError`; a runner that refuses its model raises
-    :class:`~hwbench.errors.ModelError` and the worker lives on.
+    :class:`~hwbench.errors.ModelError` and the worker lives on. The worker also ends with the
+    thread that started it. Raises :class:`~hwbench.errors.UsageError` for ``cpus`` that this
+    process may not use.
     """
 
     def __init__(self, python: str, *, cpus: frozenset[int] | None = None) -> None:
-        self._stderr = tempfile.TemporaryFile()
+        allowed = os.sched_getaffinity(0)
+        if cpus is not None and (not cpus or not cpus <= allowed):
+            raise UsageError(f"cores {sorted(cpus)} are not all ours: choose of {sorted(allowed)}")
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes both
+        self._note = tempfile.TemporaryFile()  # noqa: SIM115
+        self._note.truncate(NOTE_BYTES)
         # One thread in every library that might start its own pool beside the model.
         env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         try:
             self._process = subprocess.Popen(
-                [python, "-u", str(_WORKER)],
+                [python, "-u", str(_WORKER), str(self._note.fileno())],
+                pass_fds=(self._note.fileno(),),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
@@ -44,12 +54,13 @@ class WorkerProcess:
                 start_new_session=True,
             )
         except OSError as error:
-            self._stderr.close()
+            self._close_files()
             raise WorkerError(f"cannot start a worker with {python!r}: {error}") from error
         if cpus:
             os.sched_setaffinity(self._process.pid, cpus)
         self._answers: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._pump, daemon=True).start()
+        self._reader = threading.Thread(target=self._pump, daemon=True)
+        self._reader.start()
 
     def _pump(self) -> None:
         assert self._process.stdout is not None
@@ -73,6 +84,11 @@ class WorkerProcess:
         """Process id of the worker."""
         return self._process.pid
 
+    @property
+    def turn(self) -> str:
+        """The slot of the runner that worked last, also when the worker has died of it."""
+        return os.pread(self._note.fileno(), NOTE_BYTES, 0).strip(b" \0").decode(errors="replace")
+
     def close(self) -> None:
         """End the worker: politely first, then by force."""
         if self._process.stdin is not None and not self._process.stdin.closed:
@@ -80,14 +96,24 @@ class WorkerProcess:
                 self._process.stdin.close()
             except OSError:
                 self._process.kill()
-        try:
-            self._process.wait(2)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._end(2)
+        with suppress(ProcessLookupError):  # what a runner may have started beside itself
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._reader.join()
         if self._process.stdout is not None:
             self._process.stdout.close()
+        self._close_files()
+
+    def _close_files(self) -> None:
         self._stderr.close()
+        self._note.close()
+
+    def _end(self, patience_s: float) -> int:
+        try:
+            return self._process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
 
     def ask(self, op: str, *args: Any, expect_s: float = 0.0) -> dict[str, Any]:
         """Send one request and wait for its answer, at most ``expect_s`` plus a grace."""
@@ -98,12 +124,13 @@ class WorkerProcess:
             line = self._answers.get(timeout=expect_s + GRACE_S)
         except queue.Empty:
             self._process.kill()
+            limit_s = expect_s + GRACE_S
             raise WorkerError(
-                f"the worker gave no answer to {op!r} within {expect_s + GRACE_S:.0f} s and was ended"
+                f"the worker gave no answer to {op!r} within {limit_s:.0f} s and was ended"
             ) from None
-        except (BrokenPipeError, OSError):
+        except OSError:
             line = ""
-        if not line:
+        if not line.endswith("\n"):  # nothing, or what it could still say when it died
             raise WorkerError(self._obituary(op))
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
@@ -115,12 +142,12 @@ class WorkerProcess:
         return self.ask("load", slot, runner.file, dict(runner.args))
 
     def _obituary(self, op: str) -> str:
-        code = self._process.wait()
-        cause = f"exit code {code}"
-        if code < 0:
+        code = self._end(2)
+        cause = f"exit code {code}" if code >= 0 else f"signal {-code}"
+        if -code in set(signal.Signals):  # real-time signals have no names
             cause = signal.Signals(-code).name
-            if -code == signal.SIGKILL:
-                cause += " (out of memory?)"
+        if -code == signal.SIGKILL:
+            cause += " (out of memory?)"
         self._stderr.seek(0)
         tail = self._stderr.read().decode(errors="replace").strip().splitlines()
         last = f": {tail[-1][:200]}" if tail else ""

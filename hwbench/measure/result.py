@@ -61,6 +61,8 @@ class BurstLog:
     rows: list[tuple[int, int, Mapping[str, Any], NDArray[np.float64]]] = field(
         default_factory=list
     )
+    changes: list[NDArray[np.float64]] = field(default_factory=list)
+    copies: list[int] = field(default_factory=list)
     warm_ns: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     typical_ns: float = 0.0
     load_ns: int | None = None
@@ -75,10 +77,13 @@ class BurstLog:
         burst: Mapping[str, Any],
         before: list[int],
         after: list[int],
+        copy: int = 0,
     ) -> None:
-        """Add a burst with the canary readings on both sides of it."""
-        beside = np.sqrt(np.array(before, float) * np.array(after, float))
-        self.rows.append((process, index, burst, beside))
+        """Add a burst of one of the loaded copies, with the canary readings on both sides."""
+        log = np.log(np.array([before, after], float))
+        self.rows.append((process, index, burst, np.exp(log.mean(axis=0))))
+        self.changes.append(log[1] - log[0])
+        self.copies.append(copy)
 
     def bursts(self) -> Bursts:
         """The record as arrays, with the cause of each rejected burst."""
@@ -196,7 +201,8 @@ def conclude(
     if kept.sum() < 2:
         causes = sorted({CAUSES[c] for c in bursts.cause[~kept]})
         raise InconclusiveError(
-            f"{log.workload.name}: of {len(bursts)} bursts none count ({', '.join(causes)}); "
+            f"{log.workload.name}: {kept.sum()} of {len(bursts)} bursts count, too few"
+            f"{' (' + ', '.join(causes) + ')' if causes else ''}; "
             "leave the machine a free core, or give more time"
         )
     if context.epoch is not None:
@@ -210,9 +216,16 @@ def conclude(
         np.log(medians(bursts)[kept]),
         np.log(bursts.canary_ns[kept] / reference) @ context.mixing,
         bursts.process[kept],
+        layout=np.array(log.copies)[kept],
+        noise_sd=_reading_noise(np.array(log.changes)[kept] @ context.mixing),
         state_se=np.sqrt(se**2 @ context.mixing**2),
     )
     return Result(log, context, bursts, estimate, look_confidence, confidence, reference)
+
+
+def _reading_noise(changes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Noise of a reading before and after a burst, averaged: from how the two differ."""
+    return np.asarray(1.4826 * np.median(np.abs(changes), axis=0) / 2)
 
 
 def _contention(bursts: Bursts, estimate: Estimate) -> dict[str, float]:

@@ -37,13 +37,16 @@ BURST_RUNS = (3, 20)
 WARM_NS = 1.5e6
 WARM_RUNS = (1, 10)
 LEAST_ROUNDS = 2
+#: A model that loads fast is loaded several times into each process, and its bursts alternate:
+#: where its buffers lie in memory can move a model by several per cent, and each copy is one
+#: more draw of that.
+COPIES_NS = 25e6
+MOST_COPIES = 4
 LATENCY_MULTIPLE = 20
 #: Processes after which a session that may stop early looks at its intervals.
 LOOKS = (3, 5, 8, 13, 21)
 #: Pause before a canary when a runtime's own threads may still spin.
 SETTLE_S = 0.003
-#: Workers that may die in the middle of rounds before a block is given up.
-MOST_CRASHES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ class Plan:
     many workloads are in memory at once; ``cpus`` the cores that the workers may use (all).
     """
 
-    processes: int = 5
+    processes: int = 8
     seconds: float = 1.0
     precision: float | None = None
     confidence: float = 0.95
@@ -70,8 +73,12 @@ class Plan:
     def __post_init__(self) -> None:
         if self.processes < 2:
             raise UsageError("at least 2 processes are needed: one cannot tell how they differ")
-        if not self.seconds > 0:
-            raise UsageError(f"seconds must be positive, not {self.seconds}")
+        if not 0 < self.seconds < math.inf:
+            raise UsageError(f"seconds must be positive and finite, not {self.seconds}")
+        if self.precision is not None and not self.precision > 0:
+            raise UsageError(f"precision must be positive, not {self.precision}")
+        if self.loaded < 1:
+            raise UsageError(f"at least 1 workload is loaded at once, not {self.loaded}")
         if not 0.5 <= self.confidence < 1:
             raise UsageError(f"confidence must lie in 0.5 to 1, not {self.confidence}")
 
@@ -133,9 +140,7 @@ def measure(
 class _Session:
     """What all blocks of a session share."""
 
-    def __init__(
-        self, target: Target, threads: int, plan: Plan, epoch: CanaryEpoch | None
-    ) -> None:
+    def __init__(self, target: Target, threads: int, plan: Plan, epoch: CanaryEpoch | None) -> None:
         self.target, self.threads, self.plan, self.epoch = target, threads, plan, epoch
         self.canaries: tuple[Canary, ...] = target.canaries(threads)
         self.random = random.Random(plan.seed)
@@ -165,7 +170,6 @@ class _Block:
         self.failed: dict[str, HwbenchError] = {}
         self.done: dict[str, Measurement] = {}
         self.floors: list[NDArray[np.float64]] = []
-        self.crashes = 0
 
     def run(self, progress: Progress | None) -> Iterator[Measurement | Failure]:
         """Measure the block; failures come first."""
@@ -173,10 +177,9 @@ class _Block:
         with tempfile.TemporaryDirectory(prefix="hwbench-") as folder:
             self._build(Path(folder))
             for process in range(last):
-                slots = self._open_slots()
-                if not slots:
+                if not self._open_slots():
                     break
-                self._process(process, slots, lambda part: _tell(progress, process + part, last))
+                self._process(process, lambda part, p=process: _tell(progress, p + part, last))
                 if process + 1 in looks:
                     self._look(looks[process + 1], final=process + 1 == last)
             if self.plan.memory:
@@ -216,33 +219,38 @@ class _Block:
             if final or precise:
                 self.done[slot] = result.measurement("precision" if precise else "time")
 
-    def _process(self, process: int, slots: list[str], progress: Progress) -> None:
-        """One fresh worker: load, warm, then rounds until the time of this process is up."""
-        began = time.monotonic()
-        slots = list(slots)
-        with self.session.worker() as worker:
-            canaries = canary_time.load_canaries(worker, self.session.canaries)
-            self.session.random.shuffle(slots)
-            try:
-                steps = {s: step for s in slots if (step := self._load(worker, s, process))}
-            except WorkerError:
-                # The culprit is in self.failed: the others go on in a worker of their own.
-                remaining = [s for s in slots if s not in self.failed]
-                if remaining:
-                    self._process(process, remaining, progress)
-                return
-            if steps:
+    def _process(self, process: int, progress: Progress) -> None:
+        """A fresh worker; a workload that ends it is given up, and the others get another."""
+        while slots := self._open_slots():
+            with self.session.worker() as worker:
                 try:
-                    self._rounds(worker, process, steps, canaries, began, progress)
-                except WorkerError:
-                    # What was measured before stays; a model that does it again is found out
-                    # when the next process loads and warms the models one by one.
-                    self.crashes += 1
-                    if self.crashes > MOST_CRASHES:
-                        raise
+                    self._work(worker, process, slots, progress)
+                    return
+                except (ModelError, WorkerError) as error:
+                    culprit = worker.turn.partition("#")[0]
+                    if culprit not in slots or culprit in self.failed:
+                        raise  # a canary, or the worker itself: no workload's fault
+                    self._fail(culprit, error)
+
+    def _fail(self, slot: str, error: HwbenchError) -> None:
+        self.failed[slot] = type(error)(f"{self.logs[slot].workload.name}: {error}")
+
+    def _work(
+        self, worker: WorkerProcess, process: int, slots: list[str], progress: Progress
+    ) -> None:
+        """Load, warm, then rounds until the time of this process is up."""
+        began = time.monotonic()
+        canaries = canary_time.load_canaries(worker, self.session.canaries)
+        self.session.random.shuffle(slots)
+        steps = {s: step for s in slots if (step := self._load(worker, s, process))}
+        if steps:
+            self._rounds(worker, process, steps, canaries, began, progress)
 
     def _load(self, worker: WorkerProcess, slot: str, process: int) -> list[Any] | None:
-        """Load and warm one workload; its step for ``round``, or None where it is refused."""
+        """Load and warm one workload: its copies' slots, runs and warm runs of a burst.
+
+        None where it is refused.
+        """
         log = self.logs[slot]
         try:
             loaded = worker.load(slot, self.runners[slot])
@@ -253,20 +261,20 @@ class _Block:
             least = 12 if loaded["first_ns"] < 0.1e9 and process == 0 else 3
             times = worker.ask("warm", slot, seconds, least, most, expect_s=60)["ns"]
         except ModelError as error:
-            self.failed[slot] = ModelError(f"{log.workload.name}: {error}")
+            self._fail(slot, error)
             return None
-        except WorkerError as error:
-            self.failed[slot] = WorkerError(f"{log.workload.name}: {error}")
-            raise
         if process == 0:
             log.warm_ns = np.array([loaded["first_ns"], *times], np.int64)
         typical = float(np.median(times[len(times) // 2 :]))
         if typical <= 0:
-            self.failed[slot] = WorkerError(f"{log.workload.name}: the clock gave {typical} ns")
+            self._fail(slot, WorkerError(f"the clock gave {typical:.0f} ns"))
             return None
         log.typical_ns = typical
+        copies = int(np.clip(COPIES_NS // max(loaded["load_ns"], 1), 1, MOST_COPIES))
+        for copy in range(1, copies):
+            worker.load(f"{slot}#{copy}", self.runners[slot])
         return [
-            slot,
+            [slot, *(f"{slot}#{copy}" for copy in range(1, copies))],
             int(np.clip(math.ceil(BURST_NS / typical), *BURST_RUNS)),
             int(np.clip(math.ceil(WARM_NS / typical), *WARM_RUNS)),
         ]
@@ -280,34 +288,46 @@ class _Block:
         began: float,
         progress: Progress,
     ) -> None:
-        seconds = sum(
-            max(self.plan.seconds, LATENCY_MULTIPLE * self.logs[s].typical_ns / 1e9) for s in steps
-        ) / self.plan.processes
+        seconds = (
+            sum(
+                max(self.plan.seconds, LATENCY_MULTIPLE * self.logs[s].typical_ns / 1e9)
+                for s in steps
+            )
+            / self.plan.processes
+        )
         end = began + seconds
-        once = sum((s[1] + s[2]) * self.logs[s[0]].typical_ns / 1e9 for s in steps.values())
+        once = sum((s[1] + s[2]) * self.logs[slot].typical_ns / 1e9 for slot, s in steps.items())
         settle = SETTLE_S if self.session.threads > 1 else 0.0
         readings: list[list[int]] = []
         order, index = list(steps.values()), 0
-        while index < LEAST_ROUNDS or time.monotonic() + once / 2 < end:
-            self.session.random.shuffle(order)
-            answer = worker.ask("round", order, canaries, settle, expect_s=10 * once)
-            readings += answer["readings"]
-            for burst, before, after in zip(
-                answer["bursts"], answer["readings"], answer["readings"][1:], strict=False
-            ):
-                self.logs[burst["slot"]].add(process, index, burst, before, after)
-            index += 1
-            progress(min((time.monotonic() - began) / max(seconds, 1e-9), 1.0))
-        for step in steps:
-            self.logs[step].seconds += (time.monotonic() - began) / len(steps)
-        self.floors.append(canary_time.floor(np.array(readings, float)))
+        try:
+            while index < LEAST_ROUNDS or time.monotonic() + once / 2 < end:
+                self.session.random.shuffle(order)
+                turn = [[copies[index % len(copies)], runs, warm] for copies, runs, warm in order]
+                answer = worker.ask("round", turn, canaries, settle, expect_s=10 * once)
+                readings += answer["readings"]
+                for burst, before, after in zip(
+                    answer["bursts"], answer["readings"], answer["readings"][1:], strict=False
+                ):
+                    slot, _, copy = burst["slot"].partition("#")
+                    self.logs[slot].add(process, index, burst, before, after, int(copy or 0))
+                index += 1
+                progress(min((time.monotonic() - began) / seconds, 1.0))
+        finally:  # rounds before one that failed count
+            for step in steps:
+                self.logs[step].seconds += (time.monotonic() - began) / len(steps)
+            if readings:
+                self.floors.append(canary_time.floor(np.array(readings, float)))
 
     def _peak_memory(self, slot: str) -> int | None:
         """Peak resident memory that loading and running adds, in a process of its own."""
         with self.session.worker() as worker:
-            resident = worker.load(slot, self.runners[slot])["resident"]
-            worker.ask("warm", slot, 0.0, 3, 3, expect_s=60)
-            peak = worker.ask("memory")["peak"]
+            try:
+                resident = worker.load(slot, self.runners[slot])["resident"]
+                worker.ask("warm", slot, 0.0, 3, 3, expect_s=60)
+                peak = worker.ask("memory")["peak"]
+            except (ModelError, WorkerError):
+                return None  # the measurement stands without it
         return None if peak is None or resident is None else max(peak - resident, 0)
 
 

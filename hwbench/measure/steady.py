@@ -46,9 +46,11 @@ def _segments(log: NDArray[np.float64]) -> list[tuple[int, int]]:
     """Change points of a series, spikes removed by a running median first."""
     import ruptures
 
-    padded = np.concatenate([log[:1], log, log[-1:]])
+    # A slow first run is no spike but warm-up, and stays; a slow last one goes.
+    padded = np.concatenate([log[:1], log, log[-2:-1]])
     smooth = np.median(np.lib.stride_tricks.sliding_window_view(padded, 3), axis=1)
-    noise = 1.4826 * float(np.median(np.abs(np.diff(smooth)))) / np.sqrt(2)
+    # Of the raw series: neighbours in the smooth one share runs, and differ less than its noise.
+    noise = 1.4826 * float(np.median(np.abs(np.diff(log)))) / np.sqrt(2)
     noise = max(noise, SAME_LEVEL / 3)
     penalty = 6 * np.log(log.size) * noise**2
     ends = ruptures.Binseg(model="l2", min_size=2, jump=1).fit(smooth).predict(pen=penalty)

@@ -8,15 +8,19 @@ else. What is run comes from *runner files*: Python files with a function
 integer nanoseconds. A runner may also have ``info()``, ``check()`` (raises ``ValueError`` on an
 output that is no number) and ``profile(n)``.
 
-Requests: ``load``, ``unload``, ``warm``, ``round``, ``check``, ``profile``, ``memory``.
+Requests: ``load``, ``unload``, ``warm``, ``round``, ``check``, ``profile``, ``memory``. The one
+argument, if given, is the descriptor of a file of ``NOTE_BYTES``, in which this process keeps the
+slot whose turn it is: it survives any death, and tells the parent whose fault that was.
 """
 
 import contextlib
 import ctypes
 import importlib.util
 import json
+import mmap
 import os
 import platform
+import signal
 import sys
 import time
 import traceback
@@ -26,6 +30,8 @@ try:
 except ImportError:  # not on Windows, where preemptions stay unknown
     resource = None
 
+NOTE_BYTES = 64
+_PR_SET_PDEATHSIG = 1
 _now = time.perf_counter_ns
 
 
@@ -50,11 +56,20 @@ def memory():
     return {"now": kib["VmRSS"] * 1024, "peak": kib["VmHWM"] * 1024}
 
 
+def checked(times, runs):
+    """The times that a runner answered, as integers; ValueError where they make no sense."""
+    times = [int(t) for t in times]
+    if len(times) != runs or min(times, default=0) < 0:
+        raise ValueError(f"the runner answered run({runs}) with {len(times)} times: {times[:3]}")
+    return times
+
+
 class Contention:
     """What the operating system says of disturbances to this thread, read around a burst."""
 
     def __init__(self):
-        self._stat = open("/proc/stat", "rb", buffering=0) if platform.system() == "Linux" else None
+        linux = platform.system() == "Linux"
+        self._stat = open("/proc/stat", "rb", buffering=0) if linux else None  # noqa: SIM115
         self._tick_ns = 10**9 // os.sysconf("SC_CLK_TCK") if self._stat else 0
         self._cpu = None
         if platform.system() == "Linux":
@@ -84,18 +99,24 @@ class Contention:
 class Worker:
     """Holds the loaded runners and answers requests."""
 
-    def __init__(self):
+    def __init__(self, note):
         self._runners = {}
         self._contention = Contention()
+        self._note = note
+
+    def _turn(self, slot):
+        """Note whose turn it is (a store to memory: nothing that a burst could feel)."""
+        self._note[:] = slot.encode()[:NOTE_BYTES].ljust(NOTE_BYTES)
 
     def load(self, slot, file, args):
         """Load a runner and run it once: how long each took, and the memory in use before."""
+        self._turn(slot)
         module = runner_module(file)
         resident = memory()["now"]
         start = _now()
         runner = module.load(args)
         loaded = _now()
-        runner.run(1)
+        checked(runner.run(1), 1)
         times = {"load_ns": loaded - start, "first_ns": _now() - loaded}
         self._runners[slot] = runner
         info = runner.info() if hasattr(runner, "info") else {}
@@ -108,10 +129,11 @@ class Worker:
 
     def warm(self, slot, seconds, least, most):
         """Run until ``seconds`` have passed, within ``least`` and ``most`` runs."""
+        self._turn(slot)
         runner, times = self._runners[slot], []
         end = _now() + int(seconds * 1e9)
         while len(times) < least or (len(times) < most and _now() < end):
-            times.extend(int(t) for t in runner.run(1))
+            times += checked(runner.run(1), 1)
         return {"ns": times}
 
     def round(self, steps, canaries, settle_s=0.0):
@@ -123,6 +145,7 @@ class Worker:
         """
         contention, readings, bursts = self._contention, [self._read(canaries)], []
         for slot, runs, warm in steps:
+            self._turn(slot)
             runner = self._runners[slot]
             if warm:
                 runner.run(warm)
@@ -135,7 +158,7 @@ class Worker:
                 {
                     "slot": slot,
                     "start": start,
-                    "ns": [int(t) for t in times],
+                    "ns": checked(times, runs),
                     "preemptions": switches,
                     "migrated": moved,
                     "steal_ns": contention.steal_ns() - steal,
@@ -149,14 +172,16 @@ class Worker:
     def _read(self, canaries):
         values = []
         for slot, runs, warm in canaries:
+            self._turn(slot)
             runner = self._runners[slot]
             if warm:
                 runner.run(warm)
-            values.append(int(min(runner.run(runs))))
+            values.append(min(checked(runner.run(runs), runs)))
         return values
 
     def check(self, slot):
         """Let the runner look at its own output."""
+        self._turn(slot)
         runner = self._runners[slot]
         if hasattr(runner, "check"):
             runner.check()
@@ -164,6 +189,7 @@ class Worker:
 
     def profile(self, slot, runs):
         """Per-operator times of a separate, instrumented pass."""
+        self._turn(slot)
         return {"ops": self._runners[slot].profile(runs)}
 
     def memory(self):
@@ -171,26 +197,46 @@ class Worker:
         return memory()
 
 
-def serve(requests, answers):
+def explain(error):
+    """One line; a plain exception's text says little without its type."""
+    text = " ".join(str(error).split())
+    kind = type(error).__name__
+    if not text:
+        return kind
+    plain = type(error).__module__ == "builtins" and not isinstance(error, ValueError)
+    return (f"{kind}: {text}" if plain else text)[:500]
+
+
+def serve(requests, answers, note):
     """Answer requests until standard input ends, which it does when the parent dies."""
-    worker = Worker()
+    worker = Worker(note)
     for line in requests:
         request = json.loads(line)
         try:
             answer = getattr(worker, request["op"])(*request.get("args", []))
         except Exception as error:  # noqa: BLE001 - a model's failure is an answer, not our end
             traceback.print_exc()
-            text = " ".join(str(error).split()) or type(error).__name__
-            answer = {"error": text[:500], "type": type(error).__name__}
+            answer = {"error": explain(error), "type": type(error).__name__}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 
+def end_with_parent():
+    """A killed parent closes our input, but in the middle of a long run we would not see it."""
+    if platform.system() == "Linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main():
     """Keep the answers' pipe to ourselves: a runtime that prints must not corrupt it."""
+    end_with_parent()
+    # Python puts this file's folder first, where a runner's `import stats` would find ours.
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [folder for folder in sys.path if os.path.abspath(folder) != here]
+    note = mmap.mmap(int(sys.argv[1]) if len(sys.argv) > 1 else -1, NOTE_BYTES)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    serve(sys.stdin, answers)
+    serve(sys.stdin, answers, note)
 
 
 if __name__ == "__main__":

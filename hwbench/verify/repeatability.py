@@ -161,7 +161,7 @@ def _run_methods(
     folder: Path,
 ) -> None:
     start = time.monotonic()
-    plan = Plan(processes=5, seconds=SECONDS, loaded=len(jobs))
+    plan = Plan(seconds=SECONDS)
     found: dict[str, Measurement] = {}
     for result in measure(setting.device, jobs, plan, epoch):
         if not isinstance(result, Failure):

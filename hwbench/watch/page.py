@@ -12,7 +12,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,9 +23,12 @@ from numpy.typing import NDArray
 
 from hwbench.records import CanaryEpoch, Fingerprint
 from hwbench.watch import charts
+from hwbench.watch.policy import content_policy
 
 if TYPE_CHECKING:
     import jinja2
+
+    from hwbench.predictors.metrics import Metrics
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.integer]
@@ -33,24 +36,18 @@ Integers = NDArray[np.integer]
 _TEMPLATES: Final = Path(__file__).with_name("templates")
 _ASSETS: Final = ("style.css", "page.js")
 
-#: SHA-256 of nothing: plotly adds an empty style element and fills it through the DOM.
-_EMPTY: Final = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
-
-#: Whether 'self' covers a page's neighbours on disk differs between browsers, hence ``file:``.
-_POLICY: Final = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self' file:",
-        f"style-src 'self' file: {_EMPTY}",
-        "img-src data:",
-        "base-uri 'none'",
-        "form-action 'none'",
-    )
-)
-
 #: Control characters but tab and newline, which HTML cannot carry.
 _CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _NOT_DEFINED: Final = "–"
+_WORDS: Final = {
+    "1min": "1 min",
+    "c": "°C",
+    "cpu": "CPU",
+    "id": "ID",
+    "kb": "kB",
+    "mhz": "MHz",
+    "smt": "SMT",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,35 +67,20 @@ class Profile:
     refused: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
-    """How well one predictor did; NaN where a figure is not defined for it.
-
-    ``within_5``, ``within_10`` and ``coverage_90`` are shares of the test architectures, 0 to 1;
-    ``rmspe`` and ``width_90`` (of the 90 % interval, from end to end) are shares of the latency.
-    """
-
-    name: str
-    within_5: float
-    within_10: float
-    spearman: float
-    rmspe: float
-    coverage_90: float = math.nan
-    width_90: float = math.nan
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
     """Predictions for m architectures that the predictor never saw, all arrays (m,).
 
-    ``scores`` has one row for each predictor compared, hwbench's own first.
+    ``[low_ms, high_ms]`` is the 90 % interval of the prediction. ``scores`` are those of every
+    predictor compared, by the name a reader sees, hwbench's own first.
     """
 
     architectures: Sequence[str]
     measured_ms: Floats
     predicted_ms: Floats
-    sd_ms: Floats
-    scores: Sequence[Score]
+    low_ms: Floats
+    high_ms: Floats
+    scores: Mapping[str, Metrics]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +88,8 @@ class Budget:
     """One promise: the winner of a search under ``budget_ms``, and what it took in the end.
 
     The search held ``upper_ms``, the predictor's bound at ``confidence``, against the budget.
-    ``kept`` is ``None`` where the measurement leaves it open; a latency not measured is NaN.
+    ``[low_ms, high_ms]`` is the 95 % interval of ``measured_ms``; all three are NaN where the
+    winner gave no latency.
     """
 
     budget_ms: float
@@ -118,7 +101,11 @@ class Budget:
     measured_ms: float
     low_ms: float
     high_ms: float
-    kept: bool | None
+
+    @property
+    def kept(self) -> bool | None:
+        """Whether the promise was kept; ``None`` where nothing was measured."""
+        return None if math.isnan(self.measured_ms) else self.measured_ms <= self.budget_ms
 
     @property
     def used(self) -> float:
@@ -161,9 +148,10 @@ def write_page(report: DemoReport, folder: Path) -> Path:
     """
     from plotly.offline import get_plotlyjs
 
-    html = render(report)
+    library = get_plotlyjs()
+    html = render(report, content_policy(library))
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
+    (folder / "plotly.min.js").write_text(library, encoding="utf-8")
     for name in _ASSETS:
         shutil.copyfile(_TEMPLATES / name, folder / name)
     page = folder / "index.html"
@@ -174,14 +162,18 @@ def write_page(report: DemoReport, folder: Path) -> Path:
     return page
 
 
-def render(report: DemoReport) -> str:
-    """The page's HTML."""
-    return _environment().get_template("demo.html").render(
-        policy=_POLICY,
-        report=report,
-        latency_chart=charts.latency_over_macs(report.profile, report.budgets),
-        parity_chart=charts.predicted_against_measured(report.evaluation),
-        error_chart=charts.error_by_latency(report.evaluation),
+def render(report: DemoReport, policy: str) -> str:
+    """The page's HTML, under this content security policy."""
+    return (
+        _environment()
+        .get_template("demo.html")
+        .render(
+            policy=policy,
+            report=report,
+            latency_chart=charts.latency_over_macs(report.profile, report.budgets),
+            parity_chart=charts.predicted_against_measured(report.evaluation),
+            error_chart=charts.error_by_latency(report.evaluation),
+        )
     )
 
 
@@ -198,6 +190,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     environment.filters |= {
+        "brief": charts.brief,
         "date": _date,
         "duration": _duration,
         "figure": _figure,
@@ -215,20 +208,24 @@ def _visible(value: object) -> object:
     return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", value)
 
 
-def _figure(value: float, digits: int = 3) -> str:
-    """A number to so many significant digits, without an exponent."""
-    if not math.isfinite(value):
+def _figure(value: float | None, digits: int = 3) -> str:
+    """A number to so many significant digits, without an exponent; an integer as it is."""
+    if isinstance(value, int):
+        return f"{value:,}"
+    if value is None or not math.isfinite(value):
         return _NOT_DEFINED
     whole = math.floor(math.log10(abs(value))) + 1 if value else 1
     return f"{value:,.{max(0, digits - whole)}f}"
 
 
-def _percent(share: float, decimals: int = 1) -> str:
-    return f"{100 * share:.{decimals}f} %" if math.isfinite(share) else _NOT_DEFINED
+def _percent(share: float | None, decimals: int = 1) -> str:
+    if share is None or not math.isfinite(share):
+        return _NOT_DEFINED
+    return f"{100 * share:.{decimals}f}\N{NO-BREAK SPACE}%"
 
 
 def _millions(count: int) -> str:
-    return f"{count / 1e6:,.0f} M"
+    return f"{count / 1e6:,.0f}\N{NO-BREAK SPACE}M"
 
 
 def _duration(seconds: float) -> str:
@@ -236,7 +233,7 @@ def _duration(seconds: float) -> str:
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _date(iso: str) -> str:
@@ -247,5 +244,5 @@ def _date(iso: str) -> str:
 
 def _label(name: str) -> str:
     """A fact's name for a reader: ``cpu_model`` is ``CPU model``."""
-    words = [w.upper() if w in {"cpu", "smt", "id"} else w for w in name.split("_")]
-    return " ".join(words)[:1].upper() + " ".join(words)[1:]
+    words = " ".join(_WORDS.get(word, word) for word in name.split("_"))
+    return words[:1].upper() + words[1:]

@@ -103,12 +103,19 @@ def test_an_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_progress_off_a_terminal_writes_whole_lines_with_time_left(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = iter([0.0, 5.0, 20.0, 21.0, 40.0])
+    clock = iter([0.0, 5.0, 20.0, 21.0, 40.0, 50.0, 60.0])
     monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
-    with console.progress("measuring") as report:
-        for share in (0.1, 0.25, 0.3, 1.0):
-            report(share)
-    assert capsys.readouterr().err == "measuring: 25%, 1:00 left\n"
+    with console.stages() as report:
+        for share in (0.0, 0.1, 0.25, 0.3, 1.0):
+            report("measuring", share)
+        for share in (0.0, 0.5):
+            report("fitting", share)
+    assert capsys.readouterr().err.splitlines() == [
+        "measuring ...",
+        "measuring: 25%, 1:00 left",
+        "fitting ...",
+        "fitting: 50%, 0:10 left",
+    ]
 
 
 class _Terminal(io.StringIO):

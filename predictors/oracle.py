@@ -1,0 +1,220 @@
+"""The budget oracle: what a search asks about latency, and the ledger of what it asked.
+
+>>> oracle = BudgetOracle(load_predictor("cpu.hwp"), measurer=measure_on_cpu)
+>>> candidates = candidates[oracle.feasible(candidates, budget_ms=12, confidence=0.98)]
+>>> kept = oracle.settle(finalists, budget_ms=12, confidence=0.98, at_most=5)
+
+It answers with a bound, not with the mean: a search drifts to where a predictor errs in its
+favour. What it measured it knows, and answers with that from then on.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TypeGuard
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hwbench.errors import UsageError
+from hwbench.predictors.predictor import LatencyPredictor
+from hwbench.predictors.table import LatencyTable, latency_table
+from hwbench.records import Measurement
+from hwbench.spaces import Codes, Value
+
+Array = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+#: Codes (n, L), or texts that the space reads.
+Archs = ArrayLike | Sequence[str]
+
+#: Measures architectures (n, L) on the predictor's device, in the order given.
+Measurer = Callable[[Codes], Sequence[Measurement]]
+
+CONFIDENCE = 0.98
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What was asked of an oracle: the cost of a search, beside its own."""
+
+    queries: int = 0
+    candidates: int = 0
+    measured: int = 0
+    predicting_seconds: float = 0.0
+    measuring_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A measured latency and the standard deviation of its error."""
+
+    latency_ms: float
+    sd_ms: float
+
+
+class BudgetOracle:
+    """Latency, bounds and feasibility of architectures on one device, a hundred thousand at once.
+
+    Architectures are codes (n, L) or texts. ``measurer`` is what :meth:`measure` and
+    :meth:`settle` call; without one they refuse. Not for use from several threads.
+    """
+
+    def __init__(self, predictor: LatencyPredictor, *, measurer: Measurer | None = None) -> None:
+        self.predictor = predictor
+        self._measurer = measurer
+        self._ledger = Ledger()
+        self._known: dict[bytes, _Known] = {}
+
+    @property
+    def ledger(self) -> Ledger:
+        """What was asked so far."""
+        return self._ledger
+
+    def latency(self, archs: Archs) -> Array:
+        """Expected latency (n,) in ms: measured where it was measured."""
+        codes = self._codes(archs)
+        with self._query(len(codes)):
+            mean = self.predictor.predict(codes).mean_ms
+            for row, known in self._measured_rows(codes):
+                mean[row] = known.latency_ms
+        return mean
+
+    def upper(self, archs: Archs, confidence: float = CONFIDENCE) -> Array:
+        """Latency (n,) in ms that a measurement stays below with this probability, each."""
+        return self._bounds(archs, confidence)[0]
+
+    def feasible(self, archs: Archs, budget_ms: float, confidence: float = CONFIDENCE) -> Bools:
+        """Which architectures keep the budget with this probability: (n,) bool."""
+        _check_budget(budget_ms)
+        return self.upper(archs, confidence) <= budget_ms
+
+    def settle(
+        self,
+        archs: Archs,
+        budget_ms: float,
+        confidence: float = CONFIDENCE,
+        *,
+        at_most: int,
+    ) -> Bools:
+        """Like :meth:`feasible`, but measures where the prediction does not decide.
+
+        That is where the budget lies between the lower and the upper bound: at most so many of
+        them, those first whose expected latency is nearest to the budget.
+        """
+        _check_budget(budget_ms)
+        codes = self._codes(archs)
+        (upper, mean, lower) = self._bounds(codes, confidence)
+        doubtful = np.flatnonzero((lower <= budget_ms) & (budget_ms < upper))
+        nearest = doubtful[np.argsort(np.abs(mean[doubtful] - budget_ms), kind="stable")]
+        known = {row for row, _ in self._measured_rows(codes)}
+        ask = [row for row in nearest if row not in known][:at_most]
+        if not ask:
+            return upper <= budget_ms
+        self.measure(codes[ask])
+        return self.feasible(codes, budget_ms, confidence)
+
+    def measure(self, archs: Archs) -> list[Measurement]:
+        """Measure architectures on the device, and answer with that from now on.
+
+        A measurement without a latency (inconclusive) is returned but not learned.
+        """
+        if self._measurer is None:
+            raise UsageError("this oracle has no measurer: give BudgetOracle(…, measurer=…)")
+        codes = self.predictor.space.canonical(self._codes(archs))
+        start = time.perf_counter()
+        found = list(self._measurer(codes))
+        took = time.perf_counter() - start
+        if len(found) != len(codes):
+            raise UsageError(f"the measurer gave {len(found)} results for {len(codes)} networks")
+        for code, measurement in zip(codes, found, strict=True):
+            if (known := _known(measurement)) is not None:
+                self._known[code.tobytes()] = known
+        self._ledger = replace(
+            self._ledger,
+            measured=self._ledger.measured + len(codes),
+            measuring_seconds=self._ledger.measuring_seconds + took,
+        )
+        return found
+
+    def table(self, *, fixed: Mapping[str, Value] | None = None, seed: int = 0) -> LatencyTable:
+        """Latency as a sum of entries, for a differentiable search; with what the sum loses.
+
+        ``fixed`` pins decisions to a value (``{"r": 224}``): the table is of that part of the
+        space.
+        """
+        with self._query(0):
+            return latency_table(self.predictor, fixed or {}, np.random.default_rng(seed))
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _codes(self, archs: Archs) -> Codes:
+        space = self.predictor.space
+        if isinstance(archs, str) or (isinstance(archs, Sequence) and _are_texts(archs)):
+            return space.encode(archs)
+        return space.check(archs)
+
+    def _bounds(self, archs: Archs, confidence: float) -> tuple[Array, Array, Array]:
+        """Upper bound, expectation and lower bound (n,) in ms."""
+        if not 0.5 <= confidence < 1:
+            raise UsageError(f"confidence {confidence:g} is not from 0.5 to below 1")
+        codes = self._codes(archs)
+        with self._query(len(codes)):
+            prediction = self.predictor.predict(codes)
+            mean = prediction.mean_ms
+            upper = self.predictor.bound(prediction, confidence)
+            lower = self.predictor.bound(prediction, 1 - confidence)
+            for row, known in self._measured_rows(codes):
+                beyond = _normal_quantile(confidence) * known.sd_ms
+                mean[row] = known.latency_ms
+                upper[row], lower[row] = known.latency_ms + beyond, known.latency_ms - beyond
+        return upper, mean, lower
+
+    def _measured_rows(self, codes: Codes) -> Iterator[tuple[int, _Known]]:
+        if not self._known:
+            return
+        rows = np.ascontiguousarray(self.predictor.space.canonical(codes))
+        keys = rows.view(f"V{rows.itemsize * rows.shape[1]}").reshape(-1)
+        measured = np.frombuffer(b"".join(self._known), dtype=keys.dtype)
+        for row in np.flatnonzero(np.isin(keys, measured)):
+            yield int(row), self._known[rows[row].tobytes()]
+
+    @contextmanager
+    def _query(self, candidates: int) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        took = time.perf_counter() - start
+        self._ledger = replace(
+            self._ledger,
+            queries=self._ledger.queries + 1,
+            candidates=self._ledger.candidates + candidates,
+            predicting_seconds=self._ledger.predicting_seconds + took,
+        )
+
+
+def _are_texts(archs: Sequence[object]) -> TypeGuard[Sequence[str]]:
+    return len(archs) > 0 and all(isinstance(arch, str) for arch in archs)
+
+
+def _known(measurement: Measurement) -> _Known | None:
+    m = measurement
+    if m.latency_ns is None or m.low_ns is None or m.high_ns is None:
+        return None
+    half_width = max(m.high_ns - m.latency_ns, m.latency_ns - m.low_ns)
+    z = _normal_quantile(0.5 + m.confidence / 2)
+    return _Known(m.latency_ns / 1e6, half_width / z / 1e6)
+
+
+def _normal_quantile(level: float) -> float:
+    from scipy.special import ndtri
+
+    return float(ndtri(level))
+
+
+def _check_budget(budget_ms: float) -> None:
+    if not (math.isfinite(budget_ms) and budget_ms > 0):
+        raise UsageError(f"a budget of {budget_ms} ms cannot be kept: give a positive number")

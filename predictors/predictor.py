@@ -1,0 +1,280 @@
+"""A latency predictor: fitted, calibrated, saved, and loaded where it fits.
+
+>>> training = training_set(space, codes, latency_ms, sd_ms)
+>>> predictor = fit_predictor(space, training, Provenance("cpu", key, "onnxruntime 1.31", 1))
+>>> predictor.predict(codes).mean_ms, predictor.upper(codes, confidence=0.98)
+>>> predictor.save("cpu.hwp"); load_predictor("cpu.hwp", fingerprint_key=key)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+import hwbench
+from hwbench.errors import PredictorError, UnknownNameError
+from hwbench.predictors import files
+from hwbench.predictors.calibration import Calibration
+from hwbench.predictors.costs import op_costs
+from hwbench.predictors.data import Prediction, TrainingSet, prepared
+from hwbench.predictors.metrics import Metrics, metrics
+from hwbench.predictors.model import LatencyModel, model_kind
+from hwbench.records import digest
+from hwbench.spaces import Space, get_space
+
+Array = NDArray[np.float64]
+
+#: Networks whose costs are kept in the file, to see whether the space is still the same.
+_WITNESSES = 3
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where latencies come from: what makes a predictor's milliseconds comparable to others.
+
+    ``epoch`` and ``c0_ns`` are those of the canaries (:class:`hwbench.records.CanaryEpoch`);
+    without an epoch the milliseconds are provisional.
+    """
+
+    device: str
+    fingerprint_key: str
+    runtime: str
+    threads: int
+    epoch: str | None = None
+    c0_ns: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class PredictorMeta:
+    """What a predictor is of, and how good it was on architectures left out of its fit.
+
+    ``space_hash`` covers the decisions; ``features_hash`` the costs of the networks of
+    ``witnesses`` (codes): it changes with the networks of the space, and with what we count.
+    """
+
+    kind: str
+    space: str
+    space_hash: str
+    witnesses: tuple[tuple[int, ...], ...]
+    features_hash: str
+    provenance: Provenance
+    n_train: int
+    seed: int
+    cross_validated: Metrics
+    created: str
+    hwbench: str
+
+
+class LatencyPredictor:
+    """Latency of the architectures of one space on one device, with bounds that hold.
+
+    Made by :func:`fit_predictor` or :func:`load_predictor`; never changes afterwards. Codes are
+    (n, L) whole numbers as :class:`~hwbench.spaces.Space` has them, canonical or not, and are
+    checked: ``GraphError`` where they are of another space.
+    """
+
+    def __init__(
+        self, space: Space, model: LatencyModel, calibration: Calibration, meta: PredictorMeta
+    ) -> None:
+        self.space = space
+        self.meta = meta
+        self._model = model
+        self._calibration = calibration
+
+    def predict(self, codes: ArrayLike) -> Prediction:
+        """Mean and scale of n architectures, in milliseconds."""
+        return self._model.predict(self.space.check(codes))
+
+    def upper(self, codes: ArrayLike, confidence: float) -> Array:
+        """Latency (n,) in ms that a measurement stays below with this probability, each.
+
+        At .5 it is the middle of what may happen. A search that takes the best of thousands of
+        candidates picks those whose error is in its favour: give it .98 rather than .9, and
+        measure what it chose.
+        """
+        return self.bound(self.predict(codes), confidence)
+
+    def interval(self, codes: ArrayLike, confidence: float) -> tuple[Array, Array]:
+        """Ends (n,), (n,) of the interval that holds a measurement with this probability."""
+        prediction = self.predict(codes)
+        beside = (1 - confidence) / 2
+        return self.bound(prediction, beside), self.bound(prediction, 1 - beside)
+
+    def bound(self, prediction: Prediction, level: float) -> Array:
+        """The ``level`` quantile (n,) in ms of a prediction of this predictor's."""
+        return prediction.mean_ms + self._calibration.quantile(level) * prediction.sd_ms
+
+    @property
+    def parts(self) -> tuple[tuple[int, ...], ...]:
+        """Columns of decisions that act together on latency, as far as the model knows."""
+        return self._model.parts or tuple((j,) for j in range(len(self.space.decisions)))
+
+    def save(self, path: str | Path) -> None:
+        """Write the predictor to a ``.hwp`` file: all of it, and no code."""
+        state = {f"model.{name}": array for name, array in self._model.state().items()}
+        arrays = {"calibration": self._calibration.errors, **state}
+        files.write(Path(path), asdict(self.meta), arrays)
+
+    def __repr__(self) -> str:
+        m = self.meta
+        return f"<{m.kind} predictor of {m.space} on {m.provenance.device}, {m.n_train} samples>"
+
+
+def fit_predictor(
+    space: Space,
+    training: TrainingSet,
+    provenance: Provenance,
+    *,
+    seed: int = 0,
+    kind: str = "cost-regression",
+) -> LatencyPredictor:
+    """Fit a predictor family on measured latencies and calibrate its bounds.
+
+    Repeated architectures are pooled. The same arguments give the same predictor.
+    :class:`PredictorError` where the measurements teach nothing (fewer than 5 architectures, all
+    latencies equal), ``GraphError`` where they are not of ``space``.
+    """
+    rng = np.random.default_rng(seed)
+    training = prepared(space, training)
+    model = model_kind(kind).fit(space, training, rng)
+    held_out = model.cross_validate(space, training, rng)
+    calibration = Calibration.of(training.latency_ms, held_out)
+    witnesses = _witnesses(space, training)
+    meta = PredictorMeta(
+        kind=kind,
+        space=space.name,
+        space_hash=_space_hash(space),
+        witnesses=witnesses,
+        features_hash=_features_hash(space, witnesses),
+        provenance=provenance,
+        n_train=len(training),
+        seed=seed,
+        cross_validated=_cross_validated(training, held_out),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        hwbench=hwbench.__version__,
+    )
+    return LatencyPredictor(space, model, calibration, meta)
+
+
+def load_predictor(
+    path: str | Path, *, space: Space | None = None, fingerprint_key: str | None = None
+) -> LatencyPredictor:
+    """Read a predictor file. No code in it is executed.
+
+    ``space`` is looked up by its name unless given; it must still have the decisions and the
+    networks that the predictor learned. With ``fingerprint_key`` a predictor of another device
+    is refused. :class:`PredictorError` gives the reason in one line.
+    """
+    path = Path(path)
+    header, arrays = files.read(path)
+    try:
+        meta = _meta(header)
+        space = get_space(meta.space) if space is None else space
+        family = model_kind(meta.kind)
+    except UnknownNameError as error:
+        raise PredictorError(f"{path}: {error}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise PredictorError(f"{path}: its header is not understood ({error})") from None
+    _require_same_space(path, meta, space)
+    if fingerprint_key is not None and fingerprint_key != meta.provenance.fingerprint_key:
+        raise PredictorError(
+            f"{path} was fitted on another device or runtime ({meta.provenance.device}, "
+            f"{meta.provenance.runtime}, fingerprint {meta.provenance.fingerprint_key[:8]}, "
+            f"not {fingerprint_key[:8]}): fit one here"
+        )
+    try:
+        errors = arrays.pop("calibration")
+        state = {name.removeprefix("model."): array for name, array in arrays.items()}
+        model = family.restore(space, state)
+        calibration = Calibration.restored(errors)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise PredictorError(f"{path}: its arrays do not fit together ({error})") from None
+    return LatencyPredictor(space, model, calibration, meta)
+
+
+def evaluate(predictor: LatencyPredictor, test: TrainingSet) -> Metrics:
+    """How good a predictor is on measured architectures, which it should not have seen."""
+    prediction = predictor.predict(test.codes)
+    low, high = predictor.bound(prediction, 0.05), predictor.bound(prediction, 0.95)
+    return metrics(test.latency_ms, prediction.mean_ms, low, high)
+
+
+def _cross_validated(training: TrainingSet, held_out: Prediction) -> Metrics:
+    """Metrics on the folds; each half is covered by the quantiles of the other."""
+    low, high = np.empty(len(training)), np.empty(len(training))
+    order = np.argsort(training.latency_ms, kind="stable")
+    for here, there in ((order[::2], order[1::2]), (order[1::2], order[::2])):
+        other = Prediction(held_out.mean_ms[there], held_out.sd_ms[there])
+        calibration = Calibration.of(training.latency_ms[there], other)
+        low[here] = held_out.mean_ms[here] + calibration.quantile(0.05) * held_out.sd_ms[here]
+        high[here] = held_out.mean_ms[here] + calibration.quantile(0.95) * held_out.sd_ms[here]
+    return metrics(training.latency_ms, held_out.mean_ms, low, high)
+
+
+# --- what a file is of ------------------------------------------------------------------------
+
+
+def _space_hash(space: Space) -> str:
+    return digest([space.name, [[d.name, d.values, d.when] for d in space.decisions]])
+
+
+def _witnesses(space: Space, training: TrainingSet) -> tuple[tuple[int, ...], ...]:
+    built = training.codes[space.valid(training.codes)][:_WITNESSES]
+    return tuple(tuple(map(int, code)) for code in built)
+
+
+def _features_hash(space: Space, witnesses: tuple[tuple[int, ...], ...]) -> str:
+    codes = [np.array(code, dtype=np.int16) for code in witnesses]
+    return digest([op_costs(space.graph(code)) for code in codes])
+
+
+def _require_same_space(path: Path, meta: PredictorMeta, space: Space) -> None:
+    if space.name != meta.space:
+        raise PredictorError(f"{path} is a predictor of {meta.space}, not of {space.name}")
+    if _space_hash(space) != meta.space_hash:
+        raise PredictorError(
+            f"{path}: the decisions of {meta.space} have changed since it was fitted: fit it again"
+        )
+    if _features_hash(space, meta.witnesses) != meta.features_hash:
+        raise PredictorError(
+            f"{path}: the networks of {meta.space}, or how their costs are counted, have changed "
+            "since it was fitted: fit it again"
+        )
+
+
+def _meta(header: Mapping[str, Any]) -> PredictorMeta:
+    """Metadata from JSON; KeyError, TypeError or ValueError where it is not that."""
+    values = _typed(PredictorMeta, header)
+    provenance = _typed(Provenance, header["provenance"])
+    provenance["c0_ns"] = tuple(float(c) for c in provenance["c0_ns"])
+    values["provenance"] = Provenance(**provenance)
+    values["cross_validated"] = Metrics(**_typed(Metrics, header["cross_validated"]))
+    values["witnesses"] = tuple(tuple(int(c) for c in code) for code in header["witnesses"])
+    return PredictorMeta(**values)
+
+
+#: Field types as the dataclasses write them -> what JSON gives.
+_JSON_TYPES: Mapping[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (float, int),
+    "float | None": (float, int, type(None)),
+    "str | None": (str, type(None)),
+}
+
+
+def _typed(record: type, values: Any) -> dict[str, Any]:
+    """The fields of a dataclass out of a JSON object, plain ones checked for their type."""
+    if not isinstance(values, dict):
+        raise TypeError(f"{record.__name__} is no JSON object")
+    for field in fields(record):
+        allowed = _JSON_TYPES.get(str(field.type), (object,))
+        if not isinstance(values[field.name], allowed):
+            raise TypeError(f"{field.name} is {values[field.name]!r}")
+    return {field.name: values[field.name] for field in fields(record)}

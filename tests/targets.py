@@ -1,0 +1,108 @@
+"""Runners and a device made up for tests of the engine: quick to load, and as bad as asked for."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from hwbench.devices.models import GraphModel
+from hwbench.graph import GraphBuilder
+from hwbench.measure.jobs import Canary, Job, RunnerSpec
+from hwbench.records import Fingerprint, InputSpec, Workload, digest
+
+#: A runner that works on numpy for about ``args["us"]`` microseconds, and misbehaves on its
+#: ``args["at"]``-th run as ``args["fault"]`` says. ``{fault}`` is Python code.
+_SOURCE = """
+import ctypes, os, signal, sys, time
+from time import perf_counter_ns
+
+class Runner:
+    def __init__(self, us, at):
+        self.us, self.at, self.runs = us, at, 0
+
+    def run(self, n):
+        times = []
+        for _ in range(n):
+            self.runs += 1
+            start = perf_counter_ns()
+            if self.runs == self.at:
+                {fault}
+            while perf_counter_ns() - start < 1000 * self.us:
+                pass
+            times.append(perf_counter_ns() - start)
+        return times
+
+def load(args):
+    return Runner(args.get("us", 100), args.get("at", 0))
+"""
+
+
+def runner(folder: Path, fault: str = "pass", **args: object) -> RunnerSpec:
+    """A runner of ``us`` microseconds that does ``fault``, a line of Python, at run ``at``."""
+    return runner_file(folder, _SOURCE.format(fault=fault), **args)
+
+
+def runner_file(folder: Path, source: str, **args: object) -> RunnerSpec:
+    """A runner from its source."""
+    path = folder / f"runner_{digest(source)}.py"
+    path.write_text(source)
+    return RunnerSpec(str(path), args)
+
+
+def job(name: str, spec: RunnerSpec, *, threads: int = 1) -> Job:
+    """A job that runs a runner."""
+    inputs = (InputSpec("x", "float32", (1,)),)
+    args: Mapping[str, Any] = spec.args
+    workload = Workload(name, digest([name, spec.file, dict(args)]), inputs, threads)
+    return Job(workload, lambda folder: spec)
+
+
+def tiny_net(channels: int = 4, name: str | None = None) -> GraphModel:
+    """A convolution on 16 px: some microseconds."""
+    builder = GraphBuilder("tiny")
+    x = builder.input("x", (1, 3, 16, 16))
+    graph = builder.build(builder.activation(builder.conv(x, channels), "relu"))
+    return GraphModel(graph, name or f"tiny{channels}")
+
+
+class LocalTarget:
+    """A device whose canaries take no runtime, and are loaded in a tenth of a second."""
+
+    name = "local"
+    python = sys.executable
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="local-target-")
+        self._spin = runner(Path(self._folder.name), us=50)
+
+    def fingerprint(self, threads: int) -> Fingerprint:
+        """Of no machine in particular."""
+        return Fingerprint(self.name, {"cpu_model": "Test CPU"})
+
+    def canaries(self, threads: int) -> tuple[Canary, ...]:
+        """One of each kind."""
+        return (
+            Canary("spin", "1", self._spin, 2, 1, "compute"),
+            Canary("spin_too", "1", self._spin, 2, 1, "memory"),
+        )
+
+    def scrub(self) -> RunnerSpec:
+        """Nothing to scrub."""
+        return self._spin
+
+
+def workers(parent: int | None = None) -> list[psutil.Process]:
+    """Living worker processes below this process (or another)."""
+    found = []
+    for process in psutil.Process(parent).children(recursive=True):
+        try:
+            if any(part.endswith("worker.py") for part in process.cmdline()):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return found
