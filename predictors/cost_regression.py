@@ -33,7 +33,14 @@ from hwbench.predictors.features import (
     pair_block,
 )
 from hwbench.predictors.model import LatencyModel, State, register_model
-from hwbench.predictors.tables import Symbols, TableSum, checked_table_sum, symbol_counts, symbols
+from hwbench.predictors.tables import (
+    Floats,
+    Symbols,
+    TableSum,
+    checked_table_sum,
+    symbol_counts,
+    symbols,
+)
 from hwbench.spaces import Codes, Space
 
 Array = NDArray[np.float64]
@@ -80,7 +87,7 @@ class CostRegression(LatencyModel):
     def fit(cls, space: Space, training: TrainingSet, rng: np.random.Generator) -> Self:
         reference = symbols(space, np.concatenate([_spread(space, rng), training.codes]))
         labels, unit = _Labels.of(training), _unit_ms(training)
-        best = _choose(_bases(space, reference, rng), symbols(space, training.codes), labels)
+        best = _choose(_bases(space, reference), symbols(space, training.codes), labels)
         mean, scale = _held_out(best, labels, rng)
         factor = _half_width((labels.target - mean) / scale)
         served = _serve(best, reference)
@@ -207,9 +214,9 @@ def _spread(space: Space, rng: np.random.Generator) -> Codes:
     return codes[space.valid(codes)]
 
 
-def _bases(space: Space, reference: Symbols, rng: np.random.Generator) -> list[Basis]:
+def _bases(space: Space, reference: Symbols) -> list[Basis]:
     """The feature sets to choose from, the plain one first."""
-    costs = cost_tables(space, rng)
+    costs = cost_tables(space)
     if costs is None:
         choices = choice_block(space, range(len(space.decisions)), reference)
         pairs = pair_block(space, reference)
@@ -278,9 +285,9 @@ class _Served:
     """The posterior folded into tables."""
 
     tables: TableSum
-    offset: Array
-    centres: Array
-    kernel_map: Array
+    offset: Floats
+    centres: Floats
+    kernel_map: Floats
     tail_variance: float
 
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,13 +86,14 @@ def op_costs(graph: Graph) -> list[Cost]:
     return costs
 
 
-def cost_tables(space: Space, rng: np.random.Generator) -> CostTables | None:
+@lru_cache(maxsize=8)
+def cost_tables(space: Space) -> CostTables | None:
     """The costs of a space's networks as sums over tables; ``None`` where they are no such sum.
 
-    Builds some hundred networks (about 3 ms each); ``rng`` chooses the ones to compare.
+    Builds some hundred networks (about 3 ms each) the first time it is asked.
     """
     try:
-        return _Probe(space, rng).tables()
+        return _Probe(space).tables()
     except _NoSumError:
         return None
 
@@ -101,12 +103,12 @@ class _NoSumError(Exception):
 
 
 class _Probe:
-    def __init__(self, space: Space, rng: np.random.Generator) -> None:
+    def __init__(self, space: Space) -> None:
         self.space = space
-        self.rng = rng
+        self.rng = np.random.default_rng(0)
         self.counts = symbol_counts(space)
-        self.anchor = _full_code(space, rng)
-        self.kinds = self._classes_in_order(self.anchor)
+        self.anchor = _full_code(space, self.rng)
+        self.kinds = _kinds(space.graph(self.anchor))
 
     def tables(self) -> CostTables:
         structural, depends = self._dependencies()
@@ -119,30 +121,37 @@ class _Probe:
     def costs(self, code: Codes) -> list[Cost]:
         return op_costs(self.space.graph(code))
 
-    # --- which decisions an operation depends on ----------------------------------------------
+    def costs_by_place(self, code: Codes) -> list[Cost] | None:
+        """Costs of the anchor's operations in another network; ``None`` where it has others."""
+        graph = self.space.graph(code)
+        return op_costs(graph) if _kinds(graph) == self.kinds else None
 
-    def _classes_in_order(self, code: Codes) -> list[str]:
-        """The kinds of the operations: what two networks must share to be compared by place."""
-        return [op.kind for op in self.space.graph(code).ops if not OP_KINDS[op.kind].is_view]
+    # --- which decisions an operation depends on ----------------------------------------------
 
     def _dependencies(self) -> tuple[list[int], list[set[int]]]:
         """Decisions that change the sequence of operations; for each place, those that do not."""
-        structural: set[int] = set()
-        for j in range(len(self.counts)):
-            variants = (self._with(self.anchor, {j: v}) for v in self._others(self.anchor, j))
-            if any(self._classes_in_order(code) != self.kinds for code in variants):
-                structural.add(j)
+        decisions = range(len(self.counts))
+        seen = {j: self._variants(self.anchor, j) for j in decisions}
+        structural = [j for j in decisions if None in seen[j]]
+        shaping = [j for j in decisions if j not in structural]
         depends: list[set[int]] = [set() for _ in self.kinds]
-        shaping = [j for j in range(len(self.counts)) if j not in structural]
-        for anchor in (self.anchor, self._redrawn(shaping)):
-            base = self.costs(anchor)
+        again = self._redrawn(shaping)
+        for base, variants in (
+            (self.costs(self.anchor), seen),
+            (self.costs(again), {j: self._variants(again, j) for j in shaping}),
+        ):
             for j in shaping:
-                for value in self._others(anchor, j):
-                    changed = self.costs(self._with(anchor, {j: value}))
-                    for p, (old, new) in enumerate(zip(base, changed, strict=True)):
+                for variant in variants[j]:
+                    if variant is None or len(variant) != len(base):
+                        raise _NoSumError
+                    for p, (old, new) in enumerate(zip(base, variant, strict=True)):
                         if old != new:
                             depends[p].add(j)
-        return sorted(structural), depends
+        return structural, depends
+
+    def _variants(self, code: Codes, j: int) -> list[list[Cost] | None]:
+        """Costs by place with decision ``j`` at each of its other values."""
+        return [self.costs_by_place(self._with(code, {j: v})) for v in self._others(code, j)]
 
     def _add_presence(self, structural: Sequence[int], depends: list[set[int]]) -> None:
         """Enter what takes each operation away among the decisions that it depends on."""
@@ -180,7 +189,10 @@ class _Probe:
             new = {s for s, state in states.items() if state not in seen[s]}
             if not new:
                 continue
-            for cost, scope in zip(self.costs(code), home, strict=True):
+            costs = self.costs_by_place(code)
+            if costs is None:
+                raise _NoSumError
+            for cost, scope in zip(costs, home, strict=True):
                 if scope in new:
                     seen[scope].setdefault(states[scope], []).append(cost)
         classes = sorted({c[0] for rows in seen.values() for row in rows.values() for c in row})
@@ -244,17 +256,22 @@ class _Probe:
 
     def _with(self, code: Codes, change: dict[int, int]) -> Codes:
         row = code.copy()
-        for j, value in change.items():
-            row[j] = value
-        row = self.space.canonical(row[None])
-        if not self.space.valid(row)[0]:
+        row[list(change)] = list(change.values())
+        rows: Codes = self.space.canonical(row[None])
+        if not self.space.valid(rows)[0]:
             raise _NoSumError
-        return row[0]
+        changed: Codes = rows[0].copy()
+        return changed
 
     def _redrawn(self, shaping: Sequence[int]) -> Codes:
         """The anchor with every decision that keeps the sequence drawn again."""
         drawn = {j: int(self.rng.integers(self.space.cardinalities[j])) for j in shaping}
         return self._with(self.anchor, drawn)
+
+
+def _kinds(graph: Graph) -> list[str]:
+    """What two networks must share for their operations to be compared one for one."""
+    return [op.kind for op in graph.ops if not OP_KINDS[op.kind].is_view]
 
 
 def _full_code(space: Space, rng: np.random.Generator) -> Codes:
@@ -267,11 +284,11 @@ def _full_code(space: Space, rng: np.random.Generator) -> Codes:
             parent = column[d.when[0]]
             values = space.decisions[parent].values
             allowed[parent] &= {i for i, v in enumerate(values) if v in d.when[1]}
-    for j, values in enumerate(allowed):
-        if not values:
+    for j, keeping in enumerate(allowed):
+        if not keeping:
             raise _NoSumError
-        if int(code[j]) not in values:
-            code[j] = min(values)
+        if int(code[j]) not in keeping:
+            code[j] = min(keeping)
     if not space.valid(code[None])[0]:
         raise _NoSumError
     return code

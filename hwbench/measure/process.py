@@ -21,6 +21,9 @@ from hwbench.measure.worker import NOTE_BYTES
 _WORKER = Path(__file__).with_name("worker.py")
 #: A request that takes longer than its own expected time plus this is a hang.
 GRACE_S = 60.0
+#: No library may start threads of its own beside the model: neither numpy's pool, nor the
+#: uploader of onnxruntime's telemetry (on by default on Linux since 1.29).
+_QUIET = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
 
 
 class WorkerProcess:
@@ -40,8 +43,7 @@ class WorkerProcess:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes both
         self._note = tempfile.TemporaryFile()  # noqa: SIM115
         self._note.truncate(NOTE_BYTES)
-        # One thread in every library that might start its own pool beside the model.
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        env = {**os.environ, **_QUIET}
         try:
             self._process = subprocess.Popen(
                 [python, "-u", str(_WORKER), str(self._note.fileno())],
@@ -59,6 +61,7 @@ class WorkerProcess:
         if cpus:
             os.sched_setaffinity(self._process.pid, cpus)
         self._answers: queue.Queue[str] = queue.Queue()
+        self._waiting = False
         self._reader = threading.Thread(target=self._pump, daemon=True)
         self._reader.start()
 
@@ -90,7 +93,9 @@ class WorkerProcess:
         return os.pread(self._note.fileno(), NOTE_BYTES, 0).strip(b" \0").decode(errors="replace")
 
     def close(self) -> None:
-        """End the worker: politely first, then by force."""
+        """End the worker: politely, or by force where it is at work or does not listen."""
+        if self._waiting:
+            self._process.kill()
         if self._process.stdin is not None and not self._process.stdin.closed:
             try:
                 self._process.stdin.close()
@@ -118,6 +123,7 @@ class WorkerProcess:
     def ask(self, op: str, *args: Any, expect_s: float = 0.0) -> dict[str, Any]:
         """Send one request and wait for its answer, at most ``expect_s`` plus a grace."""
         assert self._process.stdin is not None
+        self._waiting = True  # an interrupt leaves it so
         try:
             self._process.stdin.write(json.dumps({"op": op, "args": args}) + "\n")
             self._process.stdin.flush()
@@ -132,6 +138,7 @@ class WorkerProcess:
             line = ""
         if not line.endswith("\n"):  # nothing, or what it could still say when it died
             raise WorkerError(self._obituary(op))
+        self._waiting = False
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise ModelError(str(answer["error"]))

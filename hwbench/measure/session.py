@@ -40,7 +40,7 @@ LEAST_ROUNDS = 2
 #: A model that loads fast is loaded several times into each process, and its bursts alternate:
 #: where its buffers lie in memory can move a model by several per cent, and each copy is one
 #: more draw of that.
-COPIES_NS = 25e6
+COPIES_NS = 12e6
 MOST_COPIES = 4
 LATENCY_MULTIPLE = 20
 #: Processes after which a session that may stop early looks at its intervals.
@@ -60,7 +60,7 @@ class Plan:
     many workloads are in memory at once; ``cpus`` the cores that the workers may use (all).
     """
 
-    processes: int = 8
+    processes: int = 6
     seconds: float = 1.0
     precision: float | None = None
     confidence: float = 0.95
@@ -197,7 +197,7 @@ class _Block:
         for slot, job in self.jobs.items():
             try:
                 self.runners[slot] = job.build(folder)
-            except ModelError as error:
+            except HwbenchError as error:
                 self.failed[slot] = error
 
     def _look(self, share: float, *, final: bool) -> None:

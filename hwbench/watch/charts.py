@@ -82,7 +82,7 @@ def latency_over_macs(profile: Profile, budgets: Sequence[Budget]) -> Chart:
             profile.measured_ms[of],
             name=f"{resolution} px",
             colour=f"var(--seq-{colour})",
-            names=[profile.architectures[i] for i in of],
+            names=[profile.architectures[i] for i in of.tolist()],
             hover="%{x:.0f} M MACs, %{y:.4~g} ms",
         )
         for resolution, colour, of in zip(resolutions, colours, groups, strict=True)
@@ -286,7 +286,7 @@ def _predictions(
             y[of],
             name=name,
             colour=colour,
-            names=[evaluation.architectures[i] for i in of],
+            names=[evaluation.architectures[i] for i in of.tolist()],
             hover=hover,
         )
         trace["marker"]["symbol"] = symbol
@@ -352,10 +352,10 @@ def _budget_name(budget_ms: float) -> dict[str, Any]:
     return {
         "text": f"budget {brief(budget_ms)} ms",
         "xref": "paper",
-        "x": 0,
-        "xanchor": "left",
+        "x": 1,
+        "xanchor": "right",
         "y": budget_ms,
-        "yanchor": "bottom",
+        "yanchor": "top",
         "showarrow": False,
         "font": {"color": "var(--winner)", "size": 12},
     }

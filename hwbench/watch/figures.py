@@ -26,7 +26,7 @@ SEQUENCE: Final = (
     "#49ac95", "#009799", "#007e9a", "#006396", "#224689", "#322874", "#360657",
 )  # fmt: skip
 
-_STYLE: Final[dict[str, Any]] = {
+_STYLE: Final[Any] = {
     "font.size": 9,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
@@ -96,8 +96,9 @@ def _draw_profile(axes: Axes, profile: Profile, budgets: Sequence[Budget]) -> No
     for budget in budgets:
         axes.axhline(budget.budget_ms, color=WINNER, lw=1, ls=":")
         axes.annotate(
-            f"budget {charts.brief(budget.budget_ms)} ms", (0, budget.budget_ms), (4, 2),
+            f"budget {charts.brief(budget.budget_ms)} ms", (1, budget.budget_ms), (0, -3),
             xycoords=("axes fraction", "data"), textcoords="offset points", color=WINNER,
+            ha="right", va="top",
         )  # fmt: skip
     axes.scatter(
         [b.macs / 1e6 for b in budgets], [b.measured_ms for b in budgets],

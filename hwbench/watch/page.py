@@ -197,6 +197,7 @@ def _environment() -> jinja2.Environment:
         "label": _label,
         "millions": _millions,
         "percent": _percent,
+        "unbroken": _unbroken,
     }
     return environment
 
@@ -240,6 +241,11 @@ def _date(iso: str) -> str:
     """As ``31 January 2026, 12:00 UTC``."""
     moment = datetime.fromisoformat(iso)
     return f"{moment.day} {moment:%B %Y, %H:%M} {moment.tzname() or ''}".rstrip()
+
+
+def _unbroken(text: str) -> str:
+    """A number and its unit stay on one line."""
+    return re.sub(r"(?<=\d) (?=%|ms)", "\N{NO-BREAK SPACE}", text)
 
 
 def _label(name: str) -> str:

@@ -61,23 +61,15 @@ class Browser:
         self._session: str | None = None
 
     def __enter__(self) -> Self:
-        (page,) = [
-            target
-            for target in self.call("Target.getTargets")["targetInfos"]
-            if target["type"] == "page"
-        ]
-        attached = self.call("Target.attachToTarget", targetId=page["targetId"], flatten=True)
-        self._session = attached["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.call(f"{domain}.enable")
+        try:
+            self._attach()
+        except BaseException:
+            self._stop()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._session = None
-        self.call("Browser.close")
-        os.waitpid(self._pid, 0)
-        os.close(self._send)
-        os.close(self._receive)
+        self._stop()
 
     def call(self, method: str, **params: Any) -> Message:
         """The result of a protocol method; AssertionError with the browser's own words."""
@@ -152,6 +144,19 @@ class Browser:
             for event in self.events
             if event.get("method") == "Network.requestWillBeSent"
         ]
+
+    def _attach(self) -> None:
+        targets = self.call("Target.getTargets")["targetInfos"]
+        (page,) = [target["targetId"] for target in targets if target["type"] == "page"]
+        self._session = self.call("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def _stop(self) -> None:
+        """Chromium ends when its pipe does."""
+        os.close(self._send)
+        os.close(self._receive)
+        os.waitpid(self._pid, 0)
 
     def _next(self, seconds: float = 60) -> Message:
         while b"\0" not in self._buffer:

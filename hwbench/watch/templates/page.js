@@ -6,22 +6,22 @@
   const AHEAD = "400px"; // how far before a chart comes into view it is drawn
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const finePointer = matchMedia("(hover: hover) and (pointer: fine)");
-  const drawn = new Map(); // element -> its chart's specification
+  const specs = new Map(); // of the charts that came into view, by their elements
 
-  let library = null;
+  let loading = null;
 
   function plotly() {
-    library ??= new Promise((resolve, reject) => {
+    loading ??= new Promise((resolve, reject) => {
       const script = document.createElement("script");
       script.src = "plotly.min.js";
       script.onload = () => resolve(window.Plotly);
       script.onerror = () => reject(new Error("plotly.min.js is missing beside this page"));
       document.head.append(script);
     });
-    return library;
+    return loading;
   }
 
-  // Colours are written var(--name) in the specification: put in what the style sheet says now.
+  // A specification names colours, as in var(--…): put in what the style sheet says now.
   function themed(value, style) {
     if (typeof value === "string") {
       const found = /^var\((--[\w-]+)\)$/.exec(value);
@@ -70,7 +70,7 @@
 
   async function draw(element) {
     const library = await plotly();
-    const { traces, layout: own } = drawn.get(element);
+    const { traces, layout: own } = specs.get(element);
     const style = getComputedStyle(document.body);
     await library.react(element, themed(traces, style), layout(own, style), {
       displayModeBar: false,
@@ -90,7 +90,7 @@
         if (!isIntersecting) continue;
         observer.unobserve(target);
         const data = document.getElementById(target.dataset.chart);
-        drawn.set(target, JSON.parse(data.textContent));
+        specs.set(target, JSON.parse(data.textContent));
         draw(target).catch((error) => fail(target, error));
       }
     },
@@ -99,6 +99,6 @@
 
   for (const chart of document.querySelectorAll(".chart")) observer.observe(chart);
   dark.addEventListener("change", () => {
-    for (const chart of drawn.keys()) draw(chart).catch((error) => fail(chart, error));
+    for (const chart of specs.keys()) draw(chart).catch((error) => fail(chart, error));
   });
 })();

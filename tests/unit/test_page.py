@@ -1,0 +1,361 @@
+"""The demo's page: what it says, that names stay text, and that it is whole on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hwbench.records import Fingerprint
+from hwbench.watch import charts, figures
+from hwbench.watch.page import DemoReport, Stage, render, write_page
+from hwbench.watch.policy import content_policy
+from tests.reports import demo_report
+
+HOSTILE = """</script><script>alert(1)</script>'"><img src=x onerror=alert(2)>{{ 7*7 }}"""
+VOID = {"img", "link", "meta"}
+
+
+@pytest.fixture(scope="module")
+def report() -> DemoReport:
+    return demo_report()
+
+
+class Page(HTMLParser):
+    """A strict reading of a page: every element closed in turn, attributes and texts kept."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.texts: list[tuple[str, str]] = []
+        self.feed(html)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len({name for name, _ in attrs}) == len(attrs), f"attribute twice in {tag}"
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag, f"</{tag}> out of turn"
+
+    def handle_data(self, data: str) -> None:
+        if data.strip():
+            self.texts.append((self.open[-1] if self.open else "", data))
+
+    @property
+    def text(self) -> str:
+        """All that a reader sees, white space made one."""
+        seen = (text for tag, text in self.texts if tag not in {"script", "style"})
+        return " ".join(" ".join(seen).split())
+
+    def of(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def data(self) -> list[dict[str, object]]:
+        return [json.loads(text) for tag, text in self.texts if tag == "script"]
+
+
+def read(report: DemoReport) -> Page:
+    return Page(render(report, "default-src 'none'"))
+
+
+def hostile_report(name: str) -> DemoReport:
+    report = demo_report()
+    profile, evaluation = report.profile, report.evaluation
+    return dataclasses.replace(
+        report,
+        title=name,
+        command=name,
+        space=name,
+        fingerprint=Fingerprint(name, {name: name, "cpu_model": name}, {name: name}),
+        epoch=report.epoch and dataclasses.replace(report.epoch, id=name, names=(name, name)),
+        profile=dataclasses.replace(profile, architectures=[name] * len(profile.macs)),
+        evaluation=dataclasses.replace(
+            evaluation,
+            architectures=[name] * len(evaluation.measured_ms),
+            scores=dict.fromkeys([name, f"{name}2"], evaluation.scores["hwbench"]),
+        ),
+        budgets=[dataclasses.replace(budget, architecture=name) for budget in report.budgets],
+        stages=(Stage(name, 1.0),),
+    )
+
+
+# --- what it says -----------------------------------------------------------------------------
+
+
+def test_each_budget_is_kept_or_broken_in_words(report: DemoReport) -> None:
+    text = read(report).text
+    assert "2 of 3 budgets kept." in text
+    assert re.search(r"Under 8 ms Kept 7\.880 ms", text)
+    assert re.search(r"Under 13\.5 ms Broken 13\.61 ms", text)
+    assert "MACs (capacity proxy)" in text
+
+
+def test_budget_that_could_not_be_measured_is_neither_kept_nor_broken(report: DemoReport) -> None:
+    unmeasured = dict.fromkeys(("measured_ms", "low_ms", "high_ms"), math.nan)
+    budget = dataclasses.replace(report.budgets[0], **unmeasured)
+    page = read(dataclasses.replace(report, budgets=[budget]))
+    assert "0 of 1 budgets kept." in page.text
+    assert "Under 8 ms Not measured of the budget used – " in page.text
+    winners = page.data()[0]["traces"][-1]  # type: ignore[index]
+    assert winners["x"] == []
+
+
+def test_a_latency_equal_to_the_budget_keeps_it(report: DemoReport) -> None:
+    budget = report.budgets[1]
+    assert budget.kept is False
+    assert dataclasses.replace(budget, measured_ms=budget.budget_ms).kept is True
+
+
+def test_all_predictors_stand_in_one_table_and_undefined_figures_are_dashes(
+    report: DemoReport,
+) -> None:
+    text = read(report).text
+    for name, score in report.evaluation.scores.items():
+        shares = (score.within_5, score.within_10)
+        assert f"{name} " + " ".join(f"{100 * s:.1f} %" for s in shares) in text
+    assert report.evaluation.scores["constant"].spearman is None
+    assert re.search(r"constant \S+ % \S+ % – ", text)
+
+
+def test_epoch_fingerprint_and_cost_are_told(report: DemoReport) -> None:
+    text = read(report).text
+    assert report.epoch
+    assert report.epoch.id in text
+    for name in report.epoch.names:
+        assert name in text
+    for value in (*report.fingerprint.facts.values(), *report.fingerprint.state.values()):
+        assert value in text
+    for stage in report.stages:
+        assert stage.name in text
+    assert "5 min 1 s in all" in text
+
+
+def test_without_an_epoch_the_milliseconds_are_called_provisional(report: DemoReport) -> None:
+    text = read(dataclasses.replace(report, epoch=None)).text
+    assert "provisional" in text
+    assert "Canonical times" not in text
+
+
+def test_every_number_of_the_charts_is_in_a_table(report: DemoReport) -> None:
+    text = read(report).text
+    for row in (*report.profile.architectures, *report.evaluation.architectures):
+        assert row in text
+
+
+# --- structure --------------------------------------------------------------------------------
+
+
+def test_ids_are_unique_and_every_reference_finds_its_element(report: DemoReport) -> None:
+    page = read(report)
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    named = ("aria-labelledby", "aria-describedby", "data-chart")
+    wanted = [a[name] for _, a in page.elements for name in named if name in a]
+    wanted += [a["href"][1:] for a in page.of("a")]
+    assert len(wanted) > 10
+    assert set(wanted) <= set(ids)
+
+
+def test_headings_descend_one_level_at_a_time(report: DemoReport) -> None:
+    levels = [int(tag[1]) for tag, _ in read(report).elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+
+
+def test_tables_have_captions_and_charts_have_names(report: DemoReport) -> None:
+    page = read(report)
+    assert len(page.of("caption")) == len(page.of("table")) == 6
+    charts_drawn = [a for a in page.of("div") if a.get("class") == "chart"]
+    assert len(charts_drawn) == len(page.of("figure")) == 3
+    assert all(a["role"] == "img" and a["aria-labelledby"] for a in charts_drawn)
+
+
+def test_nothing_is_inline_and_nothing_is_fetched_from_elsewhere(report: DemoReport) -> None:
+    page = read(report)
+    for tag, attributes in page.elements:
+        assert tag not in {"style", "iframe", "object", "embed", "form", "base"}
+        assert not [name for name in attributes if name == "style" or name.startswith("on")]
+    sources = [a[name] for _, a in page.elements for name in ("src", "href") if name in a]
+    assert {s for s in sources if not s.startswith("#")} == {"data:,", "page.js", "style.css"}
+    scripts = [a for a in page.of("script") if a.get("type") != "application/json"]
+    assert scripts == [{"src": "page.js", "defer": ""}]
+
+
+def test_style_sheet_and_script_ask_nothing_of_the_network() -> None:
+    for name in ("style.css", "page.js"):
+        assert not re.search(r"https?:|@import|url\(|\beval\b|innerHTML", _asset(name))
+
+
+def test_colours_of_the_charts_exist_in_both_themes(report: DemoReport) -> None:
+    style = _asset("style.css")
+    light, dark = (dict(re.findall(r"(--[\w-]+): (#\w{6});", part)) for part in _themes(style))
+    used = set(re.findall(r"var\((--[\w-]+)\)", json.dumps(read(report).data())))
+    used |= set(re.findall(r"var\((--[\w-]+)\)", _asset("page.js")))
+    assert {"--seq-0", "--seq-6", "--winner", "--ink"} <= used
+    assert used <= light.keys()
+    assert light.keys() == dark.keys()
+
+
+def test_the_figure_in_a_file_has_the_colours_of_the_light_theme() -> None:
+    style = _asset("style.css")
+    light = dict(re.findall(r"--([\w-]+): (#\w{6});", _themes(style)[0]))
+    sequence = tuple(light[f"seq-{i}"] for i in range(charts.SEQUENCE))
+    assert sequence == figures.SEQUENCE
+    assert {p: light[f"band-{p}"] for p in charts.BANDS_PERCENT} == figures.BANDS
+    ours = (figures.ACCENT, figures.BAD, figures.WINNER, figures.MUTED)
+    assert ours == tuple(light[name] for name in ("accent", "bad", "winner", "muted"))
+
+
+def _themes(style: str) -> tuple[str, str]:
+    light, _, dark = style.partition("@media (prefers-color-scheme: dark)")
+    return light, dark
+
+
+def _asset(name: str) -> str:
+    return Path(figures.__file__).with_name("templates").joinpath(name).read_text("utf-8")
+
+
+# --- hostile names ----------------------------------------------------------------------------
+
+
+def test_hostile_names_stay_text_wherever_they_stand() -> None:
+    page, clean = read(hostile_report(HOSTILE)), read(demo_report())
+    tags = [tag for tag, _ in page.elements]
+    assert "img" not in tags
+    assert tags.count("script") == [tag for tag, _ in clean.elements].count("script")
+    assert page.text.count("</script><script>alert(1)") > 400
+    assert "{{ 7*7 }}" in page.text
+
+
+def test_hostile_names_are_escaped_for_plotly_too() -> None:
+    for spec in read(hostile_report(HOSTILE)).data():
+        texts = [t for trace in spec["traces"] for t in trace.get("customdata", ())]  # type: ignore[attr-defined]
+        assert texts
+        for text in texts:
+            assert "<" not in text.replace("<br>", "")
+
+
+@given(st.text(max_size=60))
+def test_any_text_becomes_lines_without_markup(text: str) -> None:
+    lines = charts.plain(text).split("<br>")
+    assert not set("<>") & set("".join(lines))
+    shown = "".join(lines).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+    assert "".join(shown.split()) == "".join(text.split())
+
+
+def test_control_characters_and_stray_bytes_are_shown_as_escapes(tmp_path: Path) -> None:
+    page = write_page(hostile_report("a\x00b\x1b[31mc\udc80d"), tmp_path).read_text("utf-8")
+    assert "a\\x00b\\x1b[31mc\\udc80d" in page
+    assert not re.search("[\x00-\x08\x0b-\x1f]", page)
+    Page(page)
+
+
+# --- the folder -------------------------------------------------------------------------------
+
+
+def test_a_page_is_a_folder_that_needs_no_other(report: DemoReport, tmp_path: Path) -> None:
+    page = write_page(report, tmp_path / "new" / "demo")
+    assert page == tmp_path / "new" / "demo" / "index.html"
+    names = {path.name for path in page.parent.iterdir()}
+    assert names == {"index.html", "page.js", "plotly.min.js", "style.css"}
+    Page(page.read_text("utf-8"))
+    first = page.read_bytes()
+    assert write_page(report, page.parent).read_bytes() == first
+
+
+def test_policy_lets_in_no_inline_script_and_only_the_styles_of_plotly() -> None:
+    policy = dict(
+        directive.split(" ", 1)
+        for directive in content_policy("e.textContent='.map{top:0}';x.textContent=t").split("; ")
+    )
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == "'self' file:"
+    assert policy["style-src"].split()[:2] == ["'self'", "file:"]
+    assert [s[:8] for s in policy["style-src"].split()[2:]] == ["'sha256-", "'sha256-"]
+
+
+# --- charts -----------------------------------------------------------------------------------
+
+
+def test_chart_data_is_what_was_measured(report: DemoReport) -> None:
+    spec = charts.latency_over_macs(report.profile, report.budgets).spec
+    *groups, winners = spec["traces"]
+    assert sum(len(trace["x"]) for trace in groups) == 300
+    latency = sorted(y for trace in groups for y in trace["y"])
+    assert latency == pytest.approx(np.sort(report.profile.measured_ms), rel=1e-4)
+    assert winners["y"] == pytest.approx([b.measured_ms for b in report.budgets], rel=1e-4)
+    assert [line["y0"] for line in spec["layout"]["shapes"]] == [8.0, 13.5, 19.0]
+
+
+def test_predictions_beyond_ten_percent_are_set_apart(report: DemoReport) -> None:
+    for chart in (
+        charts.predicted_against_measured(report.evaluation),
+        charts.error_by_latency(report.evaluation),
+    ):
+        sizes = {t["name"]: len(t["x"]) for t in chart.traces if t["mode"] == "markers"}
+        assert sizes == {"within ±10 %": 99, "beyond ±10 %": 1}
+
+
+def test_summaries_say_what_the_charts_show(report: DemoReport) -> None:
+    measured = report.evaluation.measured_ms
+    summary = charts.predicted_against_measured(report.evaluation).summary
+    within = int(np.sum(np.abs(report.evaluation.predicted_ms / measured - 1) < 0.05))
+    assert "99 lie within 10 %" in summary
+    assert f"{within} within 5 %" in summary
+    assert f"13.0 % too high, at {measured[5]:.3g} ms" in summary
+
+
+def test_intervals_that_reach_below_zero_are_drawn_all_the_same(report: DemoReport) -> None:
+    wide = dataclasses.replace(report.evaluation, low_ms=-report.evaluation.predicted_ms)
+    chart = charts.predicted_against_measured(wide)
+    assert all(map(math.isfinite, chart.layout["yaxis"]["range"]))
+
+
+@given(st.floats(1e-3, 1e4), st.floats(1.05, 1e4))
+def test_log_ticks_are_few_ordered_and_inside(low: float, ratio: float) -> None:
+    ticks = charts.log_ticks(low, low * ratio)
+    assert len(ticks) <= 8
+    assert ticks == sorted(set(ticks))
+    assert all(low <= tick <= low * ratio for tick in ticks)
+    assert len(ticks) >= 2 or ratio < 1.6
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(8.0, "8"), (13.5, "13.5"), (11.43271, "11.43"), (12345.6, "12350")]
+)
+def test_budgets_are_named_briefly(value: float, text: str) -> None:
+    assert charts.brief(value) == text
+
+
+def test_figure_in_a_file(report: DemoReport, tmp_path: Path) -> None:
+    from PIL import Image
+
+    path = tmp_path / "predictor.png"
+    figures.predictor_figure(report.profile, report.evaluation, report.budgets, path)
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert image.width > 1200
+        colours = {colour for _, colour in image.convert("RGB").getcolors(1 << 20) or ()}
+    for drawn in (figures.WINNER, figures.BANDS[5]):
+        assert tuple(bytes.fromhex(drawn[1:])) in colours
