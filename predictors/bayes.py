@@ -35,7 +35,7 @@ _BOUNDS = (math.log(1e-4), math.log(10.0))
 #: Each round is some steps on the scales, then new weights of the labels.
 _MAX_ROUNDS = 25
 _MAX_ROUNDS_AGAIN = 5
-_STEPS = 12
+_STEPS = 3
 _SETTLED = 0.02
 
 

@@ -48,8 +48,6 @@ Rows = NDArray[np.intp] | slice
 
 #: Degrees of freedom of the noise that are tried.
 _TAILS = (math.inf, 4.0, 2.0)
-#: The learned noise is the same for all, or in proportion to the latency.
-_POWERS = (0, 1)
 
 _REFERENCE = 1000
 _FOLDS = 10
@@ -229,28 +227,32 @@ def _bases(space: Space, reference: Symbols) -> list[Basis]:
 
 def _choose(bases: Sequence[Basis], seen: Symbols, labels: _Labels) -> _Candidate:
     """The noise that suits the plain basis best, then the basis that suits that noise best."""
-    noises = [(tail, power) for tail in _TAILS for power in _POWERS]
-    design = bases[0].design(seen)
-    fits = [_candidate(bases[0], design, labels, *noise) for noise in noises]
-    best = max(fits, key=_density)
-    others = [
-        _candidate(basis, basis.design(seen), labels, best.regression.tail, best.power)
-        for basis in bases[1:]
-    ]
-    return max([best, *others], key=_density)
+    plain = bases[0].design(seen)
+    best = max(
+        (c for tail in _TAILS for c in _candidates(bases[0], plain, labels, tail)), key=_density
+    )
+    for basis in bases[1:]:
+        richer = _candidates(basis, basis.design(seen), labels, best.regression.tail)
+        best = max(best, richer[best.power], key=_density)
+    return best
 
 
 def _density(candidate: _Candidate) -> float:
     return candidate.regression.loo_log_density
 
 
-def _candidate(basis: Basis, design: Array, labels: _Labels, tail: float, power: int) -> _Candidate:
+def _candidates(
+    basis: Basis, design: Array, labels: _Labels, tail: float
+) -> tuple[_Candidate, _Candidate]:
+    """Learned noise that is the same for all labels, and in proportion to the fitted mean."""
     shape = np.ones(len(labels.target))
-    found = regress(labels.data(basis, design, shape), tail=tail)
-    if power:
-        shape = np.maximum(design @ found.weights, labels.floor) ** (2 * power)
-        found = regress(labels.data(basis, design, shape), tail=tail, start=found.theta)
-    return _Candidate(basis, design, power, shape, found)
+    same = regress(labels.data(basis, design, shape), tail=tail)
+    growing = np.maximum(design @ same.weights, labels.floor) ** 2
+    found = regress(labels.data(basis, design, growing), tail=tail, start=same.theta)
+    return (
+        _Candidate(basis, design, 0, shape, same),
+        _Candidate(basis, design, 1, growing, found),
+    )
 
 
 def _held_out(best: _Candidate, labels: _Labels, rng: np.random.Generator) -> tuple[Array, Array]:

@@ -107,9 +107,13 @@ def gaussian_kernel(u: Floats, centres: Floats) -> Floats:
 def cost_basis(costs: CostTables, reference: Symbols) -> Basis:
     """Blocks ``costs`` and the kernel on the totals, scaled over ``reference`` architectures."""
     totals = costs.totals(reference)
-    block = Block("costs", _standardised(costs.totals, totals))
+    scales = _unit_scales(totals)
+    share = math.sqrt(max(np.count_nonzero(scales), 1))
+    block = Block("costs", _centred(costs.totals, totals, scales / share))
     grand = np.array([[cost == c for c in COSTS] for _, cost in costs.names], dtype=np.float64)
-    loads = _standardised(costs.totals.project(grand), totals @ grand, unit_columns=True)
+    load_scales = _unit_scales(totals @ grand)
+    varying = np.eye(len(COSTS))[:, load_scales > 0]
+    loads = costs.totals.project(grand * load_scales @ varying, totals.mean(axis=0))
     u = loads(reference)
     centres = u[_farthest_points(u, _CENTRES)]
     gram = gaussian_kernel(centres, centres)
@@ -146,21 +150,26 @@ def _indicators(space: Space, scopes: Sequence[tuple[int, ...]], reference: Symb
         width += int(active.sum())
     padded = [np.pad(t, ((0, 0), (at, width - at - t.shape[1]))) for at, t in tables]
     columns = table_sum(counts, scopes, padded)
-    spread = math.sqrt(len(scopes))
-    return columns.project(np.eye(width) / spread, columns(reference).mean(axis=0))
+    values = columns(reference)
+    return _centred(columns, values, np.full(width, 1 / math.sqrt(len(scopes))))
 
 
-def _standardised(columns: TableSum, values: Floats, *, unit_columns: bool = False) -> TableSum:
-    """Columns centred and scaled over ``values``; together of unit variance, or each.
-
-    Columns that never vary are left out.
-    """
+def _unit_scales(values: Floats) -> Floats:
+    """One over the standard deviation of each column, 0 for columns that never vary."""
     spread = values.std(axis=0)
-    varies = np.flatnonzero(spread > 0)
-    matrix = np.zeros((values.shape[1], len(varies)))
-    share = 1.0 if unit_columns else math.sqrt(max(len(varies), 1))
-    matrix[varies, np.arange(len(varies))] = 1 / (spread[varies] * share)
-    return columns.project(matrix, values.mean(axis=0))
+    return np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0)
+
+
+def _centred(columns: TableSum, values: Floats, scales: Floats) -> TableSum:
+    """Columns centred over ``values``, scaled, and turned to as few as span the same.
+
+    A prior of one scale for all columns does not change when they are turned, and indicators
+    (whose sums are all 1) and costs (bytes in proportion to MACs) depend on each other a lot.
+    """
+    centre = values.mean(axis=0)
+    _, size, turn = np.linalg.svd((values - centre) * scales, full_matrices=False)
+    spans = size > 1e-8 * size[0]
+    return columns.project(scales[:, None] * turn[spans].T, centre)
 
 
 def _farthest_points(points: Floats, count: int) -> NDArray[np.intp]:

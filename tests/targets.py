@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from hwbench.devices.models import GraphModel
 from hwbench.graph import GraphBuilder
@@ -76,9 +80,8 @@ class LocalTarget:
     name = "local"
     python = sys.executable
 
-    def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="local-target-")
-        self._spin = runner(Path(self._folder.name), us=50)
+    def __init__(self, folder: Path) -> None:
+        self._spin = runner(folder, us=50)
 
     def fingerprint(self, threads: int) -> Fingerprint:
         """Of no machine in particular."""
@@ -106,3 +109,22 @@ def workers(parent: int | None = None) -> list[psutil.Process]:
         except (psutil.NoSuchProcess, psutil.ZombieProcess):
             continue
     return found
+
+
+@contextmanager
+def leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Check that what is done inside leaves no worker, open file or temporary one behind."""
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))  # the workers'
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))  # ours
+    before = _open_files()
+    yield
+    assert workers() == []
+    assert list(temporary.iterdir()) == []
+    assert _open_files() <= before
+
+
+def _open_files() -> int:
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))

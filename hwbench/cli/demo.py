@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hwbench.cli.options import Debug, Json, Seed, StoreUrl
-from hwbench.errors import HwbenchError
+from hwbench import console
+from hwbench.cli import accuracy
+from hwbench.cli.options import Debug, Json, Seed, StoreUrl, opened
+
+if TYPE_CHECKING:
+    from hwbench.watch.page import Budget
 
 
 def demo(
@@ -17,7 +22,7 @@ def demo(
     ] = Path("results/demo"),
     samples: Annotated[
         int, typer.Option("-n", "--samples", min=20, metavar="N", help="Architectures to measure.")
-    ] = 300,
+    ] = 160,
     seed: Seed = 0,
     store: StoreUrl = None,
     as_json: Json = False,
@@ -25,8 +30,35 @@ def demo(
 ) -> None:
     """Profile this CPU, fit a predictor, search under three budgets, and measure the winners.
 
+    What the store holds already is not measured again; the winners always are.
+
     Example:
 
     hwbench demo
     """
-    raise HwbenchError("demo is not built yet")
+    from hwbench.demo import run_demo
+
+    try:
+        with opened(store) as results, console.stages() as report:
+            done = run_demo(results, out, report, samples=samples, seed=seed)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "what was measured is stored, the same command goes on from there"
+        ) from None
+    scores, budgets = done.report.evaluation.scores, done.report.budgets
+    if as_json:
+        entries = [{**asdict(budget), "kept": budget.kept} for budget in budgets]
+        console.write_json({"page": done.path, "accuracy": scores, "budgets": entries})
+        return
+    headings = ("budget ms", "promised ms", "measured ms", "kept", "MMACs (capacity proxy)")
+    console.show(
+        "Predicted latency on architectures that it never saw",
+        accuracy.table(scores),
+        "The largest network under each budget, measured again",
+        console.table(headings, map(_row, budgets)),
+        f"Page: {done.path}",
+    )
+
+
+def _row(budget: Budget) -> tuple[object, ...]:
+    return budget.budget_ms, budget.upper_ms, budget.measured_ms, budget.kept, budget.macs / 1e6

@@ -63,10 +63,10 @@ def fit(
     hwbench fit -d cpu -s ofa_mbv3 -o cpu.hwp
     """
     from hwbench.predictors import fit_predictor
-    from hwbench.predictors.measured import describe_device, training_from
+    from hwbench.predictors.measured import provenance_of, training_from
     from hwbench.spaces import get_space
 
-    fitted = get_space(space)
+    learned = get_space(space)
     with opened(store, create=False) as results:
         found = results.measurements(
             device=device,
@@ -76,5 +76,44 @@ def fit(
             fingerprint=fingerprint,
             with_bursts=False,
         )
-    measured = one_environment([m for m in found if m.workload.threads == threads])
-    ...
+    measured = newest_environment([m for m in found if m.workload.threads == threads])
+    if not measured:
+        raise UsageError(
+            f"no measurement of {space} on {device} with {threads} threads is stored: "
+            f"run hwbench profile -d {device} -s {space} first"
+        )
+    if len(measured) < len(found):
+        console.note(f"{len(found) - len(measured)} measurements of other environments left out")
+    training, provenance = training_from(learned, measured), provenance_of(measured)
+    predictor = fit_predictor(learned, training, provenance, seed=seed, kind=kind)
+    path = out or Path(f"{device}-{space}.hwp")
+    predictor.save(path)
+    baselines = accuracy.fit_baselines(learned, training, provenance, seed=seed)
+    compared = {"predictor": predictor, **baselines}
+    scores = {name: each.meta.cross_validated for name, each in compared.items()}
+    if as_json:
+        meta = predictor.meta
+        console.write_json(
+            {
+                "predictor": path,
+                "kind": meta.kind,
+                "space": space,
+                "provenance": meta.provenance,
+                "n_train": meta.n_train,
+                "cross_validated": scores,
+            }
+        )
+        return
+    console.show(
+        f"Cross-validated on {len(measured)} measurements",
+        accuracy.table(scores),
+        f"Written to {path}",
+    )
+
+
+def newest_environment(measured: Sequence[Measurement]) -> list[Measurement]:
+    """Those of the newest one's device, runtime and canary epoch: their times compare."""
+    if not measured:
+        return []
+    newest = (measured[-1].fingerprint.key, measured[-1].epoch)
+    return [m for m in measured if (m.fingerprint.key, m.epoch) == newest]

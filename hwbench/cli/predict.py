@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hwbench import console
-from hwbench.cli.options import Confidence, Debug, Json, StoreUrl, lines
+from hwbench.cli.options import Confidence, Debug, Json, lines
 
 
 def predict(

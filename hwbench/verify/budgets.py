@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwbench.devices.profile import PROFILE_PLAN, measure_architectures, sample_profile
-from hwbench.errors import DeviceError
+from hwbench.errors import DeviceError, InconclusiveError
 from hwbench.measure.session import Failure, Plan
 from hwbench.predictors import BudgetOracle, fit_predictor
-from hwbench.predictors.measured import describe_device, training_from
+from hwbench.predictors.measured import provenance_of, training_from
 from hwbench.records import Measurement, Verdict
 from hwbench.search import SearchResult, random_search_each
 from hwbench.spaces import Space, get_space
@@ -112,13 +112,11 @@ def fitted_oracle(setting: Setting, space: Space, samples: int) -> BudgetOracle:
     for result in profile.run(
         setting.store, PROFILE_PLAN, lambda done: setting.progress("profiling", 0.6 * done)
     ):
-        if isinstance(result, Failure):
+        if isinstance(result, Failure) and not isinstance(result.error, InconclusiveError):
             raise DeviceError(f"{result.workload.name}: {result.error}")
     measured = setting.store.measurements(plan=profile.id, with_bursts=False)
-    meta = describe_device(setting.device, space, measured)
-    return BudgetOracle(
-        fit_predictor(space, training_from(space, measured), meta, seed=setting.seed)
-    )
+    training = training_from(space, measured)
+    return BudgetOracle(fit_predictor(space, training, provenance_of(measured), seed=setting.seed))
 
 
 def achievable_budgets(

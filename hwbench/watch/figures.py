@@ -70,7 +70,8 @@ def _draw_predictions(axes: Axes, evaluation: Evaluation) -> None:
     axes.plot(ends, ends, color=MUTED, lw=0.8)
     beyond = np.abs(charts.errors_percent(evaluation)) >= charts.BANDS_PERCENT[0]
     for chosen, colour, marker in ((~beyond, ACCENT, "o"), (beyond, BAD, "x")):
-        around = np.abs([predicted - evaluation.low_ms, evaluation.high_ms - predicted])
+        # A calibrated interval may lie wholly to one side of the prediction.
+        around = np.maximum([predicted - evaluation.low_ms, evaluation.high_ms - predicted], 0)
         axes.errorbar(
             measured[chosen], predicted[chosen], yerr=around[:, chosen],
             fmt=marker, ms=3.5, color=colour, ecolor=colour, elinewidth=0.6, alpha=0.8,

@@ -162,15 +162,17 @@ def test_a_full_disk_behind_standard_output_is_told() -> None:
 def test_an_interrupt_is_one_line_and_130(tmp_path: Path) -> None:
     pipe = tmp_path / "archs"
     os.mkfifo(pipe)
-    with subprocess.Popen(
-        [*HWBENCH, "predict", str(tmp_path / "p.npz"), "--file", str(pipe)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        with pipe.open("w"):  # opens once the command waits for architectures
-            process.send_signal(signal.SIGINT)
-            stdout, stderr = process.communicate(timeout=60)
+    with (
+        subprocess.Popen(
+            [*HWBENCH, "predict", str(tmp_path / "p.npz"), "--file", str(pipe)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+        pipe.open("w"),
+    ):  # opens once the command waits for architectures
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert stdout == ""
     assert_one_line(stderr, "interrupted")

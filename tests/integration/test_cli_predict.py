@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from hwbench.cli import main
 from hwbench.predictors import Provenance, fit_predictor, load_predictor, training_set
+from hwbench.records import Fingerprint, Measurement, digest
 from hwbench.spaces import get_space
+from hwbench.store import Store
+from tests.measurements import measurement
 
 SPACE = get_space("mbv3_small")
 
@@ -100,3 +105,101 @@ def test_a_mistake_is_one_line_and_2(
     assert said.out == ""
     assert said.err.count("\n") == 1
     assert words in said.err
+
+
+FITTED_AT = "2026-01-31T12:00:00+00:00"
+
+
+def stored(code: np.ndarray, latency_ms: float, **changes: Any) -> Measurement:
+    (arch,) = SPACE.decode(code[None])
+    changes = {"epoch": "epoch-1", "session": "learned", "created": FITTED_AT} | changes
+    return measurement(
+        work_name=arch,
+        work_arch=arch,
+        work_space=SPACE.name,
+        work_model_hash=digest(arch),
+        latency_ns=latency_ms * 1e6,
+        low_ns=latency_ms * 0.99e6,
+        high_ns=latency_ms * 1.01e6,
+        **changes,
+    )
+
+
+def true_ms(codes: np.ndarray) -> np.ndarray:
+    return np.asarray(0.1 + SPACE.macs(codes) / 1e7)
+
+
+@pytest.fixture
+def profiled(own_store: Path) -> Path:
+    """A store with 60 measured architectures, and five of an older environment."""
+    codes = SPACE.sample(65, np.random.default_rng(2))
+    elsewhere = Fingerprint("cpu", {"cpu_model": "another"})
+    with Store.open() as store:
+        for code, latency in zip(codes[60:], true_ms(codes[60:]), strict=True):
+            store.add(stored(code, 5 * latency, fingerprint=elsewhere, created="2026-01-30T00:00Z"))
+        for code, latency in zip(codes[:60], true_ms(codes[:60]), strict=True):
+            store.add(stored(code, latency))
+    return own_store
+
+
+def test_fit_then_evaluate_on_what_it_never_saw(
+    profiled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "cpu.hwp"
+    assert main(["fit", "-s", SPACE.name, "-o", str(path), "--json"]) == 0
+    said = capsys.readouterr()
+    fitted = json.loads(said.out)
+    assert "5 measurements of other environments left out" in said.err
+    assert fitted["predictor"] == str(path)
+    assert fitted["n_train"] == load_predictor(path).meta.n_train == 60
+    scores = fitted["cross_validated"]
+    assert list(scores) == ["predictor", "MACs line", "constant"]
+    assert scores["predictor"]["within_10"] > scores["constant"]["within_10"]
+
+    assert main(["evaluate", str(path), "--json"]) == 2
+    assert "nothing was measured since" in capsys.readouterr().err
+
+    seen = SPACE.sample(65, np.random.default_rng(2))[:1]
+    fresh = SPACE.sample(12, np.random.default_rng(3))
+    later = (datetime.now(UTC) + timedelta(seconds=5)).isoformat()
+    with Store.open() as store:
+        for code, latency in zip([*seen, *fresh], true_ms([*seen, *fresh]), strict=True):
+            store.add(stored(code, latency, session="later", created=later))
+    assert main(["evaluate", str(path), "--json"]) == 0
+    evaluated = json.loads(capsys.readouterr().out)
+    assert (evaluated["n_train"], evaluated["n_test"]) == (60, 12)
+    assert list(evaluated["results"]) == ["predictor", "MACs line", "constant"]
+    assert evaluated["results"]["predictor"]["n"] == 12
+    assert evaluated["results"]["constant"]["spearman"] is None  # nothing to rank, and no NaN
+    assert evaluated["results"]["predictor"]["within_10"] > 0.5
+
+    assert main(["evaluate", str(path), "--session", "learned"]) == 2
+    assert main(["evaluate", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "On 12 architectures that it never saw" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.usefixtures("profiled")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["-s", "nasbench201"], "run hwbench profile -d cpu -s nasbench201 first"),
+        (["-s", SPACE.name, "--threads", "2"], "with 2 threads"),
+        (["-s", SPACE.name, "--session", "nothing"], "hwbench profile"),
+        (["-s", SPACE.name, "--kind", "cost-regresion"], "did you mean 'cost-regression'?"),
+        (["-s", SPACE.name, "-o", "absent/p.hwp"], "absent/p.hwp"),
+    ],
+)
+def test_fit_says_what_is_missing(
+    options: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", *options, "--json"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert words in said.err.splitlines()[-1]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,12 @@ from hwbench.devices import get_device
 from hwbench.devices.models import read_onnx_file
 from hwbench.errors import GraphError, ModelError, UsageError
 from hwbench.measure.campaign import known_epoch, record
-from hwbench.measure.jobs import Job, RunnerSpec, canary_key
+from hwbench.measure.jobs import Job, RunnerSpec, Target, canary_key
 from hwbench.measure.session import Failure, Plan, measure
 from hwbench.records import CAUSES, CanaryEpoch, Measurement
 from hwbench.store import Store
 from tests.measurements import epoch as any_epoch
-from tests.targets import LocalTarget, job, runner, tiny_net, workers
+from tests.targets import LocalTarget, job, leaves_nothing, runner, tiny_net
 
 CPU = get_device("cpu")
 #: Just two rounds in each process: 4 bursts of at most 20 runs.
@@ -32,14 +31,14 @@ SHORTEST = Plan(processes=2, seconds=1e-3)
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    """No test leaves a worker or a folder behind."""
-    before = set(Path(tempfile.gettempdir()).glob("hwbench-*"))
-    yield
-    assert workers() == []
-    # Other sessions on this machine may have folders of their own: only ours must be gone.
-    left = set(Path(tempfile.gettempdir()).glob("hwbench-*")) - before
-    assert not [path for path in left if not list(path.iterdir())]
+def nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with leaves_nothing(tmp_path, monkeypatch):
+        yield
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> LocalTarget:
+    return LocalTarget(tmp_path)
 
 
 def nan_net(folder: Path) -> Job:
@@ -56,12 +55,12 @@ def nan_net(folder: Path) -> Job:
     return CPU.job(read_onnx_file(folder / "nan.onnx"), 1)
 
 
-def epoch_of(times_ns: tuple[float, ...], spread: float) -> CanaryEpoch:
-    """An epoch of the CPU's canaries, its interval ± ``spread``."""
-    canaries = CPU.canaries(1)
+def epoch_of(target: Target, times_ns: tuple[float, ...], spread: float) -> CanaryEpoch:
+    """An epoch of a device's canaries, its interval ± ``spread``."""
+    canaries = target.canaries(1)
     return dataclasses.replace(
         any_epoch(),
-        fingerprint_key=CPU.fingerprint(1).key,
+        fingerprint_key=target.fingerprint(1).key,
         canary_key=canary_key(canaries),
         names=tuple(c.name for c in canaries),
         c0_ns=times_ns,
@@ -164,7 +163,7 @@ class TestResults:
 
     def test_progress_only_grows_and_ends_at_the_whole(self, session: Session) -> None:
         assert session.shares == sorted(session.shares)
-        assert 0 < session.shares[0]
+        assert session.shares[0] > 0
         assert session.shares[-1] == pytest.approx(1.0)
 
 
@@ -179,24 +178,24 @@ def test_few_samples_refuse_percentiles() -> None:
         assert percentile.low_ns <= percentile.value_ns <= percentile.high_ns
 
 
-def test_an_epoch_anchors_and_its_uncertainty_counts() -> None:
-    jobs = [CPU.job(tiny_net(), 1)]
-    (first,) = measure(CPU, jobs, SHORTEST, None)
-    assert isinstance(first, Measurement)
+def test_an_epoch_anchors_and_its_uncertainty_counts(tmp_path: Path, target: LocalTarget) -> None:
+    jobs = [job("net", runner(tmp_path, us=50))]
 
-    def anchored(times: tuple[float, ...], spread: float) -> Measurement:
-        (result,) = measure(CPU, jobs, SHORTEST, epoch_of(times, spread))
+    def anchored(epoch: CanaryEpoch | None) -> Measurement:
+        (result,) = measure(target, jobs, SHORTEST, epoch)
         assert isinstance(result, Measurement)
         return result
 
-    sure = anchored(first.canary_ref_ns, 0.001)
-    assert (sure.epoch, sure.canary_ref_ns) == ("epoch-0", first.canary_ref_ns)
-    unsure = anchored(first.canary_ref_ns, 0.3)
+    plain = anchored(None)
+    reference = plain.canary_ref_ns
+    sure = anchored(epoch_of(target, reference, 0.001))
+    assert (sure.epoch, sure.canary_ref_ns) == ("epoch-0", reference)
+    unsure = anchored(epoch_of(target, reference, 0.3))
     assert unsure.status == "inconclusive"
     assert math.log(unsure.high_ns / unsure.low_ns) > 0.5
-    # A machine twice as slow as it ever was: all is told in the canonical time.
-    slow = anchored(tuple(t / 2 for t in first.canary_ref_ns), 0.001)
-    assert slow.latency_ns < 0.8 * first.latency_ns
+    # The canaries were twice as fast once: what is slow is the machine, not the net.
+    slow = anchored(epoch_of(target, tuple(t / 2 for t in reference), 0.001))
+    assert slow.latency_ns < 0.8 * plain.latency_ns
     assert slow.contention["slowdown"] > 1.2
 
 
@@ -218,46 +217,49 @@ def test_no_jobs_are_no_work() -> None:
 
 
 class TestStopping:
-    """On a runner that takes the same time in every run, whatever the machine does."""
+    def results(self, target: LocalTarget, *jobs: Job, **plan: Any) -> dict[str, Measurement]:
+        found = list(measure(target, jobs, Plan(seconds=1e-3, **plan), None))
+        assert all(isinstance(r, Measurement) for r in found)
+        return {r.workload.name: r for r in found}  # type: ignore[misc]
 
-    @pytest.fixture
-    def steady(self, tmp_path: Path) -> list[Job]:
-        return [job("steady", runner(tmp_path, "return [10_000] * n", at=1))]
-
-    def result(self, jobs: list[Job], **plan: Any) -> Measurement:
-        (found,) = measure(LocalTarget(), jobs, Plan(seconds=1e-3, **plan), None)
-        assert isinstance(found, Measurement)
-        return found
-
-    def test_a_precise_answer_ends_the_session_at_the_next_look(self, tmp_path: Path) -> None:
-        found = self.result([job("net", runner(tmp_path, us=20))], processes=6, precision=0.9)
+    def test_a_precise_answer_ends_the_session_at_the_next_look(
+        self, tmp_path: Path, target: LocalTarget
+    ) -> None:
+        net = job("net", runner(tmp_path))
+        found = self.results(target, net, processes=6, precision=0.5)["net"]
         assert (found.stop_reason, set(found.bursts.process)) == ("precision", {0, 1, 2})
         assert found.confidence == 0.95
 
-    def test_without_one_it_takes_the_time_it_was_given(self, tmp_path: Path) -> None:
-        found = self.result([job("net", runner(tmp_path, us=20))], processes=4, precision=1e-9)
+    def test_without_one_it_takes_the_time_it_was_given(
+        self, tmp_path: Path, target: LocalTarget
+    ) -> None:
+        net = job("net", runner(tmp_path))
+        found = self.results(target, net, processes=4, precision=1e-9)["net"]
         assert (found.stop_reason, set(found.bursts.process)) == ("time", {0, 1, 2, 3})
 
-    def test_each_workload_stops_for_itself(self, tmp_path: Path) -> None:
-        """One is as steady as can be; the other's level is another in each process."""
-        wild = "self.us = 20 * 3 ** (os.getpid() % 4)"
-        jobs = [job("calm", runner(tmp_path, us=20)), job("wild", runner(tmp_path, wild, at=1))]
-        plan = Plan(processes=4, seconds=1e-3, precision=0.25)
-        found = {r.workload.name: r for r in measure(LocalTarget(), jobs, plan, None)}
-        calm, wild_one = found["calm"], found["wild"]
-        assert isinstance(calm, Measurement)
-        assert isinstance(wild_one, Measurement)
-        assert set(wild_one.bursts.process) == {0, 1, 2, 3}
-        assert wild_one.status == "inconclusive"
-        assert len(set(calm.bursts.process)) <= 4
+    def test_each_workload_stops_for_itself(self, tmp_path: Path, target: LocalTarget) -> None:
+        """One is as steady as can be; the other is three times slower in each next process."""
+        (tmp_path / "seen").mkdir()
+        folder = repr(str(tmp_path / "seen"))
+        grow = (
+            f"open(os.path.join({folder}, str(os.getpid())), 'w').close(); "
+            f"self.us = 20 * 3 ** len(os.listdir({folder}))"
+        )
+        jobs = job("calm", runner(tmp_path)), job("wild", runner(tmp_path, grow, at=1))
+        found = self.results(target, *jobs, processes=4, precision=0.5)
+        assert found["calm"].stop_reason == "precision"
+        assert set(found["calm"].bursts.process) == {0, 1, 2}
+        assert found["wild"].stop_reason == "time"
+        assert set(found["wild"].bursts.process) == {0, 1, 2, 3}
+        assert found["wild"].status == "inconclusive"
 
 
 class TestBlocks:
-    def test_each_is_given_out_as_it_ends(self, tmp_path: Path) -> None:
+    def test_each_is_given_out_as_it_ends(self, tmp_path: Path, target: LocalTarget) -> None:
         jobs = [job(f"net{i}", runner(tmp_path, us=20 + i)) for i in range(5)]
         shares: list[float] = []
         plan = dataclasses.replace(SHORTEST, loaded=2)
-        results = measure(LocalTarget(), jobs, plan, None, progress=shares.append)
+        results = measure(target, jobs, plan, None, progress=shares.append)
         seen = [next(results)]
         assert max(shares) <= 1 / 3 + 1e-9
         seen += results
@@ -265,32 +267,32 @@ class TestBlocks:
         assert shares[-1] == pytest.approx(1)
         assert len({r.session for r in seen if isinstance(r, Measurement)}) == 1
 
-    def test_leaving_early_leaves_nothing(self, tmp_path: Path) -> None:
+    def test_leaving_early_leaves_nothing(self, tmp_path: Path, target: LocalTarget) -> None:
         jobs = [job(f"net{i}", runner(tmp_path, us=20 + i)) for i in range(2)]
-        results = measure(LocalTarget(), jobs, dataclasses.replace(SHORTEST, loaded=1), None)
+        results = measure(target, jobs, dataclasses.replace(SHORTEST, loaded=1), None)
         next(results)
         results.close()  # type: ignore[attr-defined]
 
 
-def test_cores_are_a_parameter(tmp_path: Path) -> None:
+def test_cores_are_a_parameter(tmp_path: Path, target: LocalTarget) -> None:
     core = min(os.sched_getaffinity(0))
     fault = f"assert os.sched_getaffinity(0) == {{{core}}}"
     plan = dataclasses.replace(SHORTEST, cpus=frozenset({core}))
-    (result,) = measure(LocalTarget(), [job("net", runner(tmp_path, fault, at=1))], plan, None)
+    (result,) = measure(target, [job("net", runner(tmp_path, fault, at=1))], plan, None)
     assert isinstance(result, Measurement)
     plan = dataclasses.replace(SHORTEST, cpus=frozenset({4095}))
     with pytest.raises(UsageError, match="cores"):
-        list(measure(LocalTarget(), [job("net", runner(tmp_path))], plan, None))
+        list(measure(target, [job("net", runner(tmp_path))], plan, None))
 
 
-def test_a_graph_that_cannot_be_built_fails_alone(tmp_path: Path) -> None:
+def test_a_graph_that_cannot_be_built_fails_alone(tmp_path: Path, target: LocalTarget) -> None:
     good = job("good", runner(tmp_path))
 
     def build(folder: Path) -> RunnerSpec:
         raise GraphError("op 'conv' has no lowering")
 
     bad = Job(dataclasses.replace(good.workload, name="bad"), build)
-    failure, result = measure(LocalTarget(), [good, bad], SHORTEST, None)
+    failure, result = measure(target, [good, bad], SHORTEST, None)
     assert isinstance(failure, Failure)
     assert str(failure.error) == "op 'conv' has no lowering"
     assert isinstance(result, Measurement)
@@ -339,54 +341,62 @@ class TestCampaign:
         with Store.open(tmp_path / "store.db") as opened:
             yield opened
 
-    def test_a_result_is_stored_before_it_is_given_out(self, jobs: list[Job], store: Store) -> None:
+    def test_a_result_is_stored_before_it_is_given_out(
+        self, jobs: list[Job], store: Store, target: LocalTarget
+    ) -> None:
         given = 0
-        for result in record(LocalTarget(), jobs, self.PLAN, store, None, campaign="c"):
+        for result in record(target, jobs, self.PLAN, store, None, campaign="c"):
             given += 1
             assert result.workload.key in store.done("c")
             assert len(store.measurements(plan="c")) == given
         assert given == 4
 
-    def test_it_goes_on_where_it_stopped(self, jobs: list[Job], store: Store) -> None:
-        first = record(LocalTarget(), jobs, self.PLAN, store, None, campaign="c")
+    def test_it_goes_on_where_it_stopped(
+        self, jobs: list[Job], store: Store, target: LocalTarget
+    ) -> None:
+        first = record(target, jobs, self.PLAN, store, None, campaign="c")
         seen = {next(first).workload.name, next(first).workload.name}
         first.close()  # type: ignore[attr-defined]
-        again = list(record(LocalTarget(), jobs, self.PLAN, store, None, campaign="c"))
+        again = list(record(target, jobs, self.PLAN, store, None, campaign="c"))
         assert seen | {r.workload.name for r in again} == {j.workload.name for j in jobs}
         assert len(again) == 2
         assert len(store.measurements(plan="c")) == 4
-        assert list(record(LocalTarget(), jobs, self.PLAN, store, None, campaign="c")) == []
+        assert list(record(target, jobs, self.PLAN, store, None, campaign="c")) == []
 
     def test_campaigns_do_not_share_their_cells_and_none_has_none(
-        self, jobs: list[Job], store: Store
+        self, jobs: list[Job], store: Store, target: LocalTarget
     ) -> None:
         for campaign in ("a", "b", None, None):
-            found = list(record(LocalTarget(), jobs[:1], self.PLAN, store, None, campaign=campaign))
+            found = list(record(target, jobs[:1], self.PLAN, store, None, campaign=campaign))
             assert len(found) == 1
         assert len(store.measurements()) == 4
 
-    def test_a_failure_is_tried_again(self, tmp_path: Path, store: Store) -> None:
+    def test_a_failure_is_tried_again(
+        self, tmp_path: Path, store: Store, target: LocalTarget
+    ) -> None:
         """Once the cure that its message told was taken, say."""
         flag = tmp_path / "cured"
         fault = f"assert os.path.exists({str(flag)!r})"
         jobs = [job("ill", runner(tmp_path, fault, at=1))]
-        (failure,) = record(LocalTarget(), jobs, self.PLAN, store, None, campaign="c")
+        (failure,) = record(target, jobs, self.PLAN, store, None, campaign="c")
         assert isinstance(failure, Failure)
         assert store.done("c") == set()
         flag.touch()
-        (result,) = record(LocalTarget(), jobs, self.PLAN, store, None, campaign="c")
+        (result,) = record(target, jobs, self.PLAN, store, None, campaign="c")
         assert isinstance(result, Measurement)
 
-    def test_the_watched_series_gets_a_point_a_session(self, jobs: list[Job], store: Store) -> None:
-        results = list(record(LocalTarget(), jobs, self.PLAN, store, None, campaign="c"))
+    def test_the_watched_series_gets_a_point_a_session(
+        self, jobs: list[Job], store: Store, target: LocalTarget
+    ) -> None:
+        results = list(record(target, jobs, self.PLAN, store, None, campaign="c"))
         (run,) = store.canary_runs()
         assert run.values_ns.shape == (2,)
         assert {run.session} == {r.session for r in results if isinstance(r, Measurement)}
-        list(record(LocalTarget(), jobs, self.PLAN, store, None))
+        list(record(target, jobs, self.PLAN, store, None))
         assert len(store.canary_runs(canary_key=run.canary_key)) == 2
 
     def test_an_epoch_is_known_by_device_canaries_and_threads(self, store: Store) -> None:
-        epoch = epoch_of((1e5, 1e5, 1e6), 0.01)
+        epoch = epoch_of(CPU, (1e5, 1e5, 1e6), 0.01)
         assert known_epoch(CPU, 1, store) is None
         store.add_epoch(dataclasses.replace(epoch, id="other", canary_key="0" * 32))
         store.add_epoch(dataclasses.replace(epoch, id="elsewhere", fingerprint_key="0" * 32))

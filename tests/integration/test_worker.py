@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import signal
@@ -22,28 +21,15 @@ from hwbench.errors import ModelError, UsageError, WorkerError
 from hwbench.measure import process, worker
 from hwbench.measure.process import WorkerProcess
 from hwbench.measure.worker import NOTE_BYTES
-from tests.targets import runner, runner_file, tiny_net, workers
+from tests.targets import leaves_nothing, runner, runner_file, tiny_net
 
 NO_CANARIES: list[Any] = []
 
 
-def open_files() -> int:
-    gc.collect()
-    return len(os.listdir("/proc/self/fd"))
-
-
 @pytest.fixture(autouse=True)
 def nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No test leaves a worker, an open file or a temporary one behind."""
-    folder = tmp_path / "tmp"
-    folder.mkdir()
-    monkeypatch.setenv("TMPDIR", str(folder))
-    monkeypatch.setattr("tempfile.tempdir", None)
-    before = open_files()
-    yield
-    assert workers() == []
-    assert list(folder.iterdir()) == []
-    assert open_files() <= before
+    with leaves_nothing(tmp_path, monkeypatch):
+        yield
 
 
 def refusal(caught: pytest.ExceptionInfo[Exception]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,8 +153,8 @@ class TestCalibrate:
         assert all(1e3 < low <= c0 <= high < 1e9 for low, c0, high in times)
         assert calibrate(device, 1).id != found.id
 
-    def test_a_canary_that_cannot_run_is_the_devices_fault(self) -> None:
-        target = LocalTarget()
+    def test_a_canary_that_cannot_run_is_the_devices_fault(self, tmp_path: Path) -> None:
+        target = LocalTarget(tmp_path)
         broken = dataclasses.replace(
             target.canaries(1)[0], name="lost", runner=RunnerSpec("/nowhere/lost.py", {})
         )
@@ -163,4 +164,4 @@ class TestCalibrate:
                 return (*super().canaries(threads), broken)
 
         with pytest.raises(DeviceError, match=r"canary lost: .*/nowhere/lost\.py"):
-            calibrate(Broken(), 1)
+            calibrate(Broken(tmp_path), 1)

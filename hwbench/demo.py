@@ -1,0 +1,208 @@
+"""The whole of hwbench in one go: measure, predict, keep a budget, report.
+
+Profiles this CPU over ``ofa_mbv3``, fits a latency predictor, tests it on architectures that a
+later session measured and it never saw, searches the largest network under three budgets,
+measures the winners again, and writes a page that says what was promised and what was kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from hwbench.devices import get_device
+from hwbench.devices.base import Device
+from hwbench.devices.profile import (
+    PROFILE_PLAN,
+    Profile,
+    measure_architectures,
+    sample_profile,
+)
+from hwbench.errors import DeviceError, InconclusiveError
+from hwbench.measure.campaign import anchor
+from hwbench.measure.session import Failure, Plan
+from hwbench.predictors import (
+    BudgetOracle,
+    Constant,
+    CostRegression,
+    LatencyPredictor,
+    MacsLine,
+    Metrics,
+    evaluate,
+    fit_predictor,
+)
+from hwbench.predictors.measured import provenance_of, training_from
+from hwbench.records import Measurement
+from hwbench.search import SearchResult, random_search_each
+from hwbench.spaces import Space, get_space
+from hwbench.spaces.design import candidates
+from hwbench.store import Store
+from hwbench.watch import page
+
+SPACE = "ofa_mbv3"
+SAMPLES = 160
+TEST_SAMPLES = 40
+#: Where in the achievable range (of log latency) the three budgets lie.
+BUDGETS_AT = (0.3, 0.55, 0.8)
+CONFIDENCE = 0.98
+PREDICTORS = {
+    "hwbench": CostRegression.kind,
+    "MACs line": MacsLine.kind,
+    "constant": Constant.kind,
+}
+
+Tell = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """What the demo found, and where its page is."""
+
+    report: page.DemoReport
+    predictor: LatencyPredictor
+    path: Path
+
+
+@dataclass(slots=True)
+class _Stages:
+    """Runs stages, tells how far each is, and keeps what it took."""
+
+    tell: Tell
+    done: list[page.Stage] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Callable[[float], None]]:
+        began = time.monotonic()
+        self.tell(name, 0.0)
+        yield lambda share: self.tell(name, share)
+        self.done.append(page.Stage(name, time.monotonic() - began))
+
+
+def run_demo(
+    store: Store, folder: Path, tell: Tell, *, samples: int = SAMPLES, seed: int = 0
+) -> Demo:
+    """Run the demo and write its page to ``folder``.
+
+    What the store holds of the same device, sample and environment is not measured again; the
+    winners always are. ``tell`` is told the stage and the share of it that is done.
+    """
+    device, space, stages = get_device("cpu"), get_space(SPACE), _Stages(tell)
+    with stages.stage("calibrate the canaries") as share:
+        epoch = anchor(device, 1, store, share)
+    with stages.stage(f"profile {samples} architectures") as share:
+        learned = _measured(sample_profile(device, space, samples, seed=seed), store, share)
+    with stages.stage("fit the predictors"):
+        provenance = provenance_of(learned)
+        training = training_from(space, learned)
+        fitted = {
+            name: fit_predictor(space, training, provenance, seed=seed, kind=kind)
+            for name, kind in PREDICTORS.items()
+        }
+    with stages.stage(f"measure {TEST_SAMPLES} it never saw") as share:
+        unseen = _unseen(device, space, learned, seed)
+        tested = _measured(unseen, store, share)
+    with stages.stage("search under three budgets"):
+        oracle = BudgetOracle(fitted["hwbench"])
+        found = _search(space, oracle, np.random.default_rng(seed + 2))
+    with stages.stage("measure the winners again") as share:
+        codes = np.array([result.code for result in found])
+        winners = measure_architectures(device, space, codes, store, plan=Plan(), progress=share)
+    report = page.DemoReport(
+        title="hwbench demo",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command="hwbench demo",
+        space=SPACE,
+        fingerprint=device.fingerprint(1),
+        epoch=epoch,
+        profile=_profile(space, learned),
+        evaluation=_evaluation(space, fitted, tested),
+        budgets=[_budget(r, m) for r, m in zip(found, winners, strict=True)],
+        stages=stages.done,
+    )
+    predictor = fitted["hwbench"]
+    folder.mkdir(parents=True, exist_ok=True)
+    predictor.save(folder / "cpu-ofa_mbv3.hwp")
+    return Demo(report, predictor, page.write_page(report, folder))
+
+
+def _measured(
+    profile: Profile, store: Store, share: Callable[[float], None]
+) -> list[Measurement]:
+    """Run a profile, or what is left of it; its measurements from the store."""
+    for result in profile.run(store, PROFILE_PLAN, share):
+        # One that was disturbed throughout is left out; anything else is worth stopping for.
+        if isinstance(result, Failure) and not isinstance(result.error, InconclusiveError):
+            raise DeviceError(f"{result.workload.name}: {result.error}")
+    return store.measurements(plan=profile.id, with_bursts=False)
+
+
+def _unseen(device: Device, space: Space, learned: Sequence[Measurement], seed: int) -> Profile:
+    """Architectures drawn uniformly, none of which was learned from."""
+    known = {m.workload.arch for m in learned}
+    pool = space.sample(2 * TEST_SAMPLES, np.random.default_rng(seed + 1))
+    fresh = [c for c, text in zip(pool, space.decode(pool), strict=True) if text not in known]
+    return Profile(space, np.array(fresh[:TEST_SAMPLES]), device)
+
+
+def _search(space: Space, oracle: BudgetOracle, rng: np.random.Generator) -> list[SearchResult]:
+    upper = oracle.upper(candidates(space, 20_000, rng), CONFIDENCE)
+    low, high = np.log(upper.min()), np.log(upper.max())
+    # Budgets that a person would type: three digits.
+    budgets = [float(f"{np.exp(low + at * (high - low)):.3g}") for at in BUDGETS_AT]
+    return random_search_each(space, oracle, budgets, rng=rng, confidence=CONFIDENCE)
+
+
+def _profile(space: Space, learned: Sequence[Measurement]) -> page.Profile:
+    usable = [m for m in learned if m.latency_ns is not None]
+    texts = [str(m.workload.arch) for m in usable]
+    codes = space.encode(texts)
+    resolution = [space.choice(code)["r"] for code in codes]
+    return page.Profile(
+        architectures=texts,
+        measured_ms=np.array([m.latency_ns for m in usable], float) / 1e6,
+        low_ms=np.array([m.low_ns for m in usable], float) / 1e6,
+        high_ms=np.array([m.high_ns for m in usable], float) / 1e6,
+        macs=space.macs(codes),
+        resolution=np.array(resolution),
+        refused=len(learned) - len(usable),
+    )
+
+
+def _evaluation(
+    space: Space, fitted: dict[str, LatencyPredictor], tested: Sequence[Measurement]
+) -> page.Evaluation:
+    test = training_from(space, tested)
+    scores: dict[str, Metrics] = {name: evaluate(p, test) for name, p in fitted.items()}
+    ours = fitted["hwbench"]
+    low, high = ours.interval(test.codes, 0.9)
+    return page.Evaluation(
+        architectures=space.decode(test.codes),
+        measured_ms=test.latency_ms,
+        predicted_ms=ours.predict(test.codes).mean_ms,
+        low_ms=low,
+        high_ms=high,
+        scores=scores,
+    )
+
+
+def _budget(result: SearchResult, measured: Measurement) -> page.Budget:
+    nan = float("nan")
+    figures = (measured.latency_ns, measured.low_ns, measured.high_ns)
+    latency, low, high = (nan if f is None else f / 1e6 for f in figures)
+    return page.Budget(
+        budget_ms=result.budget_ms,
+        architecture=result.text,
+        macs=int(result.score),
+        predicted_ms=result.predicted_ms,
+        upper_ms=result.upper_ms,
+        confidence=result.confidence,
+        measured_ms=latency,
+        low_ms=low,
+        high_ms=high,
+    )

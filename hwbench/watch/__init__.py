@@ -1,0 +1,1 @@
+"""Watch: pages and figures of what was measured."""

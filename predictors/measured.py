@@ -1,0 +1,61 @@
+"""From stored measurements to what a predictor learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hwbench.errors import PredictorError
+from hwbench.predictors.data import TrainingSet, training_set
+from hwbench.predictors.predictor import Provenance
+from hwbench.records import Measurement
+from hwbench.spaces import Space
+
+_NS_PER_MS = 1e6
+# A two-sided 95 % interval reaches this many standard errors to each side.
+_Z95 = 1.96
+
+
+def training_from(space: Space, measurements: Sequence[Measurement]) -> TrainingSet:
+    """Architectures of ``space`` with their undisturbed latency and its standard error.
+
+    Measurements without an architecture or without a latency are left out; an inconclusive one
+    counts with its own wide error. PredictorError where none is left.
+    """
+    usable = [m for m in measurements if m.workload.arch is not None and m.latency_ns is not None]
+    if not usable:
+        raise PredictorError(
+            f"no measured architecture of {space.name} to learn from: run hwbench profile first"
+        )
+    latency = np.array([m.latency_ns for m in usable], float) / _NS_PER_MS
+    half = np.array([_half_width(m) for m in usable])
+    codes = space.encode([str(m.workload.arch) for m in usable])
+    return training_set(space, codes, latency, latency * half / _Z95)
+
+
+def provenance_of(measurements: Sequence[Measurement]) -> Provenance:
+    """Where these measurements come from; PredictorError where that is not one place."""
+    places = {(m.fingerprint.key, m.workload.threads, m.epoch) for m in measurements}
+    if len(places) != 1:
+        raise PredictorError(
+            f"the measurements are of {len(places)} environments, thread counts or canary epochs: "
+            "choose one by --session, --since or --fingerprint"
+        )
+    first = measurements[0]
+    facts = first.fingerprint.facts
+    runtime = facts.get("runtime", first.fingerprint.device)
+    return Provenance(
+        device=first.fingerprint.device,
+        fingerprint_key=first.fingerprint.key,
+        runtime=f"{runtime} {facts.get(runtime, '')}".strip(),
+        threads=first.workload.threads,
+        epoch=first.epoch,
+        c0_ns=first.canary_ref_ns if first.epoch else (),
+    )
+
+
+def _half_width(measurement: Measurement) -> float:
+    """Relative half-width of the interval, 0 where there is none."""
+    low, high = measurement.low_ns, measurement.high_ns
+    return 0.0 if low is None or high is None else float(np.log(high / low) / 2)

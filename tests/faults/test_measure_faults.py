@@ -1,0 +1,256 @@
+"""Sessions in which models, canaries, workers and the session itself fail. All on real processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hwbench.errors import DeviceError, ModelError, WorkerError
+from hwbench.measure import process
+from hwbench.measure.jobs import Canary, Job
+from hwbench.measure.session import Failure, Plan, measure
+from hwbench.records import Measurement
+from hwbench.store import Store
+from tests.targets import LocalTarget, job, leaves_nothing, runner, workers
+
+PLAN = Plan(processes=2, seconds=1e-3)
+
+#: A runner is run once when loaded, 60 times to warm up, then in the first round.
+IN_LOAD, IN_WARM_UP, IN_ROUNDS = 1, 20, 70
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with leaves_nothing(tmp_path, monkeypatch):
+        yield
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> LocalTarget:
+    return LocalTarget(tmp_path)
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> list[Job]:
+    return [job(f"good{i}", runner(tmp_path, us=20 + i)) for i in range(2)]
+
+
+def assert_fails_alone(target: LocalTarget, good: list[Job], bad: Job) -> Failure:
+    """The others are measured as if it had never been there."""
+    failure, *others = measure(target, [good[0], bad, good[1]], PLAN, None)
+    assert isinstance(failure, Failure)
+    assert failure.workload == bad.workload
+    assert str(failure.error).startswith("bad: ")
+    assert "\n" not in str(failure.error)
+    assert {o.workload.name for o in others} == {"good0", "good1"}
+    for other in others:
+        assert isinstance(other, Measurement)
+        assert set(other.bursts.process) == {0, 1}
+        assert set(other.bursts.round) >= {0, 1}
+        assert other.canary_ref_ns
+    return failure
+
+
+@pytest.mark.parametrize("at", [IN_LOAD, IN_WARM_UP, IN_ROUNDS])
+class TestAModelFailsAlone:
+    @pytest.mark.parametrize(
+        ("fault", "cause"),
+        [
+            ("ctypes.string_at(0)", "SIGSEGV"),
+            ("os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL (out of memory?)"),
+            ("sys.exit('no licence')", "exit code 1: no licence"),
+        ],
+    )
+    def test_when_it_ends_the_worker(
+        self, tmp_path: Path, target: LocalTarget, good: list[Job], fault: str, cause: str, at: int
+    ) -> None:
+        bad = job("bad", runner(tmp_path, fault, at=at, us=10))
+        error = assert_fails_alone(target, good, bad).error
+        assert isinstance(error, WorkerError)
+        assert str(error).endswith(cause)
+
+    @pytest.mark.parametrize(
+        ("fault", "cause"),
+        [
+            ("raise ValueError('no such\\n weights')", "no such weights"),
+            ("return [1] * (n + 1)", "the runner answered run("),
+        ],
+    )
+    def test_when_it_refuses(
+        self, tmp_path: Path, target: LocalTarget, good: list[Job], fault: str, cause: str, at: int
+    ) -> None:
+        bad = job("bad", runner(tmp_path, fault, at=at, us=10))
+        error = assert_fails_alone(target, good, bad).error
+        assert isinstance(error, ModelError)
+        assert cause in str(error)
+
+    def test_when_it_hangs(
+        self,
+        tmp_path: Path,
+        target: LocalTarget,
+        good: list[Job],
+        monkeypatch: pytest.MonkeyPatch,
+        at: int,
+    ) -> None:
+        monkeypatch.setattr(process, "GRACE_S", 1.0)
+        monkeypatch.setattr(process.WorkerProcess, "ask", _impatient(process.WorkerProcess.ask))
+        bad = job("bad", runner(tmp_path, "time.sleep(600)", at=at, us=10))
+        error = assert_fails_alone(target, good, bad).error
+        assert isinstance(error, WorkerError)
+        assert "gave no answer" in str(error)
+
+
+def _impatient(ask):  # type: ignore[no-untyped-def]
+    """Of a request only the grace is waited for."""
+
+    def wrapped(self, op, *args, expect_s=0.0):  # type: ignore[no-untyped-def]
+        return ask(self, op, *args)
+
+    return wrapped
+
+
+class TestModels:
+    def test_one_that_fails_in_a_later_process_fails(
+        self, tmp_path: Path, target: LocalTarget, good: list[Job]
+    ) -> None:
+        """In the first, all was well."""
+        first = str(tmp_path / "first")
+        fault = f"open({first!r}, 'x').close() if self.at == 1 else None"
+        assert_fails_alone(target, good, job("bad", runner(tmp_path, fault, at=1)))
+
+    def test_all_may_fail(self, tmp_path: Path, target: LocalTarget) -> None:
+        bad = [
+            job(f"bad{at}", runner(tmp_path, "os._exit(9)", at=at, us=10))
+            for at in (IN_LOAD, IN_WARM_UP, IN_ROUNDS)
+        ]
+        results = list(measure(target, bad, PLAN, None))
+        assert len(results) == 3
+        assert all(isinstance(r, Failure) for r in results)
+
+    def test_a_clock_that_stands_still_is_no_latency(
+        self, tmp_path: Path, target: LocalTarget, good: list[Job]
+    ) -> None:
+        still = "self.run = lambda n: [0] * n; return [0] * n"
+        failure = assert_fails_alone(target, good, job("bad", runner(tmp_path, still, at=1)))
+        assert "the clock gave 0 ns" in str(failure.error)
+
+    def test_a_measurement_stands_without_its_peak_memory(
+        self, tmp_path: Path, target: LocalTarget
+    ) -> None:
+        """That is a pass of its own, in a third process here."""
+        folder = tmp_path / "processes"
+        folder.mkdir()
+        fault = (
+            f"open(os.path.join({str(folder)!r}, str(os.getpid())), 'w').close(); "
+            f"len(os.listdir({str(folder)!r})) > 2 and os._exit(9)"
+        )
+        plan = dataclasses.replace(PLAN, memory=True)
+        (result,) = measure(target, [job("net", runner(tmp_path, fault, at=1))], plan, None)
+        assert isinstance(result, Measurement)
+        assert len(list(folder.iterdir())) == 3
+        assert result.peak_memory_bytes is None
+
+
+class TestCanaries:
+    """One that fails is the device's fault, and no model is blamed."""
+
+    def target(self, folder: Path, fault: str, at: int) -> LocalTarget:
+        class Ill(LocalTarget):
+            def canaries(self, threads: int) -> tuple[Canary, ...]:
+                one, other = super().canaries(threads)
+                ill = runner(folder, fault, at=at, us=10)
+                return one, dataclasses.replace(other, name="ill", runner=ill)
+
+        return Ill(folder)
+
+    @pytest.mark.parametrize("at", [1, 20, 205])  # when loaded, warmed, in rounds
+    def test_death(self, tmp_path: Path, good: list[Job], at: int) -> None:
+        with pytest.raises(WorkerError, match="the worker died while it did"):
+            list(measure(self.target(tmp_path, "os._exit(9)", at), good, PLAN, None))
+
+    @pytest.mark.parametrize("at", [1, 20])
+    def test_refusal(self, tmp_path: Path, good: list[Job], at: int) -> None:
+        with pytest.raises(DeviceError, match="canary ill: not today"):
+            list(
+                measure(
+                    self.target(tmp_path, "raise ValueError('not today')", at), good, PLAN, None
+                )
+            )
+
+
+class TestInterrupts:
+    def test_one_in_the_middle_of_a_block_comes_through(
+        self, target: LocalTarget, good: list[Job]
+    ) -> None:
+        def interrupt(share: float) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            list(measure(target, good, PLAN, None, progress=interrupt))
+
+    def test_one_of_a_worker_at_work_is_not_waited_out(
+        self, tmp_path: Path, target: LocalTarget
+    ) -> None:
+        def interrupt(number: int, frame: object) -> None:
+            raise KeyboardInterrupt
+
+        jobs = [job("slow", runner(tmp_path, "time.sleep(600)", at=IN_ROUNDS, us=10))]
+        previous = signal.signal(signal.SIGALRM, interrupt)
+        signal.setitimer(signal.ITIMER_REAL, 1.5)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                list(measure(target, jobs, PLAN, None))
+        finally:
+            signal.signal(signal.SIGALRM, previous)
+
+
+class TestCampaign:
+    COUNT = 6
+
+    def start(self, folder: Path, root: Path) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.campaign", str(folder), str(self.COUNT)],
+            cwd=root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+    def test_ended_at_any_time_it_keeps_all_and_goes_on(
+        self, tmp_path: Path, root: Path, number: int
+    ) -> None:
+        told: list[str] = []
+        for stop_after in (1, 2):
+            campaign = self.start(tmp_path, root)
+            assert campaign.stdout is not None
+            told += [campaign.stdout.readline().strip() for _ in range(stop_after)]
+            time.sleep(0.05)  # into the next one
+            below = workers(campaign.pid)
+            os.kill(campaign.pid, number)
+            told += campaign.communicate(timeout=60)[0].split()
+            assert campaign.returncode != 0
+            _, alive = psutil.wait_procs(below, timeout=10)
+            assert not alive, "a worker outlived its session"
+        campaign = self.start(tmp_path, root)
+        told += campaign.communicate(timeout=60)[0].split()
+        assert campaign.returncode == 0
+        with Store.open(tmp_path / "store.db") as store:
+            stored = [m.workload.name for m in store.measurements(plan="sweep")]
+        assert sorted(stored) == [f"net{i}" for i in range(self.COUNT)]
+        # A kill between storing and telling loses the line, never the result.
+        assert len(told) == len(set(told))
+        assert self.COUNT - 2 <= len(told) <= self.COUNT
+        if number == signal.SIGKILL:  # which leaves no time to tidy up
+            for folder in (tmp_path / "temporary").glob("hwbench-*"):
+                folder.rmdir()
