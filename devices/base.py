@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from hwbench.devices.models import Model
+from hwbench.devices.models import GraphModel, Model
+from hwbench.graph import GraphBuilder
 from hwbench.measure.jobs import Canary, Job, RunnerSpec
 from hwbench.records import Fingerprint
 
@@ -70,9 +71,18 @@ class Device(ABC):
             Canary("copy_4mib", "1", _runner("memory.py", mib=4), 2, 4, "memory"),
         )
 
-    def scrub(self) -> RunnerSpec:
-        """Work that drives the canaries out of the caches, as a model between readings does."""
-        return _runner("memory.py", mib=16)
+    def backdrop(self, folder: Path, threads: int) -> RunnerSpec:
+        """A mid-sized network on this device's own runtime.
+
+        The canaries' canonical time is set while it runs between their readings: caches and
+        predictors then hold as much of somebody else as they do beside any model.
+        """
+        b = GraphBuilder("backdrop")
+        x = b.activation(b.conv(b.input("x", (1, 3, 96, 96)), 32, kernel=3, stride=2), "relu")
+        for _ in range(3):
+            x = b.activation(b.conv(x, 32, kernel=3), "relu")
+        x = b.linear(b.linear(b.flatten(b.global_avg_pool(x)), 2048), 1024)
+        return self.job(GraphModel(b.build(x), "backdrop"), threads).build(folder)
 
 
 def _runner(file: str, **args: object) -> RunnerSpec:

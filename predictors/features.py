@@ -108,7 +108,7 @@ def cost_basis(costs: CostTables, reference: Symbols) -> Basis:
     """Blocks ``costs`` and the kernel on the totals, scaled over ``reference`` architectures."""
     totals = costs.totals(reference)
     scales = _unit_scales(totals)
-    share = math.sqrt(max(np.count_nonzero(scales), 1))
+    share = math.sqrt(max(int(np.count_nonzero(scales)), 1))
     block = Block("costs", _centred(costs.totals, totals, scales / share))
     grand = np.array([[cost == c for c in COSTS] for _, cost in costs.names], dtype=np.float64)
     load_scales = _unit_scales(totals @ grand)
@@ -157,7 +157,8 @@ def _indicators(space: Space, scopes: Sequence[tuple[int, ...]], reference: Symb
 def _unit_scales(values: Floats) -> Floats:
     """One over the standard deviation of each column, 0 for columns that never vary."""
     spread = values.std(axis=0)
-    return np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0)
+    scales: Floats = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0)
+    return scales
 
 
 def _centred(columns: TableSum, values: Floats, scales: Floats) -> TableSum:

@@ -192,10 +192,11 @@ def load_predictor(
         errors = arrays.pop("calibration")
         state = {name.removeprefix("model."): array for name, array in arrays.items()}
         model = family.restore(space, state)
-        calibration = Calibration.restored(errors)
+        predictor = LatencyPredictor(space, model, Calibration.restored(errors), meta)
+        predictor.predict(np.array(meta.witnesses, dtype=np.int16))
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise PredictorError(f"{path}: its arrays do not fit together ({error})") from None
-    return LatencyPredictor(space, model, calibration, meta)
+    return predictor
 
 
 def evaluate(predictor: LatencyPredictor, test: TrainingSet) -> Metrics:

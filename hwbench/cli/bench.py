@@ -22,11 +22,12 @@ from hwbench.cli.options import (
     opened,
     shapes,
 )
-from hwbench.errors import HwbenchError, InconclusiveError, UnknownNameError
+from hwbench.errors import InconclusiveError, UnknownNameError
 
 if TYPE_CHECKING:
     from hwbench.devices.base import Device
     from hwbench.measure.jobs import Job
+    from hwbench.measure.ops import OpProfile
     from hwbench.measure.session import Failure, Plan
     from hwbench.records import Measurement
     from hwbench.store import Store
@@ -67,8 +68,6 @@ def bench(
     from hwbench.devices import get_device
     from hwbench.measure.session import Plan
 
-    if profile_ops:
-        raise HwbenchError("--profile-ops is not built yet")
     target, chosen = get_device(device), core_list(cores)
     jobs = jobs_of(target, models, shapes(shape or ()), threads)
     plan = Plan(
@@ -78,8 +77,9 @@ def bench(
         cpus=None if chosen is None else frozenset(chosen),
     )
     with opened(store) as results:
-        measured = measure(target, jobs, plan, results)
-    show(measured, as_json=as_json)
+        answers = measure(target, jobs, plan, results)
+    profiles = operators(target, jobs, answers) if profile_ops else None
+    show(answers, profiles, as_json=as_json)
 
 
 def jobs_of(
@@ -110,25 +110,51 @@ def measure(
     from hwbench.records import Measurement, Workload
 
     epoch = calibrated(target, jobs[0].workload.threads, store)
-    with console.progress(f"measuring {len(jobs)} models") as report:
-        answers = defaultdict[Workload, list[Measurement | Failure]](list)
+    answers = defaultdict[Workload, list[Measurement | Failure]](list)
     with console.progress(f"measuring {len(jobs)} models") as report:
         for answer in record(target, jobs, plan, store, epoch, progress=report):
             answers[answer.workload].append(answer)
     return [answers[job.workload].pop() for job in jobs]
 
 
-def show(answers: Sequence[Measurement | Failure], *, as_json: bool) -> None:
-    """Print every answer; then the first failure, or the first that is no answer, is raised."""
+def operators(
+    target: Device, jobs: Sequence[Job], answers: Sequence[Measurement | Failure]
+) -> list[OpProfile | None]:
+    """The operators' times of each job that could be measured, from a pass of its own."""
+    from hwbench.measure.ops import profile_ops
+    from hwbench.records import Measurement
+
+    profiles: list[OpProfile | None] = []
+    with console.progress("timing the operators") as report:
+        for job, answer in zip(jobs, answers, strict=True):
+            runs = isinstance(answer, Measurement)
+            profiles.append(profile_ops(target, job) if runs else None)
+            report(len(profiles) / len(jobs))
+    return profiles
+
+
+def show(
+    answers: Sequence[Measurement | Failure],
+    profiles: Sequence[OpProfile | None] | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Print every answer; then the first failure, or what is no answer, is raised."""
     from hwbench.cli import rows
     from hwbench.records import Measurement
 
     measured = [answer for answer in answers if isinstance(answer, Measurement)]
     failures = [answer for answer in answers if not isinstance(answer, Measurement)]
     if as_json:
-        console.write_json({"results": [rows.to_json(answer) for answer in answers]})
+        entries = [rows.to_json(answer) for answer in answers]
+        for entry, profile in zip(entries, profiles or (), strict=profiles is not None):
+            entry["operators"] = profile and rows.operators_json(entry, profile)
+        console.write_json({"results": entries})
     elif measured:
         console.show(rows.to_table(measured))
+        for answer, profile in zip(answers, profiles or (), strict=profiles is not None):
+            if profile is not None:
+                console.show(*rows.operators_view(rows.to_json(answer), profile))
     for failure in failures[1:]:
         console.error(str(failure.error))
     if failures:

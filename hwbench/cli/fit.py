@@ -67,6 +67,9 @@ def fit(
     from hwbench.spaces import get_space
 
     learned = get_space(space)
+    path = out or Path(f"{device}-{space}.hwp")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}: make it first")
     with opened(store, create=False) as results:
         found = results.measurements(
             device=device,
@@ -86,7 +89,6 @@ def fit(
         console.note(f"{len(found) - len(measured)} measurements of other environments left out")
     training, provenance = training_from(learned, measured), provenance_of(measured)
     predictor = fit_predictor(learned, training, provenance, seed=seed, kind=kind)
-    path = out or Path(f"{device}-{space}.hwp")
     predictor.save(path)
     baselines = accuracy.fit_baselines(learned, training, provenance, seed=seed)
     compared = {"predictor": predictor, **baselines}

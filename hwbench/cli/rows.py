@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +13,12 @@ from hwbench.records import CAUSES, Measurement
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from hwbench.measure.ops import OpProfile
     from hwbench.measure.session import Failure
 
 _NS_PER_MS = 1e6
 _BYTES_PER_MB = 1e6
+_OPS_SHOWN = 20
 
 
 #: The figures of an entry that a workload without a measurement has as ``None``.
@@ -100,6 +102,40 @@ def to_table(measurements: Sequence[Measurement]) -> Table:
             )
         )
     return console.table(headings, rows)
+
+
+def operators_json(entry: Mapping[str, Any], profile: OpProfile) -> dict[str, Any]:
+    """Operators of an entry's model, the slowest first, and how far they can be trusted.
+
+    ``share`` is of the operators' sum; ``covered`` is that sum over the instrumented run, and
+    ``slowdown`` the instrumented run over the undisturbed latency.
+    """
+    whole_ms, latency_ms = profile.whole_ns / _NS_PER_MS, entry["latency_ms"]
+    return {
+        "instrumented_ms": whole_ms,
+        "covered": profile.covered,
+        "slowdown": whole_ms / latency_ms if latency_ms else None,
+        "ops": [
+            {"name": op.name, "kind": op.kind, "ms": op.time_ns / _NS_PER_MS, "share": op.share}
+            for op in profile.ops
+        ],
+    }
+
+
+def operators_view(entry: Mapping[str, Any], profile: OpProfile) -> Iterator[str | Table]:
+    """The same as a line and a table of the slowest."""
+    shown = operators_json(entry, profile)
+    slowdown = shown["slowdown"]
+    yield (
+        f"{entry['name']}: its operators cover {shown['covered']:.0%} of the instrumented run"
+        + (f", which took {slowdown:.2f}x the undisturbed latency" if slowdown else "")
+    )
+    slowest, rest = shown["ops"][:_OPS_SHOWN], shown["ops"][_OPS_SHOWN:]
+    lines = [(op["name"], op["kind"], op["ms"], f"{op['share']:.1%}") for op in slowest]
+    if rest:
+        share = sum(op["share"] for op in rest)
+        lines.append((f"{len(rest)} more", "", sum(op["ms"] for op in rest), f"{share:.1%}"))
+    yield console.table(("operator", "<kind", "ms", "share"), lines)
 
 
 def half_width(row: dict[str, Any]) -> str | None:

@@ -12,16 +12,18 @@ Every later session leaves its own such figure in the store. The epoch itself is
 
 from __future__ import annotations
 
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwbench.errors import DeviceError, ModelError
-from hwbench.measure.jobs import Canary, Target, canary_key
+from hwbench.measure.jobs import Canary, RunnerSpec, Target, canary_key
 from hwbench.measure.process import WorkerProcess
 from hwbench.records import CanaryEpoch
 
@@ -30,6 +32,7 @@ LOW_PERCENTILE = 5.0
 RUNS = 6
 RUN_SECONDS = 1.0
 PAUSE_SECONDS = 1.5
+_TURNS = 10
 
 Array = NDArray[np.float64]
 
@@ -96,20 +99,14 @@ def calibrate(
     """
     canaries = target.canaries(threads)
     runs: list[Array] = []
-    for index in range(RUNS):
-        if index:
-            time.sleep(PAUSE_SECONDS)
-        with WorkerProcess(target.python) as worker:
-            steps = load_canaries(worker, canaries)
-            worker.load("scrub", target.scrub())
-            readings: list[list[int]] = []
-            end = time.monotonic() + RUN_SECONDS
-            while time.monotonic() < end:
-                # The first reading has nothing before it that a model's would have.
-                readings += worker.ask("round", [["scrub", 1, 0]], steps)["readings"][1:]
-            runs.append(np.array(readings, float))
-        if progress:
-            progress((index + 1) / RUNS)
+    with tempfile.TemporaryDirectory(prefix="hwbench-") as folder:
+        backdrop = target.backdrop(Path(folder), threads)
+        for index in range(RUNS):
+            if index:
+                time.sleep(PAUSE_SECONDS)
+            runs.append(_run(target, canaries, backdrop))
+            if progress:
+                progress((index + 1) / RUNS)
     c0, low, high = canonical(runs, np.random.default_rng(seed))
     return CanaryEpoch(
         id=uuid.uuid4().hex[:12],
@@ -123,6 +120,19 @@ def calibrate(
         runs=RUNS,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _run(target: Target, canaries: Sequence[Canary], backdrop: RunnerSpec) -> Array:
+    """Readings (N, K) of one fresh process, each after a turn of the backdrop."""
+    with WorkerProcess(target.python) as worker:
+        steps = load_canaries(worker, canaries)
+        worker.load("backdrop", backdrop)
+        readings: list[list[int]] = []
+        end = time.monotonic() + RUN_SECONDS
+        while time.monotonic() < end:
+            answer = worker.ask("round", [["backdrop", 1, 0]] * _TURNS, steps)
+            readings += answer["readings"][1:]
+    return np.array(readings, float)
 
 
 def drift(epoch: CanaryEpoch, floors_ns: Sequence[Sequence[float]]) -> Array:

@@ -68,5 +68,5 @@ class Target(Protocol):
     def canaries(self, threads: int) -> tuple[Canary, ...]:
         """The canaries for work on so many threads."""
 
-    def scrub(self) -> RunnerSpec:
-        """Work that drives the canaries out of the caches, as a model between readings does."""
+    def backdrop(self, folder: Path, threads: int) -> RunnerSpec:
+        """Work like a model's, to run between readings while the canonical time is set."""

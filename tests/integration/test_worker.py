@@ -170,18 +170,18 @@ class TestBadRunners:
                 opened.ask("memory")
 
     def test_a_hang_is_ended(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(process, "GRACE_S", 0.3)
         with WorkerProcess(sys.executable) as opened:
             opened.load("bad", runner(tmp_path, "time.sleep(60)", at=5))
+            monkeypatch.setattr(process, "GRACE_S", 0.3)
             with pytest.raises(WorkerError, match="no answer to 'warm' within 1 s") as caught:
                 opened.ask("warm", "bad", 0.0, 10, 10, expect_s=0.5)
             refusal(caught)
             assert opened.turn == "bad"
 
     def test_a_long_run_is_no_hang(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(process, "GRACE_S", 0.3)
         with WorkerProcess(sys.executable) as opened:
             opened.load("slow", runner(tmp_path, "time.sleep(0.6)", at=5))
+            monkeypatch.setattr(process, "GRACE_S", 0.3)
             assert len(opened.ask("warm", "slow", 0.0, 10, 10, expect_s=5)["ns"]) == 10
 
     def test_what_it_prints_does_not_become_an_answer(self, tmp_path: Path) -> None:
