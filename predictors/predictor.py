@@ -140,10 +140,14 @@ def fit_predictor(
     :class:`PredictorError` where the measurements teach nothing (fewer than 5 architectures, all
     latencies equal), ``GraphError`` where they are not of ``space``.
     """
+    from threadpoolctl import threadpool_limits
+
     rng = np.random.default_rng(seed)
     training = prepared(space, training)
-    model = model_kind(kind).fit(space, training, rng)
-    held_out = model.cross_validate(space, training, rng)
+    # Matrices of some hundred rows: threads cost more than they bring, far more on a busy machine.
+    with threadpool_limits(1, user_api="blas"):
+        model = model_kind(kind).fit(space, training, rng)
+        held_out = model.cross_validate(space, training, rng)
     calibration = Calibration.of(training.latency_ms, held_out)
     witnesses = _witnesses(space, training)
     meta = PredictorMeta(

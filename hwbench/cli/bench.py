@@ -111,7 +111,7 @@ def measure(
 
     epoch = calibrated(target, jobs[0].workload.threads, store)
     answers = defaultdict[Workload, list[Measurement | Failure]](list)
-    with console.progress(f"measuring {len(jobs)} models") as report:
+    with console.progress("measuring the models") as report:
         for answer in record(target, jobs, plan, store, epoch, progress=report):
             answers[answer.workload].append(answer)
     return [answers[job.workload].pop() for job in jobs]

@@ -84,23 +84,26 @@ def rejected_by_cause(measurement: Measurement) -> dict[str, int]:
 
 
 def to_table(measurements: Sequence[Measurement]) -> Table:
-    """The same as a table of at most 80 columns."""
-    headings = ("model", "latency ms", "±", "p50 ms", "p90 ms", "p99 ms", "runs", "<warm-up")
-    rows = []
-    for row in map(_measured, measurements):
-        lost = f"-{row['rejected']}" if row["rejected"] else ""
-        rows.append(
-            (
-                row["name"],
-                row["latency_ms"] if row["latency_ms"] is not None else row["status"],
-                half_width(row),
-                row["p50_ms"],
-                row["p90_ms"],
-                row["p99_ms"],
-                f"{row['samples']}{lost}",
-                row["warmup"],
-            )
-        )
+    """The same as a table of at most 80 columns; a status is shown where one isn't ``ok``."""
+    headings = ["model", "latency ms", "±", "p50 ms", "p90 ms", "p99 ms", "runs", "<warm-up"]
+    entries = [_measured(measurement) for measurement in measurements]
+    rows = [
+        [
+            entry["name"],
+            entry["latency_ms"],
+            half_width(entry),
+            entry["p50_ms"],
+            entry["p90_ms"],
+            entry["p99_ms"],
+            f"{entry['samples']}" + (f"-{entry['rejected']}" if entry["rejected"] else ""),
+            entry["warmup"],
+        ]
+        for entry in entries
+    ]
+    if any(entry["status"] != "ok" for entry in entries):
+        headings.append("<status")
+        for row, entry in zip(rows, entries, strict=True):
+            row.append(entry["status"].replace("_", " "))
     return console.table(headings, rows)
 
 
