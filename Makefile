@@ -42,7 +42,7 @@ lint: dev  ## style, types, and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 
 test: lint  ## lint, then every test but the slow ones
 	$(BIN)/python -m pytest
@@ -65,5 +65,5 @@ lock: dev  ## write constraints.txt from what .venv holds now
 
 clean:  ## remove .venv and everything built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
-	  .benchmarks .import_linter_cache results/demo
+	  .benchmarks results/demo results/verify
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

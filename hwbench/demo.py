@@ -131,9 +131,7 @@ def run_demo(
     return Demo(report, predictor, page.write_page(report, folder))
 
 
-def _measured(
-    profile: Profile, store: Store, share: Callable[[float], None]
-) -> list[Measurement]:
+def _measured(profile: Profile, store: Store, share: Callable[[float], None]) -> list[Measurement]:
     """Run a profile, or what is left of it; its measurements from the store."""
     for result in profile.run(store, PROFILE_PLAN, share):
         # One that was disturbed throughout is left out; anything else is worth stopping for.

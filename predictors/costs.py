@@ -179,32 +179,34 @@ class _Probe:
     # --- tables -------------------------------------------------------------------------------
 
     def _fill(self, scopes: Sequence[Scope]) -> CostTables:
-        """Tables over each scope, from networks that together show each of its states."""
+        """Tables over each scope, from networks that together show each of its states.
+
+        The tables of layers that come and go keep to their own scopes until they are complete:
+        within a larger one, an operation is there also where a decision of others is inactive.
+        """
         distinct = sorted(set(scopes))
-        maximal = [s for s in distinct if not any({*s} < {*other} for other in distinct)]
-        seen: dict[Scope, dict[int, list[Cost]]] = {scope: {} for scope in maximal}
-        home = [next(s for s in maximal if {*scope} <= {*s}) for scope in scopes]
-        for code in self._covering(maximal):
-            states = self._states(code, maximal)
+        seen: dict[Scope, dict[int, list[Cost]]] = {scope: {} for scope in distinct}
+        for code in self._covering(distinct):
+            states = self._states(code, distinct)
             new = {s for s, state in states.items() if state not in seen[s]}
             if not new:
                 continue
             costs = self.costs_by_place(code)
             if costs is None:
                 raise _NoSumError
-            for cost, scope in zip(costs, home, strict=True):
+            for cost, scope in zip(costs, scopes, strict=True):
                 if scope in new:
                     seen[scope].setdefault(states[scope], []).append(cost)
         classes = sorted({c[0] for rows in seen.values() for row in rows.values() for c in row})
         names = tuple((c, cost) for c in classes for cost in COSTS)
         tables = [self._table(scope, rows, classes) for scope, rows in seen.items()]
-        totals = table_sum(self.counts, maximal, tables)
-        return CostTables(names, totals)
+        return CostTables(names, table_sum(self.counts, distinct, tables))
 
     def _covering(self, scopes: Sequence[Scope]) -> Iterator[Codes]:
         """Full codes in which each scope takes every state: shared decisions outside, the
         others of all scopes together inside.
         """
+        scopes = [s for s in scopes if not any({*s} < {*other} for other in scopes)]
         shared = sorted({j for j in range(len(self.counts)) if sum(j in s for s in scopes) > 1})
         own = [[j for j in scope if j not in shared] for scope in scopes]
         sizes = [[self.space.cardinalities[j] for j in columns] for columns in own]

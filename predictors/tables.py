@@ -142,7 +142,7 @@ def scope_strides(counts: Sequence[int], scope: Sequence[int]) -> list[int]:
 def scope_states(counts: Sequence[int], scope: Sequence[int]) -> NDArray[np.intp]:
     """The symbols of every state of a scope, in order: (states, len(scope))."""
     sizes = [counts[j] for j in scope]
-    return np.stack(np.unravel_index(np.arange(math.prod(sizes)), sizes), axis=1)
+    return np.array(list(np.ndindex(*sizes)), dtype=np.intp).reshape(math.prod(sizes), len(sizes))
 
 
 def table_sum(
@@ -166,5 +166,6 @@ def _restrict(
     """For every state of ``scope``, the number of the state of ``inner`` within it."""
     states = scope_states(counts, scope)
     columns = [scope.index(j) for j in inner]
-    numbers: NDArray[np.intp] = states[:, columns] @ np.asarray(scope_strides(counts, inner))
+    strides = np.array(scope_strides(counts, inner), dtype=np.intp)
+    numbers: NDArray[np.intp] = states[:, columns] @ strides
     return numbers

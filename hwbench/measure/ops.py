@@ -46,10 +46,12 @@ def profile_ops(target: Target, job: Job, *, runs: int = RUNS) -> OpProfile:
 
     Raises ModelError when the model cannot run, WorkerError when the runtime gives no profile.
     """
-    with tempfile.TemporaryDirectory(prefix="hwbench-") as folder:
-        with WorkerProcess(target.python) as worker:
-            worker.load("model", job.build(Path(folder)))
-            answer = worker.ask("profile", "model", runs, expect_s=600)["ops"]
+    with (
+        tempfile.TemporaryDirectory(prefix="hwbench-") as folder,
+        WorkerProcess(target.python) as worker,
+    ):
+        worker.load("model", job.build(Path(folder)))
+        answer = worker.ask("profile", "model", runs, expect_s=600)["ops"]
     total = sum(node["ns"] for node in answer["nodes"])
     if not total > 0 or not answer["whole_ns"] > 0:
         raise WorkerError(f"{job.workload.name}: the runtime gave no profile")

@@ -130,8 +130,7 @@ def measure(
     for index in range(blocks):
         # Strided, so that the blocks are equally large.
         block = _Block(session, order[index::blocks])
-        share = (lambda done, i=index: progress((i + done) / blocks)) if progress else None
-        yield from block.run(share)
+        yield from block.run(_share_of(progress, index, blocks))
         floors += block.floors
     if watch and floors:
         watch(np.exp(np.median(np.log(floors), axis=0)))
@@ -171,7 +170,7 @@ class _Block:
         self.done: dict[str, Measurement] = {}
         self.floors: list[NDArray[np.float64]] = []
 
-    def run(self, progress: Progress | None) -> Iterator[Measurement | Failure]:
+    def run(self, progress: Progress) -> Iterator[Measurement | Failure]:
         """Measure the block; failures come first."""
         looks, last = self.plan.looks, self.plan.processes
         with tempfile.TemporaryDirectory(prefix="hwbench-") as folder:
@@ -179,7 +178,7 @@ class _Block:
             for process in range(last):
                 if not self._open_slots():
                     break
-                self._process(process, lambda part, p=process: _tell(progress, p + part, last))
+                self._process(process, _share_of(progress, process, last))
                 if process + 1 in looks:
                     self._look(looks[process + 1], final=process + 1 == last)
             if self.plan.memory:
@@ -331,6 +330,11 @@ class _Block:
         return None if peak is None or resident is None else max(peak - resident, 0)
 
 
-def _tell(progress: Progress | None, done: float, whole: float) -> None:
-    if progress:
-        progress(done / whole)
+def _share_of(progress: Progress | None, index: int, parts: int) -> Progress:
+    """Progress within part ``index`` of so many equal ones."""
+
+    def tell(share: float) -> None:
+        if progress:
+            progress((index + share) / parts)
+
+    return tell

@@ -28,7 +28,7 @@ import traceback
 try:
     import resource
 except ImportError:  # not on Windows, where preemptions stay unknown
-    resource = None
+    resource = None  # type: ignore[assignment]
 
 NOTE_BYTES = 64
 _PR_SET_PDEATHSIG = 1

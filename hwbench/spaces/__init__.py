@@ -1,7 +1,8 @@
 """Search spaces: what an architecture is, and its graph.
 
 ``get_space("ofa_mbv3")`` gives a built-in one by name. A space of your own is a subclass of
-:class:`Space` with its decisions and ``build``; :func:`register_space` makes its name known, and
+:class:`Space` with its decisions and ``build``; :func:`register_space` makes its name known in a
+process, an entry point (:mod:`hwbench.plugins`) wherever its package is installed, and
 ``hwbench.testing.check_space`` proves that it keeps the contract.
 """
 
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from functools import cache
 
 from hwbench.errors import UnknownNameError, UsageError
+from hwbench.plugins import make_plugin, plugin_names
 from hwbench.spaces.base import Choice, Codes, Decision, Space, Value
 from hwbench.spaces.design import space_filling, spread_sample
 from hwbench.spaces.mbv3_small import mbv3_small, mbv3_small_rgb
@@ -40,15 +42,17 @@ _FACTORIES: dict[str, Callable[[], Space]] = {
 
 def space_names() -> list[str]:
     """Names that :func:`get_space` knows, sorted."""
-    return sorted(_FACTORIES)
+    return sorted({*_FACTORIES, *plugin_names("hwbench.spaces")})
 
 
 @cache
 def get_space(name: str) -> Space:
     """The space of that name, made once; UnknownNameError names the nearest one there is."""
-    if name not in _FACTORIES:
-        raise UnknownNameError("space", name, _FACTORIES)
-    return _FACTORIES[name]()
+    space: Space | None
+    space = _FACTORIES[name]() if name in _FACTORIES else make_plugin("hwbench.spaces", name)
+    if space is None:
+        raise UnknownNameError("space", name, space_names())
+    return space
 
 
 def register_space(space: Space) -> None:

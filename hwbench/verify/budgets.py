@@ -129,9 +129,7 @@ def achievable_budgets(
     return np.geomspace(float(upper.min()) * 1.001, float(upper.max()), count)
 
 
-def measure_winners(
-    setting: Setting, space: Space, found: Sequence[SearchResult]
-) -> list[Trial]:
+def measure_winners(setting: Setting, space: Space, found: Sequence[SearchResult]) -> list[Trial]:
     """Measure each distinct winner once, anew."""
     codes = np.unique(np.array([r.code for r in found]), axis=0)
     measured = measure_architectures(

@@ -56,8 +56,12 @@ def repeatability_figure(
     axes[0].set_ylim(0, 100)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(
-        handles, [label.replace("_", " ") for label in labels], ncols=len(methods),
-        loc="lower center", frameon=False, fontsize=9,
+        handles,
+        [label.replace("_", " ") for label in labels],
+        ncols=len(methods),
+        loc="lower center",
+        frameon=False,
+        fontsize=9,
     )
     figure.tight_layout(rect=(0, 0.08, 1, 1))
     figure.savefig(path, dpi=150)

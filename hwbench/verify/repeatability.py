@@ -192,7 +192,9 @@ def _latency(measurement: Measurement | None) -> float:
     return float(usable) if usable else float("nan")
 
 
-def run_rival(python: str, method: str, models: list[dict[str, Any]], seconds: float) -> list[float]:
+def run_rival(
+    python: str, method: str, models: list[dict[str, Any]], seconds: float
+) -> list[float]:
     """Times in ns of all models by one of the rivals, in a process of its own."""
     request = json.dumps({"method": method, "seconds": seconds, "models": models})
     script = Path(__file__).with_name("rivals.py")

@@ -19,7 +19,8 @@ CONV_CLASSES = frozenset({"conv", "depthwise"})
 def conv(depth: int, channels: int, size: int, *, stride: int = 2) -> Graph:
     """Plain 3x3 convolutions with relu."""
     b = GraphBuilder("conv")
-    x = b.activation(b.conv(b.input("x", (1, 3, size, size)), channels, kernel=3, stride=stride), "relu")
+    x = b.conv(b.input("x", (1, 3, size, size)), channels, kernel=3, stride=stride)
+    x = b.activation(x, "relu")
     for _ in range(depth):
         x = b.activation(b.conv(x, channels, kernel=3), "relu")
     return b.build(x)
@@ -133,8 +134,9 @@ def check_models(folder: Path, *, quick: bool) -> list[tuple[str, Model]]:
     models: list[tuple[str, Model]] = [
         (kind, GraphModel(graph, name)) for name, (kind, graph) in graphs.items()
     ]
-    for name, sizes in {"transformer small": (2, 64, 128, 4), "transformer": (2, 128, 256, 4)}.items():
-        path = folder / f"{name.replace(' ', '-')}.onnx"
+    transformers = {"transformer-small": (2, 64, 128, 4), "transformer": (2, 128, 256, 4)}
+    for name, sizes in transformers.items():
+        path = folder / f"{name}.onnx"
         write_transformer(path, *sizes)
         models.append(("attention", read_onnx_file(path)))
     return models[::2] if quick else models

@@ -18,7 +18,10 @@ import typer
 from hwbench.cli import main
 from hwbench.cli.app import app
 from hwbench.cli.frame import explain
+from hwbench.cli.options import core_list, shapes
+from hwbench.cli.verify import exit_code
 from hwbench.errors import InconclusiveError, UnknownNameError
+from hwbench.records import Outcome, Verdict
 
 HWBENCH = [sys.executable, "-m", "hwbench"]
 VERBS = (
@@ -221,3 +224,28 @@ def test_an_unforeseen_error_is_one_line(
     monkeypatch.setattr("hwbench.console.write_text", fail)
     assert main(["--version"]) == 4
     assert_one_line(capsys.readouterr().err, "internal error", "--debug")
+
+
+def test_shapes_and_cores_are_read_as_written() -> None:
+    assert shapes(["x=1,3,224,224", "a=b=2", "scalar="]) == {
+        "x": (1, 3, 224, 224),
+        "a=b": (2,),
+        "scalar": (),
+    }
+    assert core_list("3,0-1") == (0, 1, 3)
+    assert core_list(None) is None
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "code"),
+    [
+        ([], 0),
+        (["confirmed", "not testable here"], 0),
+        (["confirmed", "inconclusive"], 3),
+        (["inconclusive", "refuted"], 1),
+        (["partly"], 1),
+    ],
+)
+def test_the_worst_verdict_decides_the_exit_code(outcomes: list[Outcome], code: int) -> None:
+    verdicts = [Verdict("a claim", "how", outcome, {}, None, "now") for outcome in outcomes]
+    assert exit_code(verdicts) == code

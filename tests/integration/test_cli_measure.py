@@ -1,0 +1,260 @@
+"""`hwbench doctor`, `devices`, `bench` and `profile` on this machine's CPU, for real."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from hwbench import GraphBuilder
+from hwbench.cli import main
+from hwbench.devices import get_device
+from hwbench.lower import random_weights, to_onnx
+from hwbench.measure.jobs import canary_key
+from hwbench.records import CanaryEpoch
+from hwbench.store import Store
+
+#: The entry of a model as other programs rely on it.
+FIXED_FIELDS = {
+    "name", "latency_ms", "latency_ms_low", "latency_ms_high", "p50_ms", "p90_ms", "p99_ms",
+    "samples", "rejected", "warmup", "stop_reason", "peak_memory_mb", "seconds",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def known_epoch(own_store: Path) -> CanaryEpoch:
+    """A store that needs no calibration: these tests are about no millisecond."""
+    device = get_device("cpu")
+    canaries = device.canaries(1)
+    epoch = CanaryEpoch(
+        id="for-tests",
+        fingerprint_key=device.fingerprint(1).key,
+        threads=1,
+        names=tuple(canary.name for canary in canaries),
+        canary_key=canary_key(canaries),
+        c0_ns=(1e5,) * len(canaries),
+        c0_low_ns=(0.99e5,) * len(canaries),
+        c0_high_ns=(1.01e5,) * len(canaries),
+        runs=5,
+        created="2026-01-31T12:00:00+00:00",
+    )
+    with Store.open(own_store) as store:
+        store.add_epoch(epoch)
+    return epoch
+
+
+def conv_net(path: Path, channels: int) -> Path:
+    builder = GraphBuilder(path.stem)
+    x = builder.conv(builder.input("image", (1, 3, 32, 32)), channels)
+    graph = builder.build(builder.activation(x, "relu"))
+    path.write_bytes(to_onnx(graph, random_weights(graph, 0)).bytes)
+    return path
+
+
+def one_node(path: Path, kind: str, shape: list[int | str], dtype: int = TensorProto.FLOAT) -> Path:
+    x = helper.make_tensor_value_info("x", dtype, shape)
+    y = helper.make_tensor_value_info("y", dtype, None)
+    graph = helper.make_graph([helper.make_node(kind, ["x"], ["y"])], path.stem, [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    onnx.save(model, path)
+    return path
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> Any:
+    return json.loads(capsys.readouterr().out)
+
+
+def test_devices_lists_the_cpu(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["devices", "--json"]) == 0
+    assert "cpu" in [device["name"] for device in printed(capsys)["devices"]]
+    assert main(["devices"]) == 0
+    assert "cpu" in capsys.readouterr().out
+
+
+def test_doctor_checks_by_a_real_inference(
+    known_epoch: CanaryEpoch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["doctor", "--json"]) == 0
+    answer = printed(capsys)
+    assert answer["ok"] is True
+    states = {check["name"]: check["state"] for check in answer["checks"]}
+    assert states["runtime"] == states["canaries"] == "ok"
+    assert answer["epoch"]["id"] == known_epoch.id
+
+
+def test_bench_answers_each_model_in_the_order_given(
+    tmp_path: Path, own_store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = [conv_net(tmp_path / f"{name}.onnx", c) for name, c in (("b", 32), ("a", 4))]
+    code = main(["bench", *map(str, models), "--seconds", "0.6", "--json"])
+    assert code in (0, 3)  # whether an interval is narrow enough is this machine's affair
+    results = printed(capsys)["results"]
+    assert [entry["name"] for entry in results] == ["b.onnx", "a.onnx"]
+    for entry in results:
+        assert set(entry) >= FIXED_FIELDS
+        assert 0 < entry["latency_ms_low"] < entry["latency_ms"] < entry["latency_ms_high"]
+        assert entry["samples"] > 0
+        assert entry["peak_memory_mb"] > 0
+        assert entry["error"] is None
+    assert (code == 3) == any(entry["status"] == "inconclusive" for entry in results)
+    with Store.open(own_store, create=False) as store:
+        assert {m.workload.name for m in store.measurements()} == {"a.onnx", "b.onnx"}
+
+
+def test_bench_shows_a_table_and_the_operators(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = conv_net(tmp_path / "net.onnx", 8)
+    assert main(["bench", str(model), "--seconds", "0.4", "--profile-ops"]) in (0, 3)
+    shown = capsys.readouterr().out
+    assert "net.onnx" in shown
+    assert "Conv" in shown
+    assert "of the instrumented run" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_bench_gives_every_operator_as_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = conv_net(tmp_path / "net.onnx", 8)
+    assert main(["bench", str(model), "--seconds", "0.4", "--profile-ops", "--json"]) in (0, 3)
+    (entry,) = printed(capsys)["results"]
+    operators = entry["operators"]
+    assert sum(op["share"] for op in operators["ops"]) == pytest.approx(1)
+    assert sum(op["ms"] for op in operators["ops"]) == pytest.approx(
+        operators["covered"] * operators["instrumented_ms"]
+    )
+
+
+def test_an_open_shape_is_settled_for_the_models_that_have_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_one = one_node(tmp_path / "open.onnx", "Relu", ["n", 64])
+    closed = conv_net(tmp_path / "closed.onnx", 4)
+    assert main(["bench", str(open_one)]) == 2
+    assert "open dimensions in input x" in capsys.readouterr().err
+    assert main(["bench", str(open_one), "--shape", "z=2,64"]) == 2
+    assert "'z'" in capsys.readouterr().err
+    models = [str(closed), str(open_one)]
+    assert main(["bench", *models, "--shape", "x=2,64", "--seconds", "0.4", "--json"]) in (0, 3)
+    assert all(entry["samples"] > 0 for entry in printed(capsys)["results"])
+
+
+def test_a_model_that_fails_leaves_the_others_their_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = conv_net(tmp_path / "good.onnx", 4)
+    bad = one_node(tmp_path / "bad.onnx", "NoSuchOperator", [1, 4])
+    assert main(["bench", str(bad), str(good), "--seconds", "0.4", "--json"]) == 2
+    said = capsys.readouterr()
+    failed, measured = json.loads(said.out)["results"]
+    assert failed["name"] == "bad.onnx"
+    assert failed["latency_ms"] is None
+    assert "NoSuchOperator" in failed["error"]
+    assert measured["latency_ms"] > 0
+    assert said.err.splitlines()[-1].startswith("hwbench: bad.onnx")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "No such file"), (b"", "net.onnx"), (b"\x08\x07garbage", "net.onnx")],
+)
+def test_a_file_that_is_no_model_is_told_before_anything_runs(
+    content: bytes | None, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "net.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["bench", str(path), "--json"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert words in said.err
+
+
+def test_a_core_that_is_not_ours_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = conv_net(tmp_path / "net.onnx", 4)
+    assert main(["bench", str(model), "--cores", "4000"]) == 2
+    assert "4000" in capsys.readouterr().err
+
+
+def test_profile_goes_on_where_it_stopped_and_holds_decisions(
+    own_store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["profile", "-s", "mbv3_small", "-n", "3", "--fix", "r=28", "--json"]
+    assert main(command) == 0
+    first = printed(capsys)
+    assert (first["measured"], first["already_stored"], first["failed"]) == (3, 0, 0)
+    assert main(command) == 0
+    again = printed(capsys)
+    assert (again["measured"], again["already_stored"]) == (0, 3)
+    assert again["campaign"] == first["campaign"]
+    with Store.open(own_store, create=False) as store:
+        shapes = {m.workload.inputs[0].shape[-1] for m in store.measurements(space="mbv3_small")}
+    assert shapes == {28}
+
+
+@pytest.mark.parametrize(
+    ("fix", "words"),
+    [
+        ("resolutio=28", "'resolutio'"),
+        ("r=29", "r is one of 28"),
+        ("r", "decision=value"),
+    ],
+)
+def test_a_decision_that_is_not_there_is_told(
+    fix: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["profile", "-s", "mbv3_small", "-n", "3", "--fix", fix]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_an_interrupted_profile_says_how_to_go_on_and_loses_nothing(own_store: Path) -> None:
+    command = [sys.executable, "-m", "hwbench", "profile", "-s", "mbv3_small", "-n", "40", "--json"]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("measuring"):
+                break
+        time.sleep(1)  # it is among its workers now
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stdout == ""
+    assert stderr.splitlines() == [
+        "hwbench: interrupted: what was measured is stored, the same command goes on from there"
+    ]
+    with Store.open(own_store, create=False) as store:
+        for m in store.measurements():
+            assert np.isfinite(m.latency_ns or np.nan)
+    assert not _group(process.pid)
+
+
+def _group(group: int) -> list[int]:
+    """Living processes of a process group."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(ProcessLookupError):
+                if os.getpgid(int(entry.name)) == group:
+                    found.append(int(entry.name))
+    return found
