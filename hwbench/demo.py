@@ -44,6 +44,7 @@ from hwbench.spaces import Space, get_space
 from hwbench.spaces.design import candidates
 from hwbench.store import Store
 from hwbench.watch import page
+from hwbench.watch.figures import predictor_figure
 
 SPACE = "ofa_mbv3"
 SAMPLES = 160
@@ -128,6 +129,7 @@ def run_demo(
     predictor = fitted["hwbench"]
     folder.mkdir(parents=True, exist_ok=True)
     predictor.save(folder / "cpu-ofa_mbv3.hwp")
+    predictor_figure(report.profile, report.evaluation, report.budgets, folder / "demo.png")
     return Demo(report, predictor, page.write_page(report, folder))
 
 

@@ -34,7 +34,6 @@ _BOUNDS = (math.log(1e-4), math.log(10.0))
 
 #: Each round is some steps on the scales, then new weights of the labels.
 _MAX_ROUNDS = 25
-_MAX_ROUNDS_AGAIN = 5
 _STEPS = 3
 _SETTLED = 0.02
 
@@ -59,13 +58,14 @@ class Regression:
     """The posterior ``w ~ N(weights, factor @ factor.T)``, and its errors left one out.
 
     ``theta`` are the logarithms of prior scales and noise scale, ``noise``: an observation's
-    noise has scale ``sqrt(known + noise^2 shape)``. ``loo_scale`` is the predicted scale of
-    ``loo_error``, the label's noise included.
+    noise has scale ``sqrt(known + noise^2 shape)``; ``trust`` (n,) are the t-weights of the
+    labels. ``loo_scale`` is the predicted scale of ``loo_error``, the label's noise included.
     """
 
     weights: Array
     factor: Array
     theta: Array
+    trust: Array
     tail: float
     loo_error: Array
     loo_scale: Array
@@ -90,16 +90,18 @@ def log_student_t(z: Array, tail: float) -> Array:
     return constant - (tail + 1) / 2 * np.log1p(z**2 / tail)
 
 
-def regress(data: Data, *, tail: float = math.inf, start: Array | None = None) -> Regression:
+def regress(
+    data: Data, *, tail: float = math.inf, start: tuple[Array, Array] | None = None
+) -> Regression:
     """Fit by evidence; ``tail`` are the noise's degrees of freedom.
 
-    ``start`` is the ``theta`` of a fit to similar data, to begin from: fewer rounds will do.
+    ``start``: ``theta`` and ``trust`` to begin from, of a fit to similar data.
     """
     from scipy.optimize import minimize
 
-    problem = _Problem(data, np.ones(len(data.target)))
-    theta = problem.prior_median if start is None else start
-    for _ in range(_MAX_ROUNDS if start is None else _MAX_ROUNDS_AGAIN):
+    problem = _Problem(data, np.ones(len(data.target)) if start is None else start[1])
+    theta = problem.prior_median if start is None else start[0]
+    for _ in range(_MAX_ROUNDS):
         found = minimize(
             problem.loss,
             theta,
@@ -179,6 +181,7 @@ class _Problem:
             weights=weights,
             factor=factor,
             theta=theta,
+            trust=self.t,
             tail=tail,
             loo_error=terms.pull / terms.precision,
             loo_scale=np.sqrt(self._own_noise(theta) + variance),

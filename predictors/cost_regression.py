@@ -248,7 +248,7 @@ def _candidates(
     shape = np.ones(len(labels.target))
     same = regress(labels.data(basis, design, shape), tail=tail)
     growing = np.maximum(design @ same.weights, labels.floor) ** 2
-    found = regress(labels.data(basis, design, growing), tail=tail, start=same.theta)
+    found = regress(labels.data(basis, design, growing), tail=tail, start=(same.theta, same.trust))
     return (
         _Candidate(basis, design, 0, shape, same),
         _Candidate(basis, design, 1, growing, found),
@@ -257,12 +257,12 @@ def _candidates(
 
 def _held_out(best: _Candidate, labels: _Labels, rng: np.random.Generator) -> tuple[Array, Array]:
     """Mean and scale of each label from a fit without its fold; scales are learned again."""
-    n = len(labels.target)
+    n, whole = len(labels.target), best.regression
     mean, scale = np.empty(n), np.empty(n)
     for fold in np.array_split(rng.permutation(n), min(_FOLDS, n)):
         rest = np.setdiff1d(np.arange(n), fold)
         data = labels.data(best.basis, best.design, best.shape, rest)
-        found = regress(data, tail=best.regression.tail, start=best.regression.theta)
+        found = regress(data, tail=whole.tail, start=(whole.theta, whole.trust[rest]))
         mean[fold] = np.maximum(best.design[fold] @ found.weights, labels.floor)
         variance = ((best.design[fold] @ found.factor) ** 2).sum(axis=1)
         learned = (found.noise * mean[fold] ** best.power) ** 2

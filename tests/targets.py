@@ -94,8 +94,8 @@ class LocalTarget:
             Canary("spin_too", "1", self._spin, 2, 1, "memory"),
         )
 
-    def scrub(self) -> RunnerSpec:
-        """Nothing to scrub."""
+    def backdrop(self, folder: Path, threads: int) -> RunnerSpec:
+        """More of the same."""
         return self._spin
 
 

@@ -8,6 +8,7 @@ import json
 import pickle
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -141,11 +142,9 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(
     flipped[place] ^= 1 << bit
     path = tmp_path / "flipped.hwp"
     path.write_bytes(flipped)
-    try:
+    with suppress(PredictorError):
         loaded = load_predictor(path)
-    except PredictorError as error:
-        assert "\n" not in str(error)
-    else:  # zip's own dates and flags hold nothing of ours
+        # Zip's own dates and flags hold nothing of ours.
         codes = SPACE.sample(5, np.random.default_rng(0))
         assert loaded.meta == predictor.meta
         assert np.array_equal(loaded.predict(codes).mean_ms, predictor.predict(codes).mean_ms)

@@ -1,0 +1,256 @@
+"""From bursts to a Measurement, on made-up bursts: what counts, what is told, what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hwbench.errors import InconclusiveError
+from hwbench.measure.jobs import Canary, RunnerSpec
+from hwbench.measure.result import WIDEST, BurstLog, Context, Result, conclude, medians
+from hwbench.records import CAUSES, CanaryEpoch, Fingerprint
+from tests.measurements import bursts as any_bursts
+from tests.measurements import epoch as any_epoch
+from tests.measurements import measurement
+
+MS = 1_000_000
+C0 = (100_000, 100_000, 1_000_000)  # ns, of three canaries
+SPEC = RunnerSpec("runner.py", {})
+CANARIES = (
+    Canary("one", "1", SPEC, 2, 1, "compute"),
+    Canary("two", "1", SPEC, 2, 1, "compute"),
+    Canary("copy", "1", SPEC, 2, 1, "memory"),
+)
+CONTEXT = Context(
+    session="s1",
+    created="2026-01-31T12:00:00+00:00",
+    fingerprint=Fingerprint("cpu", {"cpu_model": "Test CPU"}),
+    canaries=CANARIES,
+    epoch=None,
+    threads=1,
+    tags={"commit": "abc"},
+)
+REFERENCE = np.array(C0, float)
+
+
+def burst(ns: list[int], **changes: Any) -> dict[str, Any]:
+    plain = {"ns": ns, "start": 5, "preemptions": 0, "migrated": False, "steal_ns": 0}
+    return {**plain, **changes}
+
+
+def filled(
+    *,
+    processes: int = 4,
+    rounds: int = 6,
+    slow: float = 1.0,
+    spread: float = 0.003,
+    **changes: Any,
+) -> BurstLog:
+    """Bursts of 5 runs near 3 ms; the machine, canaries and model alike, slower by ``slow``."""
+    rng = np.random.default_rng(0)
+    log = BurstLog(measurement().workload)
+    for process in range(processes):
+        for index in range(rounds):
+            times = 3 * MS * slow * np.exp(spread * rng.standard_normal(5))
+            before, after = (
+                [int(c * slow * np.exp(0.003 * rng.standard_normal())) for c in C0] for _ in "ab"
+            )
+            log.add(process, index, burst([int(t) for t in times], **changes), before, after)
+    return log
+
+
+def concluded(log: BurstLog, **changes: Any) -> Result:
+    context = dataclasses.replace(CONTEXT, **changes)
+    return conclude(log, context, 0.95, 0.95, None if context.epoch else REFERENCE)
+
+
+def an_epoch(spread: float, times_ns: tuple[float, ...] = C0) -> CanaryEpoch:
+    return dataclasses.replace(
+        any_epoch(),
+        names=tuple(c.name for c in CANARIES),
+        c0_ns=times_ns,
+        c0_low_ns=tuple(t * np.exp(-spread) for t in times_ns),
+        c0_high_ns=tuple(t * np.exp(spread) for t in times_ns),
+    )
+
+
+class TestBursts:
+    def test_they_are_kept_as_they_came(self) -> None:
+        log = BurstLog(measurement().workload)
+        log.add(0, 0, burst([3, 1, 2], start=7, preemptions=1), [100, 400, 9], [400, 100, 9])
+        log.add(1, 0, burst([5], start=9, steal_ns=2), [1, 1, 1], [1, 1, 1])
+        found = log.bursts()
+        assert found.sample_ns.tolist() == [3, 1, 2, 5]
+        assert found.length.tolist() == [3, 1]
+        assert found.start_ns.tolist() == [7, 9]
+        assert found.process.tolist() == [0, 1]
+        assert found.round.tolist() == [0, 0]
+        assert found.preemptions.tolist() == [1, 0]
+        assert found.steal_ns.tolist() == [0, 2]
+        # The geometric mean of the readings on both sides.
+        assert found.canary_ns == pytest.approx(np.array([[200, 200, 9], [1, 1, 1]]))
+        kinds = (found.sample_ns, found.length, found.process, found.canary_ns, found.cause)
+        assert [a.dtype.name for a in kinds] == ["int64", "int32", "int16", "float64", "uint8"]
+
+    @pytest.mark.parametrize(
+        ("changes", "cause"),
+        [
+            ({}, "kept"),
+            ({"preemptions": 2}, "kept"),  # of five runs: the median never met one
+            ({"preemptions": 3}, "preempted"),
+            ({"steal_ns": 7 * MS}, "kept"),
+            ({"steal_ns": 8 * MS}, "stolen"),  # half of the burst
+            ({"migrated": True}, "kept"),
+        ],
+    )
+    def test_one_is_rejected_only_for_a_recorded_cause(
+        self, changes: dict[str, Any], cause: str
+    ) -> None:
+        log = filled(processes=1, rounds=1, **changes)
+        assert [CAUSES[c] for c in log.bursts().cause] == [cause]
+
+    @given(st.lists(st.lists(st.integers(1, 10**9), min_size=1, max_size=6), min_size=1))
+    def test_medians(self, times: list[list[int]]) -> None:
+        found = dataclasses.replace(
+            any_bursts(),
+            sample_ns=np.concatenate([np.array(t, np.int64) for t in times]),
+            length=np.array([len(t) for t in times], np.int32),
+        )
+        assert medians(found).tolist() == [float(np.median(t)) for t in times]
+
+
+class TestConclude:
+    def test_a_quiet_machine_gives_the_plain_time(self) -> None:
+        found = concluded(filled()).measurement("time")
+        assert found.latency_ns == pytest.approx(3 * MS, rel=0.003)
+        assert found.low_ns < 3 * MS < found.high_ns
+        assert found.status == "ok"
+        assert found.contention["slowdown"] == pytest.approx(1, abs=0.003)
+
+    def test_a_machine_slower_throughout_gives_the_same(self) -> None:
+        """But less surely: how the model feels it was not seen."""
+        quiet = concluded(filled())
+        slow = concluded(filled(slow=1.1))
+        latency = slow.measurement("time").latency_ns
+        assert latency == pytest.approx(3 * MS, rel=0.02)
+        assert slow.relative_half_width > 2 * quiet.relative_half_width
+        assert slow.measurement("time").contention["slowdown"] == pytest.approx(1.1, abs=0.03)
+
+    def test_the_record_says_what_it_rests_on(self) -> None:
+        log = filled()
+        log.load_ns, log.first_ns, log.seconds, log.peak_memory = 40, 50, 1.5, 1 << 20
+        log.warm_ns = np.array([9 * MS] + [3 * MS] * 20)
+        found = log.complete(concluded(log).measurement("time"))
+        assert found.workload == log.workload
+        assert (found.session, found.created, found.tags) == ("s1", CONTEXT.created, CONTEXT.tags)
+        assert found.fingerprint == CONTEXT.fingerprint
+        assert found.canaries == ("one", "two", "copy")
+        assert (found.load_ns, found.first_inference_ns, found.seconds) == (40, 50, 1.5)
+        assert (found.peak_memory_bytes, found.energy_mj) == (1 << 20, None)
+        assert (found.warmup, found.stop_reason) == ("warm-up", "time")
+        assert len(found.bursts) == 24
+
+    def test_canaries_of_one_kind_share_its_sensitivity(self) -> None:
+        """So that a latency can be restated for other canonical times, canary by canary."""
+        found = concluded(filled()).measurement("time")
+        one, two, copy = found.beta
+        assert one == two
+        assert 0.4 < one < 0.6
+        assert copy == pytest.approx(0.05, abs=0.1)
+
+    def test_percentiles_are_of_all_runs_or_refused(self) -> None:
+        few = concluded(filled(rounds=2, processes=2)).measurement("time").observed
+        assert [p.q for p in few] == [50, 90, 99]
+        assert [p.value_ns is None for p in few] == [False, True, True]
+        log = filled(processes=10)
+        # Rejected for the estimate, they were met all the same.
+        log.rows = [(p, i, {**b, "preemptions": 5 * (p < 8)}, c) for p, i, b, c in log.rows]
+        many = concluded(log).measurement("time").observed
+        assert [p.value_ns is None for p in many] == [False, False, False]
+
+    def test_contention_tells_shares_of_the_bursts(self) -> None:
+        log = filled(processes=2, rounds=5)
+        changes = [{"preemptions": 5}, {"preemptions": 1}, {"steal_ns": 20 * MS}, *[{}] * 7]
+        log.rows = [
+            (p, i, {**b, **change}, c)
+            for (p, i, b, c), change in zip(log.rows, changes, strict=True)
+        ]
+        found = concluded(log).measurement("time").contention
+        assert found["preempted"] == pytest.approx(0.2)
+        assert found["stolen"] == pytest.approx(0.1)
+        assert found["rejected"] == pytest.approx(0.2)
+
+    def test_rejected_bursts_do_not_move_it(self) -> None:
+        log = filled()
+        log.rows[::3] = [
+            (p, i, burst([30 * MS] * 5, preemptions=5), c) for p, i, _, c in log.rows[::3]
+        ]
+        found = concluded(log).measurement("time")
+        assert found.latency_ns == pytest.approx(3 * MS, rel=0.005)
+        assert found.bursts.sample_ns.max() == 30 * MS
+
+    @pytest.mark.parametrize(
+        ("spread", "status"), [(0.003, "ok"), (0.5, "inconclusive")], ids=["narrow", "wide"]
+    )
+    def test_a_wide_interval_is_no_answer(self, spread: float, status: str) -> None:
+        found = concluded(filled(spread=spread))
+        assert (found.relative_half_width > WIDEST) == (status == "inconclusive")
+        assert found.status == status
+
+    def test_more_threads_are_observed_only(self) -> None:
+        assert concluded(filled(), threads=2).status == "observed_only"
+
+    def test_a_look_that_spends_less_error_has_a_wider_interval(self) -> None:
+        log = filled()
+        early = conclude(log, CONTEXT, 0.99, 0.95, REFERENCE).measurement("precision")
+        late = conclude(log, CONTEXT, 0.95, 0.95, REFERENCE).measurement("time")
+        assert early.low_ns < late.low_ns < late.high_ns < early.high_ns
+        assert early.confidence == late.confidence == 0.95
+
+
+class TestReference:
+    def test_an_epoch_anchors(self) -> None:
+        """Canonical times a tenth lower: the machine is a tenth slower than it can be."""
+        times = tuple(c / 1.1 for c in C0)
+        found = concluded(filled(), epoch=an_epoch(0.001, times)).measurement("time")
+        assert found.latency_ns == pytest.approx(3 * MS / 1.1, rel=0.02)
+        assert (found.epoch, found.canary_ref_ns) == ("epoch-0", times)
+
+    def test_without_one_the_session_itself_does(self) -> None:
+        found = concluded(filled()).measurement("time")
+        assert (found.epoch, found.canary_ref_ns) == (None, C0)
+
+    def test_its_uncertainty_is_counted_once_for_each_kind(self) -> None:
+        """Two conv canaries of ± 4 % make one of ± 2.8 %; the sensitivity to it is about 1."""
+        sure = concluded(filled(), epoch=an_epoch(1e-6)).estimate
+        unsure = concluded(filled(), epoch=an_epoch(0.04)).estimate
+        added = np.sqrt(unsure.se**2 - sure.se**2)
+        compute, memory = unsure.beta
+        canary_se = 0.04 / 1.96
+        wanted = np.hypot(compute * canary_se / np.sqrt(2), memory * canary_se)
+        assert added == pytest.approx(wanted, rel=1e-3)
+        assert unsure.log_latency == sure.log_latency
+
+
+class TestTooLittle:
+    def test_no_bursts(self) -> None:
+        with pytest.raises(InconclusiveError, match="net0: no worker lived long enough"):
+            concluded(BurstLog(measurement().workload))
+
+    @pytest.mark.parametrize("kept", [0, 1])
+    def test_too_few_that_count(self, kept: int) -> None:
+        log = filled(processes=1, rounds=6, preemptions=5)
+        log.rows[:kept] = [(p, i, burst(b["ns"]), c) for p, i, b, c in log.rows[:kept]]
+        message = rf"^net0: {kept} of 6 bursts count, too few \(preempted\); leave .* a free core"
+        with pytest.raises(InconclusiveError, match=message) as caught:
+            concluded(log)
+        assert "\n" not in str(caught.value)
+
+    def test_a_single_good_one(self) -> None:
+        with pytest.raises(InconclusiveError, match="1 of 1 bursts count, too few; leave"):
+            concluded(filled(processes=1, rounds=1))
