@@ -140,7 +140,7 @@ def fit_predictor(
     :class:`PredictorError` where the measurements teach nothing (fewer than 5 architectures, all
     latencies equal), ``GraphError`` where they are not of ``space``.
     """
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     rng = np.random.default_rng(seed)
     training = prepared(space, training)

@@ -16,6 +16,7 @@ import pytest
 
 from hwbench.devices.models import GraphModel
 from hwbench.graph import GraphBuilder
+from hwbench.measure.estimate import KINDS
 from hwbench.measure.jobs import Canary, Job, RunnerSpec
 from hwbench.records import Fingerprint, InputSpec, Workload, digest
 
@@ -89,10 +90,7 @@ class LocalTarget:
 
     def canaries(self, threads: int) -> tuple[Canary, ...]:
         """One of each kind."""
-        return (
-            Canary("spin", "1", self._spin, 2, 1, "compute"),
-            Canary("spin_too", "1", self._spin, 2, 1, "memory"),
-        )
+        return tuple(Canary(f"spin_{kind}", "1", self._spin, 2, 1, kind) for kind in KINDS)
 
     def backdrop(self, folder: Path, threads: int) -> RunnerSpec:
         """More of the same."""

@@ -152,9 +152,9 @@ class TestCanaries:
     def target(self, folder: Path, fault: str, at: int) -> LocalTarget:
         class Ill(LocalTarget):
             def canaries(self, threads: int) -> tuple[Canary, ...]:
-                one, other = super().canaries(threads)
+                *others, last = super().canaries(threads)
                 ill = runner(folder, fault, at=at, us=10)
-                return one, dataclasses.replace(other, name="ill", runner=ill)
+                return (*others, dataclasses.replace(last, name="ill", runner=ill))
 
         return Ill(folder)
 

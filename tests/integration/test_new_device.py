@@ -177,7 +177,7 @@ class Still(Broken):
         (SameKey, "two models have one key"),
         (NewKey, "a model has another key each time"),
         (OneThread, "job ignores the number of threads"),
-        (OneKind, "canaries of each kind are needed: compute, memory"),
+        (OneKind, "canaries of each kind are needed: compute, "),
         (TwoOfAName, "two canaries of one name"),
         (NewCanary, "the canaries' versions change from call to call"),
         (Tuples, "a runner's args are not plain JSON"),

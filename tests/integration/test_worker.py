@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -282,8 +283,7 @@ class TestTheProcess:
             timeout=60,
             check=True,
         )
-        assert "hwbench" not in done.stderr
-        assert "numpy" not in done.stderr
+        assert not re.search(r"\| +(hwbench|numpy)\b", done.stderr)
 
     def test_an_interrupt_of_the_terminal_does_not_reach_it(self) -> None:
         with WorkerProcess(sys.executable) as opened:

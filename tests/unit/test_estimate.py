@@ -5,6 +5,7 @@ All data are drawn with fixed seeds; the truth is a latency of ``U`` ns.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +21,8 @@ Array = NDArray[np.float64]
 
 U = 3.0e6
 LOG_U = float(np.log(U))
-READING_NOISE = np.full(len(KINDS), 0.005)
+K = len(KINDS)
+READING_NOISE = np.full(K, 0.005)
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,10 @@ class Bursts:
 class Machine:
     """A way in which a model's bursts come about.
 
-    ``share`` of the bursts meet a neighbour that slows the canaries by up to ``load`` (log), and
-    the model by ``beta`` times that. ``noise`` is the shape of what the canaries do not see, of
-    standard deviation ``burst_sd``.
+    ``share`` of the bursts meet a neighbour that slows the canaries by up to ``load`` (log),
+    those of the later kinds by half as much again, and the model by ``beta`` times that: the
+    first for the first kind, the second shared by the others. ``noise`` is the shape of what the
+    canaries do not see, of standard deviation ``burst_sd``.
     """
 
     noise: Literal["normal", "lognormal", "two modes", "autocorrelated"] = "normal"
@@ -58,13 +61,20 @@ class Machine:
     share: float = 0.8
     beta: tuple[float, float] = (1.0, 0.05)
 
+    @property
+    def _beta(self) -> Array:
+        compute, other = self.beta
+        return np.array([compute, *[other / (K - 1)] * (K - 1)])
+
     def draw(self, rng: np.random.Generator) -> Bursts:
         times, states = [], []
         for _ in range(self.processes):
             busy = (rng.random((self.bursts, 1)) < self.share) * rng.uniform(0.5, 1)
-            state = np.abs(rng.normal(0, 0.005, (self.bursts, 2))) + self.load * busy * [1.0, 1.5]
+            state = np.abs(rng.normal(0, 0.005, (self.bursts, K)))
+            state[:, :1] += self.load * busy
+            state[:, 1:] += 1.5 * self.load * busy
             level = LOG_U + rng.normal(0, self.process_sd)
-            times.append(level + state @ np.array(self.beta) + self.burst_sd * self._shape(rng))
+            times.append(level + state @ self._beta + self.burst_sd * self._shape(rng))
             states.append(state + READING_NOISE * rng.standard_normal(state.shape))
         return Bursts(
             np.concatenate(times),
@@ -90,64 +100,85 @@ def quiet(rng: np.random.Generator, processes: int = 8, bursts: int = 10) -> Bur
     return Machine(processes=processes, bursts=bursts, process_sd=0.002, burst_sd=0.005).draw(rng)
 
 
-class TestCoverage:
-    """Share of 95 % intervals that hold the truth, and how wide (half, in %) they are.
+def limit(machine: Machine) -> float:
+    """What the estimate comes to with ever more processes, less the truth (log)."""
+    rng, many = np.random.default_rng(99), dataclasses.replace(machine, processes=150)
+    return float(np.mean([many.draw(rng).error() for _ in range(2)]))
 
-    The limits are what was found, less the noise of 150 draws. Where the noise leans to neither
-    side the estimate lies 0.2 burst standard deviations low, because what no canary saw is taken
-    for a delay: the price of not being moved by real ones.
+
+class TestCoverage:
+    """Of the nominal 95 % interval, on 150 draws of a machine.
+
+    Judged against what the estimate comes to with ever more processes: its interval is about
+    chance. How far that lies from the true level is the next test's matter.
     """
 
     @pytest.mark.parametrize(
         ("machine", "least", "widest"),
         [
-            (Machine(), 0.80, 0.7),
-            (Machine(noise="lognormal"), 0.88, 0.6),
-            (Machine(noise="two modes"), 0.85, 0.7),
-            (Machine(noise="autocorrelated"), 0.85, 0.9),
-            (Machine(process_sd=0.02), 0.88, 2.0),
-            (Machine(processes=3), 0.90, 1.4),
-            (Machine(processes=2, bursts=4), 0.85, 2.2),
-            (Machine(load=0.1), 0.90, 2.5),
-            (Machine(load=0.5), 0.90, 2.5),
-            (Machine(load=0.3, beta=(0.9, 0.3)), 0.90, 2.5),
-            (Machine(load=0.3, beta=(1.05, 0.0)), 0.90, 2.5),
-            (Machine(load=0.3, share=1.0, beta=(1.05, 0.1)), 0.90, 12.0),
+            (Machine(), 0.90, 1.0),
+            (Machine(noise="lognormal"), 0.90, 0.7),
+            (Machine(noise="two modes"), 0.90, 0.8),
+            (Machine(noise="autocorrelated"), 0.85, 1.0),
+            (Machine(process_sd=0.02), 0.86, 2.5),
+            (Machine(processes=3), 0.90, 2.0),
+            (Machine(processes=2, bursts=4), 0.90, 3.0),
+            (Machine(load=0.1), 0.92, 3.0),
+            (Machine(load=0.5), 0.92, 3.0),
+            (Machine(load=0.3, beta=(0.9, 0.3)), 0.92, 3.0),
+            (Machine(load=0.3, beta=(1.05, 0.0)), 0.92, 3.0),
+            (Machine(load=0.3, share=1.0, beta=(1.05, 0.1)), 0.92, 12.0),
         ],
         ids=str,
     )
-    def test_on_many_machines(self, machine: Machine, least: float, widest: float) -> None:
-        rng = np.random.default_rng(0)
+    def test_chance_is_in_the_interval(self, machine: Machine, least: float, widest: float) -> None:
+        rng, centre = np.random.default_rng(0), LOG_U + limit(machine)
         found = [machine.draw(rng).estimate() for _ in range(150)]
         half = np.array([e.half_width(0.95) for e in found])
-        error = np.array([e.log_latency for e in found]) - LOG_U
-        assert np.mean(np.abs(error) <= half) >= least
+        held = np.abs([e.log_latency - centre for e in found]) <= half
+        assert np.mean(held) >= least
         assert 100 * np.mean(half) <= widest
+
+    @pytest.mark.parametrize(
+        ("machine", "most"),
+        [
+            (Machine(burst_sd=0.004), 0.003),
+            (Machine(noise="lognormal"), 0.003),
+            (Machine(noise="two modes"), 0.003),
+            (Machine(noise="two modes", burst_sd=0.02), 0.006),
+            (Machine(load=0.3, burst_sd=0.004), 0.007),
+            (Machine(load=0.3, burst_sd=0.004, beta=(0.9, 0.3)), 0.007),
+        ],
+        ids=str,
+    )
+    def test_the_level_is_the_one_without_delays(self, machine: Machine, most: float) -> None:
+        """Noise that leans to neither side is taken for delays in part, and must be small here."""
+        assert abs(limit(machine)) < most
 
 
 class TestUndisturbed:
     def test_exact_data_give_the_plain_level(self) -> None:
-        found = undisturbed(np.full(20, LOG_U), np.zeros((20, 2)), np.arange(20) % 4)
+        found = undisturbed(np.full(20, LOG_U), np.zeros((20, K)), np.arange(20) % 4)
         assert found.log_latency == pytest.approx(LOG_U, abs=1e-9)
         low, high = found.interval_ns(0.95)
         assert U * 0.99 < low < U < high < U * 1.01
 
     def test_noise_of_the_canaries_alone_moves_nothing(self) -> None:
         rng = np.random.default_rng(0)
-        state = 0.02 * rng.standard_normal((80, 2))
-        noisy = Bursts(np.full(80, LOG_U), state, np.repeat(np.arange(8), 10), np.full(2, 0.02))
+        state = 0.02 * rng.standard_normal((80, K))
+        noisy = Bursts(np.full(80, LOG_U), state, np.repeat(np.arange(8), 10), np.full(K, 0.02))
         assert abs(noisy.error()) < 0.003
 
-    def test_quiet_data_give_the_level_to_a_quarter_of_a_percent(self) -> None:
+    def test_quiet_data_give_the_level(self) -> None:
         errors = [quiet(np.random.default_rng(seed)).error() for seed in range(20)]
-        assert np.abs(errors).max() < 0.0035
-        assert np.median(np.abs(errors)) < 0.0025
+        assert np.abs(errors).max() < 0.005
+        assert np.median(np.abs(errors)) < 0.003
 
     def test_two_bursts_are_the_least(self) -> None:
-        two = undisturbed(np.array([LOG_U, LOG_U + 0.01]), np.zeros((2, 2)), np.array([0, 1]))
+        two = undisturbed(np.array([LOG_U, LOG_U + 0.01]), np.zeros((2, K)), np.array([0, 1]))
         assert LOG_U <= two.log_latency <= LOG_U + 0.01
         with pytest.raises(ValueError, match="at least two bursts"):
-            undisturbed(np.array([LOG_U]), np.zeros((1, 2)), np.array([0]))
+            undisturbed(np.array([LOG_U]), np.zeros((1, K)), np.array([0]))
 
     def test_one_process_is_enough_for_a_wide_answer(self) -> None:
         one = quiet(np.random.default_rng(0), processes=1).estimate()
@@ -179,14 +210,14 @@ class TestNeighbours:
         machine = Machine(load=0.4, share=0.6, beta=beta, burst_sd=0.005)
         for seed in range(10):
             bursts = machine.draw(np.random.default_rng(seed))
-            assert np.median(bursts.log_time) > LOG_U + 0.1
+            assert np.mean(bursts.log_time) > LOG_U + 0.05
             assert abs(bursts.error()) < 0.015
 
     def test_bursts_far_from_the_canonical_state_widen_the_interval(self) -> None:
         bursts = quiet(np.random.default_rng(0))
         widths = []
         for away in (0.0, 0.05, 0.1, 0.2, 0.4, 0.8):
-            shift = np.array([away, away])
+            shift = np.full(K, away)
             moved = Bursts(
                 bursts.log_time + shift @ PRIOR.mean,
                 bursts.state + shift,
@@ -204,23 +235,23 @@ class TestNeighbours:
         """A plain regression would find no sensitivity in the noise, and keep the 4 %."""
         rng = np.random.default_rng(0)
         drift = np.repeat(rng.uniform(0.02, 0.06, 8), 10)
-        state = np.column_stack([drift, drift]) + 0.02 * rng.standard_normal((80, 2))
-        log_time = LOG_U + 1.0 * drift + 0.003 * rng.standard_normal(80)
-        slow = Bursts(log_time, state, np.repeat(np.arange(8), 10), np.full(2, 0.02))
+        state = drift[:, None] + 0.02 * rng.standard_normal((80, K))
+        log_time = LOG_U + PRIOR.mean.sum() * drift + 0.003 * rng.standard_normal(80)
+        slow = Bursts(log_time, state, np.repeat(np.arange(8), 10), np.full(K, 0.02))
         assert np.median(log_time) > LOG_U + 0.03
         assert abs(slow.error()) < 0.01
 
     def test_the_uncertainty_of_the_canonical_times_is_added(self) -> None:
         bursts = quiet(np.random.default_rng(0))
-        plain = bursts.estimate()
+        plain, state_se = bursts.estimate(), np.linspace(0.01, 0.02, K)
         anchored = undisturbed(
             bursts.log_time,
             bursts.state,
             bursts.process,
             noise_sd=bursts.noise_sd,
-            state_se=np.array([0.02, 0.01]),
+            state_se=state_se,
         )
-        added = (anchored.beta * [0.02, 0.01]) ** 2
+        added = (anchored.beta * state_se) ** 2
         assert anchored.log_latency == plain.log_latency
         assert anchored.se**2 == pytest.approx(plain.se**2 + added.sum())
 
@@ -256,7 +287,7 @@ class TestRobustness:
         layout = np.tile([0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1], 8)
         process = np.repeat(np.arange(8), 12)
         log_time = LOG_U + 0.04 * (layout == 0) + 0.003 * rng.standard_normal(96)
-        found = undisturbed(log_time, np.zeros((96, 2)), process, layout=layout)
+        found = undisturbed(log_time, np.zeros((96, K)), process, layout=layout)
         assert found.log_latency == pytest.approx(LOG_U + 0.02, abs=0.006)
 
 
@@ -304,7 +335,7 @@ class TestInvariance:
     ) -> None:
         rng = np.random.default_rng(seed)
         log_time = LOG_U + spread * rng.standard_normal(count)
-        state = away + spread * rng.standard_normal((count, 2))
+        state = away + spread * rng.standard_normal((count, K))
         bursts = Bursts(log_time, state, rng.integers(0, processes, count), READING_NOISE)
         found = bursts.estimate()
         assert np.isfinite(found.log_latency)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwbench.errors import InconclusiveError
+from hwbench.measure.estimate import KINDS, PRIOR
 from hwbench.measure.jobs import Canary, RunnerSpec
 from hwbench.measure.result import WIDEST, BurstLog, Context, Result, conclude, medians
 from hwbench.records import CAUSES, CanaryEpoch, Fingerprint
@@ -19,13 +20,12 @@ from tests.measurements import epoch as any_epoch
 from tests.measurements import measurement
 
 MS = 1_000_000
-C0 = (100_000, 100_000, 1_000_000)  # ns, of three canaries
 SPEC = RunnerSpec("runner.py", {})
-CANARIES = (
-    Canary("one", "1", SPEC, 2, 1, "compute"),
-    Canary("two", "1", SPEC, 2, 1, "compute"),
-    Canary("copy", "1", SPEC, 2, 1, "memory"),
+#: Two of the first kind, and one of each other.
+CANARIES = tuple(
+    Canary(f"{kind}{i}", "1", SPEC, 2, 1, kind) for i, kind in enumerate((KINDS[0], *KINDS))
 )
+C0 = (100_000, 100_000, *[1_000_000] * (len(CANARIES) - 2))  # ns
 CONTEXT = Context(
     session="s1",
     created="2026-01-31T12:00:00+00:00",
@@ -149,7 +149,7 @@ class TestConclude:
         assert found.workload == log.workload
         assert (found.session, found.created, found.tags) == ("s1", CONTEXT.created, CONTEXT.tags)
         assert found.fingerprint == CONTEXT.fingerprint
-        assert found.canaries == ("one", "two", "copy")
+        assert found.canaries == tuple(c.name for c in CANARIES)
         assert (found.load_ns, found.first_inference_ns, found.seconds) == (40, 50, 1.5)
         assert (found.peak_memory_bytes, found.energy_mj) == (1 << 20, None)
         assert (found.warmup, found.stop_reason) == ("warm-up", "time")
@@ -158,10 +158,9 @@ class TestConclude:
     def test_canaries_of_one_kind_share_its_sensitivity(self) -> None:
         """So that a latency can be restated for other canonical times, canary by canary."""
         found = concluded(filled()).measurement("time")
-        one, two, copy = found.beta
-        assert one == two
-        assert 0.4 < one < 0.6
-        assert copy == pytest.approx(0.05, abs=0.1)
+        one, two, *others = found.beta
+        assert one == two == pytest.approx(PRIOR.mean[0] / 2, abs=0.1)
+        assert others == pytest.approx(PRIOR.mean[1:], abs=0.1)
 
     def test_percentiles_are_of_all_runs_or_refused(self) -> None:
         few = concluded(filled(rounds=2, processes=2)).measurement("time").observed
@@ -230,9 +229,8 @@ class TestReference:
         sure = concluded(filled(), epoch=an_epoch(1e-6)).estimate
         unsure = concluded(filled(), epoch=an_epoch(0.04)).estimate
         added = np.sqrt(unsure.se**2 - sure.se**2)
-        compute, memory = unsure.beta
-        canary_se = 0.04 / 1.96
-        wanted = np.hypot(compute * canary_se / np.sqrt(2), memory * canary_se)
+        compute, *others = unsure.beta
+        wanted = 0.04 / 1.96 * np.linalg.norm([compute / np.sqrt(2), *others])
         assert added == pytest.approx(wanted, rel=1e-3)
         assert unsure.log_latency == sure.log_latency
 
