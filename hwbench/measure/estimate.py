@@ -66,9 +66,9 @@ KINDS = ("compute", "memory")
 #: machine does moves memory-bound models a little more, which the copy of memory sees. Narrow,
 #: because bursts of a quiet machine cannot tell (see *attenuation*) and those of a busy one
 #: outvote any prior. Sensitivities found on models of all classes: results/repeatability.
-PRIOR = Sensitivity(np.array([1.0, 0.05]), np.array([0.06, 0.1]))
+PRIOR = Sensitivity(np.array([1.0, 0.05]), np.array([0.06, 0.06]))
 #: Standard deviation of a sensitivity from burst to burst and from process to process.
-WANDER = np.array([0.15, 0.15])
+WANDER = np.array([0.15, 0.06])
 
 
 @dataclass(frozen=True, slots=True)

