@@ -1,0 +1,41 @@
+"""The demo for real, on a sample too small to be good: it runs, reports, and reuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hwbench import cli
+from hwbench.measure import canary
+from hwbench.store import Store
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(canary, "RUNS", 2)
+    monkeypatch.setattr(canary, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("hwbench.demo.TEST_SAMPLES", 6)
+
+
+@pytest.mark.usefixtures("short")
+def test_the_demo_measures_predicts_keeps_and_reports(
+    tmp_path: Path, own_store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["demo", "-n", "20", "-o", str(tmp_path / "out"), "--json"]
+    assert cli.main(argv) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert set(first["accuracy"]) == {"hwbench", "MACs line", "constant"}
+    assert len(first["budgets"]) == 3
+    assert all(b["measured_ms"] is None or b["measured_ms"] > 0 for b in first["budgets"])
+    page = Path(first["page"]).read_text(encoding="utf-8")
+    assert "capacity proxy" in page
+    assert (tmp_path / "out" / "demo.png").stat().st_size > 10_000
+    with Store.open(own_store) as store:
+        once = len(store.measurements(with_bursts=False))
+    assert cli.main(argv) == 0
+    with Store.open(own_store) as store:
+        twice = len(store.measurements(with_bursts=False))
+    # The profile and the test set are there already; the winners are measured again.
+    assert 0 <= twice - once <= 3

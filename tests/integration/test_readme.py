@@ -1,0 +1,114 @@
+"""The README is true: its commands run, its examples work as they stand."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from hwbench.graph import GraphBuilder
+from hwbench.lower import random_weights, to_onnx
+from hwbench.spaces import get_space, space_filling
+from hwbench.testing.devices import check_device
+from hwbench.testing.predictors import check_predictor
+from hwbench.testing.spaces import check_space
+
+_ROOT = Path(__file__).resolve().parents[2]
+_README = (_ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def python_blocks() -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", _README, re.MULTILINE | re.DOTALL)
+
+
+def block(word: str) -> str:
+    (found,) = [b for b in python_blocks() if word in b]
+    return found
+
+
+def commands() -> list[list[str]]:
+    """Every ``hwbench`` command that the README shows, comments removed."""
+    lines = re.findall(r"^\$ (?:\.venv/bin/)?hwbench (.*)$", _README, re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def module(folder: Path, name: str, source: str) -> ModuleType:
+    path = folder / f"{name}.py"
+    path.write_text(source, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+def run(argv: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        argv,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+        env={**os.environ, "PYTHONPATH": str(_ROOT)},
+    )
+
+
+def test_the_commands_run_one_after_the_other(tmp_path: Path) -> None:
+    """As they stand, but with fewer samples; then the Python that uses what they made."""
+    b = GraphBuilder("model")
+    x = b.input("x", (1, 3, 32, 32))
+    graph = b.build(b.linear(b.flatten(b.global_avg_pool(b.conv(x, 8))), 10))
+    to_onnx(graph, random_weights(graph)).save(tmp_path / "model.onnx")
+    shown = commands()
+    assert [c[0] for c in shown] == ["bench", "profile", "fit", "predict"]
+    for command in shown:
+        fewer = ["8" if word == "300" else word for word in command]
+        done = run([sys.executable, "-m", "hwbench", *fewer], tmp_path)
+        # 3: measured, but on a busy machine an interval may be too wide to be an answer.
+        assert done.returncode in ({0, 3} if command[0] == "bench" else {0}), done.stderr
+    code = block("random_search(").replace("budget_ms=5.0", "budget_ms=50.0")
+    done = run([sys.executable, "-c", code], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("r")
+
+
+def test_the_targets_it_names_exist() -> None:
+    makefile = (_ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^\$ make (\w+)", _README, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_device_keeps_the_contract(tmp_path: Path) -> None:
+    (tmp_path / "toy_runner.py").write_text(block("# toy_runner.py"), encoding="utf-8")
+    check_device(module(tmp_path, "toy", block("class Toy(Device)")).Toy())
+
+
+def test_the_space_keeps_the_contract(tmp_path: Path) -> None:
+    source = block("class PlainCnn(Space)").replace("register_space(PlainCnn())\n", "")
+    check_space(module(tmp_path, "plain_cnn", source).PlainCnn(), n=12)
+
+
+def test_the_predictor_keeps_the_contract(tmp_path: Path) -> None:
+    import numpy as np
+
+    from hwbench.predictors import training_set
+
+    module(tmp_path, "nearest", block("class Nearest(LatencyModel)"))
+    space = get_space("mbv3_small")
+    codes = space_filling(space, 40, np.random.default_rng(0))
+    latency = space.macs(codes) / 1e6
+    check_predictor("nearest", space=space, training=training_set(space, codes, latency, 0.01))
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)h][^)]*)\)", _README))
+def test_what_it_links_to_exists(link: str) -> None:
+    assert (_ROOT / link).exists(), link
