@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from hwbench.cli.options import (
     opened,
     shapes,
 )
-from hwbench.errors import InconclusiveError, UnknownNameError
+from hwbench.errors import InconclusiveError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from hwbench.devices.base import Device
@@ -68,18 +69,32 @@ def bench(
     from hwbench.devices import get_device
     from hwbench.measure.session import Plan
 
-    target, chosen = get_device(device), core_list(cores)
+    target = get_device(device)
+    run_on(core_list(cores))
     jobs = jobs_of(target, models, shapes(shape or ()), threads)
     plan = Plan(
         seconds=seconds,
         precision=precision / 100,
         memory=True,
-        cpus=None if chosen is None else frozenset(chosen),
     )
     with opened(store) as results:
         answers = measure(target, jobs, plan, results)
     profiles = operators(target, jobs, answers) if profile_ops else None
     show(answers, profiles, as_json=as_json)
+
+
+def run_on(cores: tuple[int, ...] | None) -> None:
+    """Keep to these cores: this process, and with it the fingerprint and every worker.
+
+    Raises:
+        UsageError: they are not all ours.
+    """
+    if cores is None:
+        return
+    allowed = os.sched_getaffinity(0)
+    if not allowed.issuperset(cores):
+        raise UsageError(f"cores {list(cores)} are not all ours: choose of {sorted(allowed)}")
+    os.sched_setaffinity(0, cores)
 
 
 def jobs_of(

@@ -168,7 +168,7 @@ def _regress(
 ) -> tuple[Array, Array, float, float]:
     """Posterior mode of beta, final weights, sd of bursts, and the prior sd between processes."""
     wander = ((WANDER * x) ** 2).sum(axis=1)
-    near = np.argsort(wander, kind="stable")[: max(8, y.size // 2)]
+    near = wander <= np.sort(wander)[min(max(8, y.size // 2), y.size) - 1]
     precision = np.diag(np.concatenate([[0.0], prior.sd**-2.0]))
     pull = precision @ np.concatenate([[0.0], prior.mean])
     design = np.column_stack([np.ones_like(y), x])
@@ -182,10 +182,13 @@ def _regress(
         y_, design_ = _quasi_demean(y, design, weight, member, between_sd)
         information = design_.T @ (design_ * weight[:, None]) + precision
         theta = np.linalg.solve(information, design_.T @ (weight * y_) + pull)
-        # Residuals around each process's own level: what differs between them is counted later.
-        residual = y - x @ theta[1:]
+        # Residuals around each group's own level, as far as its bursts can tell it: what differs
+        # between groups is counted later, and a group of two must not seem free of noise.
+        residual = y - design @ theta
         for rows in member:
-            residual[rows] -= np.average(residual[rows], weights=weight[rows])
+            known = weight[rows].sum() * between_sd**2
+            level = np.average(residual[rows], weights=weight[rows])
+            residual[rows] -= known / (1 + known) * level
         sd = max(1.4826 * float(np.median(np.abs(residual[near]))), _FLOOR)
         between_sd = max(PROCESS_SHARE * sd, PROCESS_FLOOR)
     return theta[1:], weight, sd, between_sd

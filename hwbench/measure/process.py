@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from hwbench.errors import ModelError, UsageError, WorkerError
+from hwbench.errors import ModelError, WorkerError
 from hwbench.measure.jobs import RunnerSpec
 from hwbench.measure.worker import NOTE_BYTES
 
@@ -32,14 +32,10 @@ class WorkerProcess:
     Every request has a bound in time. A worker that dies or hangs raises
     :class:`~hwbench.errors.WorkerError`; a runner that refuses its model raises
     :class:`~hwbench.errors.ModelError` and the worker lives on. The worker also ends with the
-    thread that started it. Raises :class:`~hwbench.errors.UsageError` for ``cpus`` that this
-    process may not use.
+    thread that started it. It runs on the cores that its parent may use.
     """
 
-    def __init__(self, python: str, *, cpus: frozenset[int] | None = None) -> None:
-        allowed = os.sched_getaffinity(0)
-        if cpus is not None and (not cpus or not cpus <= allowed):
-            raise UsageError(f"cores {sorted(cpus)} are not all ours: choose of {sorted(allowed)}")
+    def __init__(self, python: str) -> None:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes both
         self._note = tempfile.TemporaryFile()  # noqa: SIM115
         self._note.truncate(NOTE_BYTES)
@@ -58,8 +54,6 @@ class WorkerProcess:
         except OSError as error:
             self._close_files()
             raise WorkerError(f"cannot start a worker with {python!r}: {error}") from error
-        if cpus:
-            os.sched_setaffinity(self._process.pid, cpus)
         self._answers: queue.Queue[str] = queue.Queue()
         self._waiting = False
         self._reader = threading.Thread(target=self._pump, daemon=True)

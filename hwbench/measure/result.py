@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwbench.errors import InconclusiveError
+from hwbench.errors import DeviceError, InconclusiveError
 from hwbench.measure.estimate import KINDS, Estimate, undisturbed
 from hwbench.measure.jobs import Canary
 from hwbench.measure.stats import percentile
@@ -26,6 +26,8 @@ from hwbench.records import (
 
 #: An interval with a larger relative half-width than this is no answer.
 WIDEST = 0.05
+#: Share of a burst's time that may be spent waiting for the CPU before it is called preempted.
+PATIENCE = 0.02
 PERCENTILES = (50.0, 90.0, 99.0)
 _KEPT, _PREEMPTED, _STOLEN, _MIGRATED = (
     CAUSES.index(c) for c in ("kept", "preempted", "stolen", "migrated")
@@ -50,6 +52,8 @@ class Context:
     def mixing(self) -> NDArray[np.float64]:
         """Matrix (canaries, kinds) that averages the canaries of each kind."""
         member = np.array([[c.kind == kind for kind in KINDS] for c in self.canaries], float)
+        if not member.any(axis=0).all():
+            raise DeviceError(f"the device needs a canary of each kind: {', '.join(KINDS)}")
         return np.asarray(member / member.sum(axis=0))
 
 
@@ -108,13 +112,14 @@ class BurstLog:
 def _cause(burst: Mapping[str, Any]) -> int:
     """The physical cause that spoils a burst's median, if one was recorded.
 
-    A preemption delays one run, which the median of the burst ignores: only where half of the
-    runs or more may have met one is the burst rejected.
+    What delays one run of a burst is ignored by its median: a burst is rejected only where half
+    of its runs or more may have been delayed, and by more than a little.
     """
     times = burst["ns"]
-    if 2 * burst["preemptions"] >= len(times):
+    whole = sum(times)
+    if 2 * burst["preemptions"] >= len(times) and burst["waited_ns"] > PATIENCE * whole:
         return _PREEMPTED
-    if burst["steal_ns"] > sum(times) / 2:
+    if burst["steal_ns"] > whole / 2:
         return _STOLEN
     return _MIGRATED if burst["migrated"] and len(times) < 3 else _KEPT
 

@@ -36,7 +36,9 @@ BURST_RUNS = (3, 20)
 #: 16 MB takes five to eight runs after another model's turn.
 WARM_NS = 1.5e6
 WARM_RUNS = (1, 10)
-LEAST_ROUNDS = 2
+#: Rounds a process makes at least, and of models that take longer than SLOW_NS.
+LEAST_ROUNDS, LEAST_SLOW_ROUNDS = 4, 2
+SLOW_NS = 20e6
 #: A model that loads fast is loaded several times into each process, and its bursts alternate:
 #: where its buffers lie in memory can move a model by several per cent, and each copy is one
 #: more draw of that.
@@ -57,7 +59,7 @@ class Plan:
     20 times its latency where that is more). With ``precision``, a workload is looked at after
     3, 5, 8, … processes and stops once the relative half-width of its interval is below it; the
     last look spends half of ``1 - confidence``, the others share the rest. ``loaded`` is how
-    many workloads are in memory at once; ``cpus`` the cores that the workers may use (all).
+    many workloads are in memory at once.
     """
 
     processes: int = 6
@@ -67,7 +69,6 @@ class Plan:
     loaded: int = 24
     memory: bool = False
     seed: int | None = None
-    cpus: frozenset[int] | None = None
     tags: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -155,7 +156,7 @@ class _Session:
 
     def worker(self) -> WorkerProcess:
         """A fresh worker."""
-        return WorkerProcess(self.target.python, cpus=self.plan.cpus)
+        return WorkerProcess(self.target.python)
 
 
 class _Block:
@@ -296,11 +297,13 @@ class _Block:
         )
         end = began + seconds
         once = sum((s[1] + s[2]) * self.logs[slot].typical_ns / 1e9 for slot, s in steps.items())
+        slowest = max(self.logs[slot].typical_ns for slot in steps)
+        least = LEAST_ROUNDS if slowest < SLOW_NS else LEAST_SLOW_ROUNDS
         settle = SETTLE_S if self.session.threads > 1 else 0.0
         readings: list[list[int]] = []
         order, index = list(steps.values()), 0
         try:
-            while index < LEAST_ROUNDS or time.monotonic() + once / 2 < end:
+            while index < least or time.monotonic() + once / 2 < end:
                 self.session.random.shuffle(order)
                 turn = [[copies[index % len(copies)], runs, warm] for copies, runs, warm in order]
                 answer = worker.ask("round", turn, canaries, settle, expect_s=10 * once)

@@ -71,8 +71,10 @@ class Contention:
         linux = platform.system() == "Linux"
         self._stat = open("/proc/stat", "rb", buffering=0) if linux else None  # noqa: SIM115
         self._tick_ns = 10**9 // os.sysconf("SC_CLK_TCK") if self._stat else 0
-        self._cpu = None
-        if platform.system() == "Linux":
+        self._wait = self._cpu = None
+        if linux:
+            with contextlib.suppress(OSError):  # a kernel may be built without it
+                self._wait = open("/proc/thread-self/schedstat", "rb", buffering=0)  # noqa: SIM115
             with contextlib.suppress(OSError, AttributeError):
                 self._cpu = ctypes.CDLL(None).sched_getcpu
 
@@ -82,6 +84,13 @@ class Contention:
             return 0
         who = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
         return resource.getrusage(who).ru_nivcsw
+
+    def waited_ns(self):
+        """Time this thread stood ready while others had its CPU; 0 where unknown."""
+        if self._wait is None:
+            return 0
+        self._wait.seek(0)
+        return int(self._wait.read(64).split()[1])
 
     def steal_ns(self):
         """Time that the hypervisor gave to others so far, over all CPUs."""
@@ -149,10 +158,12 @@ class Worker:
             runner = self._runners[slot]
             if warm:
                 runner.run(warm)
-            steal, cpu, switches = contention.steal_ns(), contention.cpu(), contention.preemptions()
+            steal, cpu, waited = contention.steal_ns(), contention.cpu(), contention.waited_ns()
+            switches = contention.preemptions()
             start = _now()
             times = runner.run(runs)
             switches = contention.preemptions() - switches
+            waited = contention.waited_ns() - waited
             moved = contention.cpu() != cpu
             bursts.append(
                 {
@@ -160,6 +171,7 @@ class Worker:
                     "start": start,
                     "ns": checked(times, runs),
                     "preemptions": switches,
+                    "waited_ns": waited,
                     "migrated": moved,
                     "steal_ns": contention.steal_ns() - steal,
                 }

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from hwbench.devices import get_device
-from hwbench.errors import ModelError, UsageError, WorkerError
+from hwbench.errors import ModelError, WorkerError
 from hwbench.measure import process, worker
 from hwbench.measure.process import WorkerProcess
 from hwbench.measure.worker import NOTE_BYTES
@@ -302,17 +302,10 @@ class TestTheProcess:
             signal.signal(signal.SIGALRM, previous)
         assert not psutil.pid_exists(opened.pid)
 
-    def test_cores_are_a_parameter(self) -> None:
-        core = min(os.sched_getaffinity(0))
-        with WorkerProcess(sys.executable, cpus=frozenset({core})) as opened:
+    def test_it_runs_on_the_cores_of_its_parent(self) -> None:
+        with WorkerProcess(sys.executable) as opened:
             opened.ask("memory")
-            assert os.sched_getaffinity(opened.pid) == {core}
-
-    @pytest.mark.parametrize("cpus", [frozenset({0, 4095}), frozenset()])
-    def test_cores_that_are_not_ours_are_refused(self, cpus: frozenset[int]) -> None:
-        with pytest.raises(UsageError, match="are not all ours: choose of") as caught:
-            WorkerProcess(sys.executable, cpus=cpus)
-        refusal(caught)
+            assert os.sched_getaffinity(opened.pid) == os.sched_getaffinity(0)
 
     def test_an_interpreter_that_is_not_there_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(WorkerError, match=r"cannot start .*no-python") as caught:

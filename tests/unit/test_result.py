@@ -39,7 +39,14 @@ REFERENCE = np.array(C0, float)
 
 
 def burst(ns: list[int], **changes: Any) -> dict[str, Any]:
-    plain = {"ns": ns, "start": 5, "preemptions": 0, "migrated": False, "steal_ns": 0}
+    plain = {
+        "ns": ns,
+        "start": 5,
+        "preemptions": 0,
+        "waited_ns": 0,
+        "migrated": False,
+        "steal_ns": 0,
+    }
     return {**plain, **changes}
 
 
@@ -101,8 +108,12 @@ class TestBursts:
         ("changes", "cause"),
         [
             ({}, "kept"),
-            ({"preemptions": 2}, "kept"),  # of five runs: the median never met one
-            ({"preemptions": 3}, "preempted"),
+            (
+                {"preemptions": 2, "waited_ns": 10 * MS},
+                "kept",
+            ),  # of five runs: the median never met one
+            ({"preemptions": 3, "waited_ns": 10 * MS}, "preempted"),
+            ({"preemptions": 3, "waited_ns": 0}, "kept"),  # away for no time worth a word
             ({"steal_ns": 7 * MS}, "kept"),
             ({"steal_ns": 8 * MS}, "stolen"),  # half of the burst
             ({"migrated": True}, "kept"),
@@ -168,13 +179,21 @@ class TestConclude:
         assert [p.value_ns is None for p in few] == [False, True, True]
         log = filled(processes=10)
         # Rejected for the estimate, they were met all the same.
-        log.rows = [(p, i, {**b, "preemptions": 5 * (p < 8)}, c) for p, i, b, c in log.rows]
+        log.rows = [
+            (p, i, {**b, "preemptions": 5 * (p < 8), "waited_ns": 90 * MS}, c)
+            for p, i, b, c in log.rows
+        ]
         many = concluded(log).measurement("time").observed
         assert [p.value_ns is None for p in many] == [False, False, False]
 
     def test_contention_tells_shares_of_the_bursts(self) -> None:
         log = filled(processes=2, rounds=5)
-        changes = [{"preemptions": 5}, {"preemptions": 1}, {"steal_ns": 20 * MS}, *[{}] * 7]
+        changes = [
+            {"preemptions": 5, "waited_ns": 90 * MS},
+            {"preemptions": 1},
+            {"steal_ns": 20 * MS},
+            *[{}] * 7,
+        ]
         log.rows = [
             (p, i, {**b, **change}, c)
             for (p, i, b, c), change in zip(log.rows, changes, strict=True)
@@ -187,7 +206,8 @@ class TestConclude:
     def test_rejected_bursts_do_not_move_it(self) -> None:
         log = filled()
         log.rows[::3] = [
-            (p, i, burst([30 * MS] * 5, preemptions=5), c) for p, i, _, c in log.rows[::3]
+            (p, i, burst([30 * MS] * 5, preemptions=5, waited_ns=90 * MS), c)
+            for p, i, _, c in log.rows[::3]
         ]
         found = concluded(log).measurement("time")
         assert found.latency_ns == pytest.approx(3 * MS, rel=0.005)
@@ -242,7 +262,7 @@ class TestTooLittle:
 
     @pytest.mark.parametrize("kept", [0, 1])
     def test_too_few_that_count(self, kept: int) -> None:
-        log = filled(processes=1, rounds=6, preemptions=5)
+        log = filled(processes=1, rounds=6, preemptions=5, waited_ns=90 * MS)
         log.rows[:kept] = [(p, i, burst(b["ns"]), c) for p, i, b, c in log.rows[:kept]]
         message = rf"^net0: {kept} of 6 bursts count, too few \(preempted\); leave .* a free core"
         with pytest.raises(InconclusiveError, match=message) as caught:
