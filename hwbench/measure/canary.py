@@ -2,9 +2,9 @@
 
 A canary's reading moves with the machine; its canonical time c0 is what it reads when nothing
 disturbs. Calibration takes several runs in fresh processes, some seconds apart. A run's
-readings become medians over windows of a few tenths of a second, so that the noise of one
-reading does not look like a faster machine; c0 is the 5th percentile of the windows of all
-runs, its interval a bootstrap over runs.
+readings become medians over windows of a quarter of a second, so that neither the noise of a
+reading nor a lucky moment looks like a faster machine: c0 is what a quiet machine reads, the
+5th percentile of the windows of all runs. Its interval is a bootstrap over runs.
 
 Every later session leaves its own such figure in the store. The epoch itself is never changed:
 :func:`drift` says when the series has left it, and a user opens a new epoch on purpose.
@@ -27,7 +27,7 @@ from hwbench.measure.jobs import Canary, RunnerSpec, Target, canary_key
 from hwbench.measure.process import WorkerProcess
 from hwbench.records import CanaryEpoch
 
-WINDOW = 20
+WINDOW = 60  # readings: about a quarter of a second
 LOW_PERCENTILE = 5.0
 RUNS = 6
 RUN_SECONDS = 1.0
@@ -65,20 +65,21 @@ def windows(readings_ns: Array) -> Array:
 
 def floor(readings_ns: Array) -> Array:
     """One run's undisturbed canary times in ns, shape (K,)."""
-    return np.asarray(np.exp(np.percentile(windows(readings_ns), LOW_PERCENTILE, axis=0)))
+    return np.asarray(np.exp(_low(windows(readings_ns))))
+
+
+def _low(values: Array) -> Array:
+    """The low percentile of windows (N, K): one of them, not a mean with a disturbed one."""
+    return np.asarray(np.percentile(values, LOW_PERCENTILE, axis=0, method="lower"))
 
 
 def canonical(runs: Sequence[Array], rng: np.random.Generator) -> tuple[Array, Array, Array]:
     """c0 with its 95 % interval, in ns, from the readings (N, K) of each run."""
     pooled = [windows(run) for run in runs]
-    c0 = np.percentile(np.concatenate(pooled), LOW_PERCENTILE, axis=0)
+    c0 = _low(np.concatenate(pooled))
     draws = np.array(
         [
-            np.percentile(
-                np.concatenate([pooled[i] for i in rng.integers(0, len(pooled), len(pooled))]),
-                LOW_PERCENTILE,
-                axis=0,
-            )
+            _low(np.concatenate([pooled[i] for i in rng.integers(0, len(pooled), len(pooled))]))
             for _ in range(400)
         ]
     )

@@ -45,9 +45,8 @@ REFERENCE_PROCESSES = 3  # a visit; one visit before each round of conditions
 SECONDS = 1.0
 #: A little less for us, whose rounds are not cut short when the time is up.
 OUR_SECONDS = 0.88
-#: A burst met a quiet machine when no canary was further above its canonical time than this.
-QUIET = 0.02
-QUIET_MEMORY = 0.10
+#: A burst met a quiet machine when the canaries' mean was this near to their canonical times.
+QUIET, QUIET_MEMORY = 0.015, 0.05
 
 Array = NDArray[np.float64]
 
@@ -218,13 +217,14 @@ def direct_quiet(
     A process counts with the median of its quiet bursts when it had three or more. Fewer than
     five such processes give no truth for that model.
     """
-    limits = [QUIET if "conv" in name else QUIET_MEMORY for name in epoch.names]
+    conv = np.array(["conv" in name for name in epoch.names])
     truth = {}
     for model in models:
         levels = []
         for record in (m for m in reference if m.workload.name == model):
             state = np.log(record.bursts.canary_ns / np.array(epoch.c0_ns))
-            quiet = (state <= limits).all(axis=1)
+            quiet = np.abs(state[:, conv].mean(axis=1)) <= QUIET
+            quiet &= np.abs(state[:, ~conv].mean(axis=1)) <= QUIET_MEMORY
             quiet &= record.bursts.cause == CAUSES.index("kept")
             times = np.log(medians(record.bursts))
             for process in np.unique(record.bursts.process):
