@@ -3,8 +3,9 @@
 A canary's reading moves with the machine; its canonical time c0 is what it reads when nothing
 disturbs. Calibration takes several runs in fresh processes, some seconds apart. A run's
 readings become medians over windows of a quarter of a second, so that neither the noise of a
-reading nor a lucky moment looks like a faster machine: c0 is what a quiet machine reads, the
-5th percentile of the windows of all runs. Its interval is a bootstrap over runs.
+reading nor a lucky moment looks like a faster machine. Their 5th percentile over all runs marks the
+quiet machine, and c0 is what a quiet machine reads: the median of the windows within 3 % of
+that mark. Its interval is a bootstrap over runs.
 
 Every later session leaves its own such figure in the store. The epoch itself is never changed:
 :func:`drift` says when the series has left it, and a user opens a new epoch on purpose.
@@ -29,6 +30,7 @@ from hwbench.records import CanaryEpoch
 
 WINDOW = 60  # readings: about a quarter of a second
 LOW_PERCENTILE = 5.0
+QUIET_BAND = 0.03
 RUNS = 6
 RUN_SECONDS = 1.0
 PAUSE_SECONDS = 1.5
@@ -65,21 +67,23 @@ def windows(readings_ns: Array) -> Array:
 
 def floor(readings_ns: Array) -> Array:
     """One run's undisturbed canary times in ns, shape (K,)."""
-    return np.asarray(np.exp(_low(windows(readings_ns))))
+    return np.asarray(np.exp(_quiet(windows(readings_ns))))
 
 
-def _low(values: Array) -> Array:
-    """The low percentile of windows (N, K): one of them, not a mean with a disturbed one."""
-    return np.asarray(np.percentile(values, LOW_PERCENTILE, axis=0, method="lower"))
+def _quiet(values: Array) -> Array:
+    """What the quiet ones of some windows (N, K) read: the median of those near the lowest."""
+    low = np.percentile(values, LOW_PERCENTILE, axis=0, method="lower")
+    near = np.where(values <= low + QUIET_BAND, values, np.nan)
+    return np.asarray(np.nanmedian(near, axis=0))
 
 
 def canonical(runs: Sequence[Array], rng: np.random.Generator) -> tuple[Array, Array, Array]:
     """c0 with its 95 % interval, in ns, from the readings (N, K) of each run."""
     pooled = [windows(run) for run in runs]
-    c0 = _low(np.concatenate(pooled))
+    c0 = _quiet(np.concatenate(pooled))
     draws = np.array(
         [
-            _low(np.concatenate([pooled[i] for i in rng.integers(0, len(pooled), len(pooled))]))
+            _quiet(np.concatenate([pooled[i] for i in rng.integers(0, len(pooled), len(pooled))]))
             for _ in range(400)
         ]
     )
