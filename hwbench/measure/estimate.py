@@ -62,28 +62,13 @@ class Sensitivity:
 
 
 KINDS = ("compute", "memory")
-#: A clock that wanders moves every model and the conv nets alike: sensitivity 1, narrow, because
-#: bursts of a quiet machine cannot tell (see *attenuation*) and those of a busy one outvote any
-#: prior. Memory is felt by what does not fit the caches that a core has for itself: by 0.03 a
-#: megabyte of footprint up to 1.2, found on 13 models of five classes (results/repeatability).
-COMPUTE_PRIOR = (1.0, 0.06)
-MEMORY_A_MB, MOST_MEMORY = 0.03, 1.2
-MEMORY_PRIOR_SHARE, MEMORY_PRIOR_SD = 0.2, 0.03
+#: A clock that wanders moves every model and the conv nets alike: sensitivity 1. What else a
+#: machine does moves memory-bound models a little more, which the copy of memory sees. Narrow,
+#: because bursts of a quiet machine cannot tell (see *attenuation*) and those of a busy one
+#: outvote any prior. Sensitivities found on models of all classes: results/repeatability.
+PRIOR = Sensitivity(np.array([1.0, 0.05]), np.array([0.06, 0.06]))
 #: Standard deviation of a sensitivity from burst to burst and from process to process.
 WANDER = np.array([0.15, 0.06])
-
-
-def prior_sensitivity(footprint_bytes: int) -> Sensitivity:
-    """The prior of beta for a model whose loading and first run took so much memory."""
-    memory = min(MEMORY_A_MB * footprint_bytes / 1e6, MOST_MEMORY)
-    mean = np.array([COMPUTE_PRIOR[0], memory])
-    return Sensitivity(
-        mean, np.array([COMPUTE_PRIOR[1], MEMORY_PRIOR_SHARE * memory + MEMORY_PRIOR_SD])
-    )
-
-
-#: The prior of a model that fits the caches.
-PRIOR = prior_sensitivity(1_500_000)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwbench.errors import DeviceError, InconclusiveError
-from hwbench.measure.estimate import KINDS, Estimate, prior_sensitivity, undisturbed
+from hwbench.measure.estimate import KINDS, Estimate, undisturbed
 from hwbench.measure.jobs import Canary
 from hwbench.measure.stats import percentile
 from hwbench.measure.steady import classify
@@ -69,7 +69,6 @@ class BurstLog:
     copies: list[int] = field(default_factory=list)
     warm_ns: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     typical_ns: float = 0.0
-    footprint: int = 0
     load_ns: int | None = None
     first_ns: int | None = None
     peak_memory: int | None = None
@@ -222,7 +221,6 @@ def conclude(
         np.log(medians(bursts)[kept]),
         np.log(bursts.canary_ns[kept] / reference) @ context.mixing,
         bursts.process[kept],
-        prior_sensitivity(log.footprint),
         layout=np.array(log.copies)[kept],
         noise_sd=_reading_noise(np.array(log.changes)[kept] @ context.mixing),
         state_se=np.sqrt(se**2 @ context.mixing**2),

@@ -254,8 +254,6 @@ class _Block:
         log = self.logs[slot]
         try:
             loaded = worker.load(slot, self.runners[slot])
-            # The most of all processes: what a model frees, the next one takes.
-            log.footprint = max(log.footprint, loaded["grown"] or 0)
             if process == 0:
                 worker.ask("check", slot, expect_s=60)
                 log.load_ns, log.first_ns = loaded["load_ns"], loaded["first_ns"]

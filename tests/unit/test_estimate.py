@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hwbench.measure.estimate import KINDS, PRIOR, Estimate, prior_sensitivity, undisturbed
+from hwbench.measure.estimate import KINDS, PRIOR, Estimate, undisturbed
 
 Array = NDArray[np.float64]
 
@@ -204,22 +204,14 @@ class TestNeighbours:
             assert np.median(bursts.log_time) > LOG_U + 0.15
             assert abs(bursts.error()) < 0.015
 
-    @pytest.mark.parametrize(
-        ("beta", "megabytes"), [((0.6, 0.0), 1), ((1.0, 0.05), 1), ((1.3, 0.5), 16)]
-    )
-    def test_where_some_bursts_were_quiet_they_decide(
-        self, beta: tuple[float, float], megabytes: int
-    ) -> None:
-        """Whatever the model's sensitivity to the neighbour, within what its memory suggests."""
-        prior = prior_sensitivity(megabytes * 10**6)
+    @pytest.mark.parametrize("beta", [(0.6, 0.0), (1.0, 0.05), (1.3, 0.5)])
+    def test_where_some_bursts_were_quiet_they_decide(self, beta: tuple[float, float]) -> None:
+        """Whatever the model's sensitivity to the neighbour."""
         machine = Machine(load=0.4, share=0.6, beta=beta, burst_sd=0.005)
         for seed in range(10):
             bursts = machine.draw(np.random.default_rng(seed))
             assert np.mean(bursts.log_time) > LOG_U + 0.05
-            found = undisturbed(
-                bursts.log_time, bursts.state, bursts.process, prior, noise_sd=bursts.noise_sd
-            )
-            assert abs(found.log_latency - LOG_U) < 0.015
+            assert abs(bursts.error()) < 0.015
 
     def test_bursts_far_from_the_canonical_state_widen_the_interval(self) -> None:
         bursts = quiet(np.random.default_rng(0))
