@@ -101,16 +101,18 @@ class Bursts:
     """The raw record of one measurement: B bursts of consecutive runs beside K canaries.
 
     Row ``b`` is a burst of ``length[b]`` runs, whose times lie one after the other in
-    ``sample_ns``. ``canary_ns[b, k]`` is canary k's time within milliseconds of the burst.
-    ``cause[b]`` indexes :data:`CAUSES`.
+    ``sample_ns``. ``copy[b]`` tells which of the copies of the model that its process holds ran.
+    ``canary_ns[b, 0, k]`` and ``[b, 1, k]`` are canary k's times before and after it, within
+    milliseconds. ``cause[b]`` indexes :data:`CAUSES`.
     """
 
     sample_ns: NDArray[np.int64]
     length: NDArray[np.int32]
     start_ns: NDArray[np.int64]
     process: NDArray[np.int16]
+    copy: NDArray[np.int16]
     round: NDArray[np.int32]
-    canary_ns: NDArray[np.float64]
+    canary_ns: NDArray[np.int64]
     preemptions: NDArray[np.int32]
     steal_ns: NDArray[np.int64]
     cause: NDArray[np.uint8]
@@ -136,6 +138,8 @@ class Measurement:
     ``latency_ns`` with ``[low_ns, high_ns]`` is the **undisturbed** latency, ``observed`` what a
     caller met during the run. ``beta`` are the workload's sensitivities to the canaries;
     with them and ``canary_ref_ns`` an absolute latency can be restated for another epoch.
+    ``footprint_bytes`` is the memory that loading and a first run took, ``peak_memory_bytes``
+    the most that many runs did, in a pass of its own.
     """
 
     workload: Workload
@@ -159,6 +163,7 @@ class Measurement:
     seconds: float
     load_ns: int | None = None
     first_inference_ns: int | None = None
+    footprint_bytes: int | None = None
     peak_memory_bytes: int | None = None
     energy_mj: float | None = None
     tags: Mapping[str, str] = field(default_factory=dict)

@@ -34,8 +34,9 @@ def bursts(seed: int = 0, *, count: int = 6, runs: int = 5, processes: int = 2) 
         length=np.full(count, runs, np.int32),
         start_ns=np.arange(count, dtype=np.int64) * 10**8,
         process=(np.arange(count) % processes).astype(np.int16),
+        copy=np.zeros(count, np.int16),
         round=np.arange(count, dtype=np.int32),
-        canary_ns=rng.normal(1e6, 1e4, (count, 2)),
+        canary_ns=rng.normal(1e6, 1e4, (count, 2, 2)).astype(np.int64),
         preemptions=(cause == PREEMPTED).astype(np.int32),
         steal_ns=np.zeros(count, np.int64),
         cause=cause,
@@ -73,6 +74,7 @@ def measurement(number: int = 0, **changes: Any) -> Measurement:
         contention={"preempted": 1 / 6},
         seconds=0.9,
         load_ns=40_000_000,
+        footprint_bytes=12 << 20,
         peak_memory_bytes=123 << 20,
         tags={"commit": "abc"},
     )
@@ -125,7 +127,7 @@ def _tuple(items: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
 
 @st.composite
 def random_bursts(draw: st.DrawFn) -> Bursts:
-    """Bursts of any values that their dtypes hold, NaN in a canary included."""
+    """Bursts of any values that their dtypes hold."""
     count, canaries = draw(st.integers(0, 4)), draw(st.integers(0, 2))
     length = draw(hnp.arrays(np.int32, count, elements=st.integers(0, 3)))
 
@@ -137,8 +139,9 @@ def random_bursts(draw: st.DrawFn) -> Bursts:
         length=length,
         start_ns=column(np.int64),
         process=column(np.int16),
+        copy=column(np.int16),
         round=column(np.int32),
-        canary_ns=draw(hnp.arrays(np.float64, (count, canaries))),
+        canary_ns=draw(hnp.arrays(np.int64, (count, 2, canaries))),
         preemptions=column(np.int32),
         steal_ns=column(np.int64),
         cause=draw(hnp.arrays(np.uint8, count, elements=st.integers(0, len(CAUSES) - 1))),
@@ -179,6 +182,7 @@ random_measurements = st.builds(
     seconds=_floats,
     load_ns=_optional(_int64),
     first_inference_ns=_optional(_int64),
+    footprint_bytes=_optional(_int64),
     peak_memory_bytes=_optional(_int64),
     energy_mj=_optional(_floats),
     tags=_mapping(_names),

@@ -37,7 +37,7 @@ from hwbench.store.documents import (
 )
 
 FORMAT: Final = "hwbench-archive"
-VERSION: Final = 1
+VERSION: Final = 2
 
 #: A measurement of a million samples takes a line of 4 MiB.
 MAX_LINE_BYTES: Final = 64 << 20
@@ -132,7 +132,7 @@ def _records(lines: _Lines) -> Iterator[Measurement | CanaryEpoch]:
 
 def _pack(measurement: Measurement) -> dict[str, Any]:
     bursts = measurement.bursts
-    counts = (len(bursts), bursts.sample_ns.size, bursts.canary_ns.shape[1])
+    counts = (len(bursts), bursts.sample_ns.size, bursts.canary_ns.shape[2])
     arrays = {k: base64.b64encode(blob).decode() for k, blob in pack_bursts(bursts).items()}
     return {**dict(zip(_COUNTS, counts, strict=True)), **arrays}
 

@@ -49,6 +49,7 @@ COLUMNS: Final[Mapping[str, pa.DataType]] = {
     "seconds": _REAL,
     "load_ms": _REAL,
     "first_inference_ms": _REAL,
+    "footprint_bytes": _COUNT,
     "peak_memory_bytes": _COUNT,
     "energy_mj": _REAL,
     "epoch": _TEXT,
@@ -128,6 +129,7 @@ def _row(m: Measurement) -> dict[str, Any]:
         "seconds": m.seconds,
         "load_ms": _ms(m.load_ns),
         "first_inference_ms": _ms(m.first_inference_ns),
+        "footprint_bytes": m.footprint_bytes,
         "peak_memory_bytes": m.peak_memory_bytes,
         "energy_mj": m.energy_mj,
         "epoch": m.epoch,
@@ -157,6 +159,7 @@ def _samples(m: Measurement, canaries: Sequence[str]) -> pa.Table:
         "workload_key": pa.repeat(pa.scalar(m.workload.key, _TEXT), size),
         "fingerprint_key": pa.repeat(pa.scalar(m.fingerprint.key, _TEXT), size),
         "process": bursts.process[burst],
+        "copy": bursts.copy[burst],
         "round": bursts.round[burst],
         "burst": burst,
         "run": np.arange(size) - first[burst],
@@ -166,10 +169,11 @@ def _samples(m: Measurement, canaries: Sequence[str]) -> pa.Table:
     }
     for name in canaries:
         ran = m.canaries.index(name) if name in m.canaries else None
-        known = ran is not None and ran < bursts.canary_ns.shape[1]
-        columns[f"canary_{name}_ns"] = (
-            pa.array(bursts.canary_ns[burst, ran]) if known else pa.nulls(size, _REAL)
-        )
+        known = ran is not None and ran < bursts.canary_ns.shape[2]
+        for side, when in enumerate(("before", "after")):
+            columns[f"canary_{name}_{when}_ns"] = (
+                pa.array(bursts.canary_ns[burst, side, ran]) if known else pa.nulls(size, _COUNT)
+            )
     return pa.table(columns)
 
 

@@ -31,9 +31,9 @@ from hwbench.records import CanaryEpoch
 WINDOW = 60  # readings: about a quarter of a second
 LOW_PERCENTILE = 5.0
 QUIET_BAND = 0.03
-RUNS = 6
-RUN_SECONDS = 1.0
-PAUSE_SECONDS = 1.5
+RUNS = 10
+RUN_SECONDS = 0.8
+PAUSE_SECONDS = 1.0
 _TURNS = 10
 
 Array = NDArray[np.float64]
@@ -98,7 +98,7 @@ def calibrate(
     progress: Callable[[float], None] | None = None,
     seed: int = 0,
 ) -> CanaryEpoch:
-    """Measure the canonical times: ``RUNS`` fresh processes, about 2.5 s each.
+    """Measure the canonical times: ``RUNS`` fresh processes, about 3 s each.
 
     Raises :class:`~hwbench.errors.WorkerError` when a worker fails.
     """

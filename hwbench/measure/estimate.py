@@ -9,7 +9,7 @@ canary (compute, memory), the mean over the canaries of that kind::
 ``u`` is the **undisturbed latency**: the hot steady-state time with every canary at its
 canonical time. ``beta_k`` are the model's sensitivities, with a normal prior: a model that was
 never disturbed cannot tell its own. ``delta_k`` is their change from burst to burst, with a
-standard deviation of ``WANDER``: a random-coefficients regression, in which a burst far from the
+standard deviation of their own: a random-coefficients regression, in which a burst far from the
 canonical state says little and one near it says all. So quiet moments decide where there are
 any, and the regression carries the estimate where there are none; no threshold stands between.
 
@@ -55,20 +55,44 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """Prior of beta: means and standard deviations, one a kind of canary, shape (K,)."""
+    """Prior of beta: means and standard deviations, one a kind of canary, shape (K,).
+
+    ``wander`` is the standard deviation of delta, a sensitivity's change from burst to burst and
+    from process to process.
+    """
 
     mean: Array
     sd: Array
+    wander: Array
 
 
 KINDS = ("compute", "memory")
-#: A clock that wanders moves every model and the conv nets alike: sensitivity 1. What else a
-#: machine does moves memory-bound models a little more, which the copy of memory sees. Narrow,
-#: because bursts of a quiet machine cannot tell (see *attenuation*) and those of a busy one
-#: outvote any prior. Sensitivities found on models of all classes: results/repeatability.
-PRIOR = Sensitivity(np.array([1.0, 0.05]), np.array([0.06, 0.06]))
-#: Standard deviation of a sensitivity from burst to burst and from process to process.
-WANDER = np.array([0.15, 0.06])
+#: A clock that wanders moves every model and the conv nets alike: sensitivity 1, narrow, because
+#: bursts of a quiet machine cannot tell (see *attenuation*) and those of a busy one outvote any
+#: prior. Memory is felt by what does not fit the caches that a core has for itself: by 0.03 a
+#: megabyte of footprint up to 0.25, found on 13 models of five classes (results/README.md), with
+#: a standard deviation that grows with it.
+COMPUTE_MEAN, COMPUTE_SD, COMPUTE_WANDER = 1.0, 0.06, 0.15
+MEMORY_A_MB, MOST_MEMORY = 0.03, 0.25
+MEMORY_LEAST_SD, MEMORY_SD_SHARE = 0.01, 0.4
+MEMORY_LEAST_WANDER, MEMORY_WANDER_SHARE = 0.03, 0.15
+#: Taken for a model whose footprint the system does not tell.
+TYPICAL_FOOTPRINT = 10_000_000
+
+
+def prior_sensitivity(footprint_bytes: int | None) -> Sensitivity:
+    """The prior of beta for a model whose loading and first run took so much memory."""
+    known = TYPICAL_FOOTPRINT if footprint_bytes is None else footprint_bytes
+    memory = min(MEMORY_A_MB * known / 1e6, MOST_MEMORY)
+    return Sensitivity(
+        mean=np.array([COMPUTE_MEAN, memory]),
+        sd=np.array([COMPUTE_SD, MEMORY_LEAST_SD + MEMORY_SD_SHARE * memory]),
+        wander=np.array([COMPUTE_WANDER, MEMORY_LEAST_WANDER + MEMORY_WANDER_SHARE * memory]),
+    )
+
+
+#: The prior of a model that fits the caches.
+PRIOR = prior_sensitivity(1_500_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +156,7 @@ def undisturbed(
     of_process /= of_process.sum(axis=1, keepdims=True)
     levels = of_process @ share @ (log_time - state @ beta)
     states = of_process @ share @ state
-    noise = of_process**2 @ (noise - between_sd**2) + ((WANDER * states) ** 2).sum(axis=1)
+    noise = of_process**2 @ (noise - between_sd**2) + ((prior.wander * states) ** 2).sum(axis=1)
     between, precision = _combine(levels, noise, between_sd)
     total = precision.sum()
     precision /= total
@@ -167,7 +191,7 @@ def _regress(
     y: Array, x: Array, member: NDArray[np.bool_], prior: Sensitivity
 ) -> tuple[Array, Array, float, float]:
     """Posterior mode of beta, final weights, sd of bursts, and the prior sd between processes."""
-    wander = ((WANDER * x) ** 2).sum(axis=1)
+    wander = ((prior.wander * x) ** 2).sum(axis=1)
     near = wander <= np.sort(wander)[min(max(8, y.size // 2), y.size) - 1]
     precision = np.diag(np.concatenate([[0.0], prior.sd**-2.0]))
     pull = precision @ np.concatenate([[0.0], prior.mean])

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwbench.errors import DeviceError, InconclusiveError
-from hwbench.measure.estimate import KINDS, Estimate, undisturbed
+from hwbench.measure.estimate import KINDS, Estimate, prior_sensitivity, undisturbed
 from hwbench.measure.jobs import Canary
 from hwbench.measure.stats import percentile
 from hwbench.measure.steady import classify
@@ -62,13 +62,11 @@ class BurstLog:
     """A workload's record while it grows."""
 
     workload: Workload
-    rows: list[tuple[int, int, Mapping[str, Any], NDArray[np.float64]]] = field(
-        default_factory=list
-    )
-    changes: list[NDArray[np.float64]] = field(default_factory=list)
-    copies: list[int] = field(default_factory=list)
+    rows: list[tuple[int, int, int, Mapping[str, Any]]] = field(default_factory=list)
+    readings: list[tuple[list[int], list[int]]] = field(default_factory=list)
     warm_ns: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     typical_ns: float = 0.0
+    footprints: list[int] = field(default_factory=list)
     load_ns: int | None = None
     first_ns: int | None = None
     peak_memory: int | None = None
@@ -77,28 +75,32 @@ class BurstLog:
     def add(
         self,
         process: int,
+        copy: int,
         index: int,
         burst: Mapping[str, Any],
         before: list[int],
         after: list[int],
-        copy: int = 0,
     ) -> None:
         """Add a burst of one of the loaded copies, with the canary readings on both sides."""
-        log = np.log(np.array([before, after], float))
-        self.rows.append((process, index, burst, np.exp(log.mean(axis=0))))
-        self.changes.append(log[1] - log[0])
-        self.copies.append(copy)
+        self.rows.append((process, copy, index, burst))
+        self.readings.append((before, after))
+
+    @property
+    def footprint(self) -> int | None:
+        """Memory that loading and a first run took, in bytes: the middle of all processes."""
+        return int(np.median(self.footprints)) if self.footprints else None
 
     def bursts(self) -> Bursts:
         """The record as arrays, with the cause of each rejected burst."""
-        raw = [burst for _, _, burst, _ in self.rows]
+        raw = [burst for *_, burst in self.rows]
         return Bursts(
             sample_ns=np.concatenate([np.array(b["ns"], np.int64) for b in raw]),
             length=np.array([len(b["ns"]) for b in raw], np.int32),
             start_ns=np.array([b["start"] for b in raw], np.int64),
             process=np.array([p for p, *_ in self.rows], np.int16),
-            round=np.array([i for _, i, *_ in self.rows], np.int32),
-            canary_ns=np.array([c for *_, c in self.rows]),
+            copy=np.array([c for _, c, *_ in self.rows], np.int16),
+            round=np.array([i for _, _, i, _ in self.rows], np.int32),
+            canary_ns=np.array(self.readings, np.int64),
             preemptions=np.array([b["preemptions"] for b in raw], np.int32),
             steal_ns=np.array([b["steal_ns"] for b in raw], np.int64),
             cause=np.array([_cause(b) for b in raw], np.uint8),
@@ -182,6 +184,7 @@ class Result:
             contention=_contention(bursts, self.estimate),
             seconds=log.seconds,
             load_ns=log.load_ns,
+            footprint_bytes=log.footprint,
             first_inference_ns=log.first_ns,
             tags=dict(context.tags),
         )
@@ -217,20 +220,35 @@ def conclude(
     else:
         assert provisional_ns is not None
         reference, se = provisional_ns, np.zeros(len(context.canaries))
-    estimate = undisturbed(
-        np.log(medians(bursts)[kept]),
-        np.log(bursts.canary_ns[kept] / reference) @ context.mixing,
-        bursts.process[kept],
-        layout=np.array(log.copies)[kept],
-        noise_sd=_reading_noise(np.array(log.changes)[kept] @ context.mixing),
-        state_se=np.sqrt(se**2 @ context.mixing**2),
-    )
+    estimate = estimate_bursts(bursts, context.mixing, reference, log.footprint, se)
     return Result(log, context, bursts, estimate, look_confidence, confidence, reference)
 
 
-def _reading_noise(changes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Noise of a reading before and after a burst, averaged: from how the two differ."""
-    return np.asarray(1.4826 * np.median(np.abs(changes), axis=0) / 2)
+def estimate_bursts(
+    bursts: Bursts,
+    mixing: NDArray[np.float64],
+    reference_ns: NDArray[np.float64],
+    footprint_bytes: int | None,
+    reference_se: NDArray[np.float64],
+) -> Estimate:
+    """The undisturbed latency from raw bursts, as they were measured or as a store kept them.
+
+    ``mixing`` (K, kinds) averages the canaries of each kind, ``reference_ns`` (K,) are their
+    canonical times, whose logarithms have the standard errors ``reference_se`` (K,).
+    """
+    kept = bursts.cause == _KEPT
+    states = np.log(bursts.canary_ns[kept] / reference_ns) @ mixing
+    # A reading's noise, as the mean of those before and after has it: from how the two differ.
+    change = states[:, 1] - states[:, 0]
+    return undisturbed(
+        np.log(medians(bursts)[kept]),
+        states.mean(axis=1),
+        bursts.process[kept],
+        prior_sensitivity(footprint_bytes),
+        layout=bursts.copy[kept],
+        noise_sd=1.4826 * np.median(np.abs(change), axis=0) / 2,
+        state_se=np.sqrt(reference_se**2 @ mixing**2),
+    )
 
 
 def _contention(bursts: Bursts, estimate: Estimate) -> dict[str, float]:

@@ -31,14 +31,17 @@ from hwbench.measure.result import BurstLog, Context, conclude
 from hwbench.records import CanaryEpoch, Measurement, Workload
 
 BURST_NS = 1.5e6
-BURST_RUNS = (3, 20)
-#: Unmeasured runs before a burst, while weights and code come back into the caches: a model of
-#: 16 MB takes five to eight runs after another model's turn.
+BURST_RUNS = (5, 20)
+#: Unmeasured runs before a burst, while weights and code come back into the caches: one more for
+#: each so many bytes of footprint, since the caches relearn what is worth keeping. A network of
+#: 5 ms and 45 MB runs 3 % slower in its second run after another's turn, 1 % in its fifth, and
+#: at its own pace from its tenth.
 WARM_NS = 1.5e6
+WARM_BYTES = 6e6
 WARM_RUNS = (1, 10)
-#: Rounds a process makes at least, and of models that take longer than SLOW_NS.
-LEAST_ROUNDS, LEAST_SLOW_ROUNDS = 4, 2
-SLOW_NS = 20e6
+MOST_WARM_BY_BYTES = 7
+#: Rounds a process makes at least.
+LEAST_ROUNDS = 2
 #: A model that loads fast is loaded several times into each process, and its bursts alternate:
 #: where its buffers lie in memory can move a model by several per cent, and each copy is one
 #: more draw of that.
@@ -176,6 +179,7 @@ class _Block:
         looks, last = self.plan.looks, self.plan.processes
         with tempfile.TemporaryDirectory(prefix="hwbench-") as folder:
             self._build(Path(folder))
+            self.backdrop = self.session.target.backdrop(Path(folder), self.session.threads)
             for process in range(last):
                 if not self._open_slots():
                     break
@@ -241,6 +245,8 @@ class _Block:
         """Load, warm, then rounds until the time of this process is up."""
         began = time.monotonic()
         canaries = canary_time.load_canaries(worker, self.session.canaries)
+        # The runtime's own memory would otherwise count as the footprint of the first model.
+        worker.load("backdrop", self.backdrop)
         self.session.random.shuffle(slots)
         steps = {s: step for s in slots if (step := self._load(worker, s, process))}
         if steps:
@@ -254,6 +260,8 @@ class _Block:
         log = self.logs[slot]
         try:
             loaded = worker.load(slot, self.runners[slot])
+            if loaded["grown"] is not None:
+                log.footprints.append(loaded["grown"])
             if process == 0:
                 worker.ask("check", slot, expect_s=60)
                 log.load_ns, log.first_ns = loaded["load_ns"], loaded["first_ns"]
@@ -273,10 +281,11 @@ class _Block:
         copies = int(np.clip(COPIES_NS // max(loaded["load_ns"], 1), 1, MOST_COPIES))
         for copy in range(1, copies):
             worker.load(f"{slot}#{copy}", self.runners[slot])
+        cold = min(1 + (log.footprint or 0) / WARM_BYTES, MOST_WARM_BY_BYTES)
         return [
             [slot, *(f"{slot}#{copy}" for copy in range(1, copies))],
             int(np.clip(math.ceil(BURST_NS / typical), *BURST_RUNS)),
-            int(np.clip(math.ceil(WARM_NS / typical), *WARM_RUNS)),
+            int(np.clip(math.ceil(max(WARM_NS / typical, cold)), *WARM_RUNS)),
         ]
 
     def _rounds(
@@ -297,13 +306,11 @@ class _Block:
         )
         end = began + seconds
         once = sum((s[1] + s[2]) * self.logs[slot].typical_ns / 1e9 for slot, s in steps.items())
-        slowest = max(self.logs[slot].typical_ns for slot in steps)
-        least = LEAST_ROUNDS if slowest < SLOW_NS else LEAST_SLOW_ROUNDS
         settle = SETTLE_S if self.session.threads > 1 else 0.0
         readings: list[list[int]] = []
         order, index = list(steps.values()), 0
         try:
-            while index < least or time.monotonic() + once / 2 < end:
+            while index < LEAST_ROUNDS or time.monotonic() + once / 2 < end:
                 self.session.random.shuffle(order)
                 turn = [[copies[index % len(copies)], runs, warm] for copies, runs, warm in order]
                 answer = worker.ask("round", turn, canaries, settle, expect_s=10 * once)
@@ -312,7 +319,7 @@ class _Block:
                     answer["bursts"], answer["readings"], answer["readings"][1:], strict=False
                 ):
                     slot, _, copy = burst["slot"].partition("#")
-                    self.logs[slot].add(process, index, burst, before, after, int(copy or 0))
+                    self.logs[slot].add(process, int(copy or 0), index, burst, before, after)
                 index += 1
                 progress(min((time.monotonic() - began) / seconds, 1.0))
         finally:  # rounds before one that failed count

@@ -118,7 +118,10 @@ class Worker:
         self._note[:] = slot.encode()[:NOTE_BYTES].ljust(NOTE_BYTES)
 
     def load(self, slot, file, args):
-        """Load a runner and run it once: how long each took, and the memory in use before."""
+        """Load a runner and run it once: how long each took, and what memory that took.
+
+        ``resident`` is the memory in use before, ``grown`` what has come to it since, in bytes.
+        """
         self._turn(slot)
         module = runner_module(file)
         resident = memory()["now"]
@@ -129,7 +132,8 @@ class Worker:
         times = {"load_ns": loaded - start, "first_ns": _now() - loaded}
         self._runners[slot] = runner
         info = runner.info() if hasattr(runner, "info") else {}
-        return {**times, "resident": resident, "info": info}
+        grown = None if resident is None else max(memory()["now"] - resident, 0)
+        return {**times, "resident": resident, "grown": grown, "info": info}
 
     def unload(self, slot):
         """Forget a runner."""

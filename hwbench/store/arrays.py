@@ -30,8 +30,9 @@ BURST_ARRAYS: Final[tuple[tuple[str, np.dtype[Any]], ...]] = (
     ("length", np.dtype(np.int32)),
     ("start_ns", np.dtype(np.int64)),
     ("process", np.dtype(np.int16)),
+    ("copy", np.dtype(np.int16)),
     ("round", np.dtype(np.int32)),
-    ("canary_ns", np.dtype(np.float64)),
+    ("canary_ns", np.dtype(np.int64)),
     ("preemptions", np.dtype(np.int32)),
     ("steal_ns", np.dtype(np.int64)),
     ("cause", np.dtype(np.uint8)),
@@ -92,7 +93,7 @@ def unpack_bursts(blobs: Mapping[str, bytes], count: int, samples: int, canaries
 
     Raises ValueError where an array is damaged or the arrays do not fit each other.
     """
-    shapes = {"sample_ns": (samples,), "canary_ns": (count, canaries)}
+    shapes = {"sample_ns": (samples,), "canary_ns": (count, 2, canaries)}
     arrays: dict[str, Any] = {}
     for name, dtype in BURST_ARRAYS:
         try:
@@ -108,7 +109,7 @@ def unpack_bursts(blobs: Mapping[str, bytes], count: int, samples: int, canaries
 def empty_bursts(canaries: int = 0) -> Bursts:
     """Bursts without a burst: what a measurement holds whose samples were not loaded."""
     arrays: dict[str, Any] = {name: np.zeros(0, dtype) for name, dtype in BURST_ARRAYS}
-    arrays["canary_ns"] = np.zeros((0, canaries))
+    arrays["canary_ns"] = np.zeros((0, 2, canaries), np.int64)
     for array in arrays.values():
         array.flags.writeable = False  # one instance serves all
     return Bursts(**arrays)
@@ -120,8 +121,8 @@ def check_bursts(bursts: Bursts) -> None:
         array = getattr(bursts, name)
         if not isinstance(array, np.ndarray) or array.dtype != dtype:
             raise ValueError(f"bursts.{name} must be an array of {dtype}")
-        if array.ndim != (2 if name == "canary_ns" else 1):
-            raise ValueError(f"bursts.{name} has {array.ndim} dimensions")
+        if array.shape[1:] != ((2, *array.shape[2:3]) if name == "canary_ns" else ()):
+            raise ValueError(f"bursts.{name} has the shape {array.shape}")
         if name != "sample_ns" and array.shape[0] != len(bursts):
             raise ValueError(f"bursts.{name} has {array.shape[0]} rows for {len(bursts)} bursts")
     if bursts.length.size and int(bursts.length.min()) < 0:

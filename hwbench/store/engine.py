@@ -231,6 +231,11 @@ def _check_version(connection: Connection, label: str) -> None:
             f"store {label} was written by a newer hwbench (schema {found}, this one reads "
             f"{schema.SCHEMA_VERSION}): update hwbench, {_ELSEWHERE}"
         )
+    if int(found) < schema.SCHEMA_VERSION:
+        raise StoreVersionError(
+            f"store {label} was written before hwbench's first release (schema {found}, this one "
+            f"reads {schema.SCHEMA_VERSION}): its measurements cannot be brought over, {_ELSEWHERE}"
+        )
 
 
 def _version(connection: Connection) -> str | None:

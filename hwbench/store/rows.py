@@ -109,7 +109,7 @@ def _insert_bursts(connection: Connection, row_id: int, bursts: Bursts, samples:
         "measurement_id": row_id,
         "burst_count": len(bursts),
         "sample_count": bursts.sample_ns.size,
-        "canary_count": bursts.canary_ns.shape[1],
+        "canary_count": bursts.canary_ns.shape[2],
         "checksum": samples,
     }
     connection.execute(insert(schema.bursts), values | pack_bursts(bursts))

@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from hwbench.store.arrays import BURST_ARRAYS
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 VERSION_KEY: Final = "schema_version"
 
 metadata = MetaData()
@@ -86,6 +86,7 @@ measurements = Table(
     Column("seconds", Double, nullable=False),
     Column("load_ns", BigInteger),
     Column("first_inference_ns", BigInteger),
+    Column("footprint_bytes", BigInteger),
     Column("peak_memory_bytes", BigInteger),
     Column("energy_mj", Double),
     Column("state", Text, nullable=False),

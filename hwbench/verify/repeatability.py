@@ -222,7 +222,7 @@ def direct_quiet(
     for model in models:
         levels = []
         for record in (m for m in reference if m.workload.name == model):
-            state = np.log(record.bursts.canary_ns / np.array(epoch.c0_ns))
+            state = np.log(record.bursts.canary_ns / np.array(epoch.c0_ns)).mean(axis=1)
             quiet = np.abs(state[:, conv].mean(axis=1)) <= QUIET
             quiet &= np.abs(state[:, ~conv].mean(axis=1)) <= QUIET_MEMORY
             quiet &= record.bursts.cause == CAUSES.index("kept")

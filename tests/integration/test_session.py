@@ -136,7 +136,7 @@ class TestResults:
             count = len(bursts)
             assert bursts.length.sum() == bursts.sample_ns.size
             assert (bursts.sample_ns > 0).all()
-            assert bursts.canary_ns.shape == (count, len(CPU.canaries(1)))
+            assert bursts.canary_ns.shape == (count, 2, len(CPU.canaries(1)))
             assert (bursts.canary_ns > 1e3).all()
             for process in (0, 1):
                 mine = bursts.process == process

@@ -15,7 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hwbench.measure.estimate import KINDS, PRIOR, Estimate, undisturbed
+from hwbench.measure.estimate import (
+    KINDS,
+    PRIOR,
+    Estimate,
+    Sensitivity,
+    prior_sensitivity,
+    undisturbed,
+)
 
 Array = NDArray[np.float64]
 
@@ -33,9 +40,12 @@ class Bursts:
     state: Array
     process: NDArray[np.int64]
     noise_sd: Array | None = None
+    prior: Sensitivity = PRIOR
 
     def estimate(self) -> Estimate:
-        return undisturbed(self.log_time, self.state, self.process, noise_sd=self.noise_sd)
+        return undisturbed(
+            self.log_time, self.state, self.process, self.prior, noise_sd=self.noise_sd
+        )
 
     def error(self) -> float:
         """Relative (log) error of the estimate."""
@@ -204,12 +214,18 @@ class TestNeighbours:
             assert np.median(bursts.log_time) > LOG_U + 0.15
             assert abs(bursts.error()) < 0.015
 
-    @pytest.mark.parametrize("beta", [(0.6, 0.0), (1.0, 0.05), (1.3, 0.5)])
-    def test_where_some_bursts_were_quiet_they_decide(self, beta: tuple[float, float]) -> None:
-        """Whatever the model's sensitivity to the neighbour."""
+    @pytest.mark.parametrize(
+        ("beta", "footprint"),
+        [((0.6, 0.0), 1e6), ((1.0, 0.05), 1e6), ((1.0, 0.2), 1e6), ((1.3, 0.5), 4e6)],
+    )
+    def test_where_some_bursts_were_quiet_they_decide(
+        self, beta: tuple[float, float], footprint: int
+    ) -> None:
+        """Whatever the model's sensitivity to the neighbour, far from its prior."""
         machine = Machine(load=0.4, share=0.6, beta=beta, burst_sd=0.005)
         for seed in range(10):
-            bursts = machine.draw(np.random.default_rng(seed))
+            drawn = machine.draw(np.random.default_rng(seed))
+            bursts = dataclasses.replace(drawn, prior=prior_sensitivity(footprint))
             assert np.mean(bursts.log_time) > LOG_U + 0.05
             assert abs(bursts.error()) < 0.015
 
@@ -254,6 +270,27 @@ class TestNeighbours:
         added = (anchored.beta * state_se) ** 2
         assert anchored.log_latency == plain.log_latency
         assert anchored.se**2 == pytest.approx(plain.se**2 + added.sum())
+
+
+class TestPrior:
+    """What a model's footprint says of its sensitivity to memory."""
+
+    def test_the_larger_the_footprint_the_more_memory_is_felt_up_to_a_limit(self) -> None:
+        means = [prior_sensitivity(int(mb * 1e6)).mean[1] for mb in (0, 1, 4, 16, 1000)]
+        assert means[0] == 0
+        assert means == sorted(means)
+        assert means[2] < means[3] == means[4] < 0.5
+
+    def test_a_prior_that_says_more_is_less_sure(self) -> None:
+        small, large = prior_sensitivity(100_000), prior_sensitivity(30_000_000)
+        assert large.sd[1] > 3 * small.sd[1]
+        assert large.wander[1] > small.wander[1]
+        assert small.mean[0] == large.mean[0] == 1
+
+    def test_an_unknown_footprint_is_taken_for_a_middling_one(self) -> None:
+        unknown = prior_sensitivity(None)
+        assert prior_sensitivity(0).mean[1] < unknown.mean[1]
+        assert unknown.sd[1] > prior_sensitivity(1_000_000).sd[1]
 
 
 class TestRobustness:

@@ -310,10 +310,12 @@ class TestTables:
         assert [row["cause"] for row in mine] == ["warmup"] * 2 + ["preempted"] * 2 + ["kept"] * 2
         assert [row["process"] for row in mine] == [0, 0, 1, 1, 0, 0]
         assert [row["burst_start_ns"] for row in mine] == [0, 0, 10**8, 10**8, 2 * 10**8, 2 * 10**8]
-        assert [r["canary_conv_ns"] for r in mine[::2]] == one.bursts.canary_ns[:, 0].tolist()
-        assert [r["canary_gpu_ns"] for r in theirs[::5]] == other.bursts.canary_ns[:, 1].tolist()
-        assert {row["canary_gpu_ns"] for row in mine} == {None}
-        assert {row["canary_conv_ns"] for row in theirs} == {None}
+        for side, when in enumerate(("before", "after")):
+            conv, gpu = f"canary_conv_{when}_ns", f"canary_gpu_{when}_ns"
+            assert [r[conv] for r in mine[::2]] == one.bursts.canary_ns[:, side, 0].tolist()
+            assert [r[gpu] for r in theirs[::5]] == other.bursts.canary_ns[:, side, 1].tolist()
+            assert {row[gpu] for row in mine} == {None}
+            assert {row[conv] for row in theirs} == {None}
 
 
 def pyperf_says(*arguments: str | Path) -> str:

@@ -60,14 +60,14 @@ def filled(
 ) -> BurstLog:
     """Bursts of 5 runs near 3 ms; the machine, canaries and model alike, slower by ``slow``."""
     rng = np.random.default_rng(0)
-    log = BurstLog(measurement().workload)
+    log = BurstLog(measurement().workload, footprints=[1_500_000])
     for process in range(processes):
         for index in range(rounds):
             times = 3 * MS * slow * np.exp(spread * rng.standard_normal(5))
             before, after = (
                 [int(c * slow * np.exp(0.003 * rng.standard_normal())) for c in C0] for _ in "ab"
             )
-            log.add(process, index, burst([int(t) for t in times], **changes), before, after)
+            log.add(process, 0, index, burst([int(t) for t in times], **changes), before, after)
     return log
 
 
@@ -89,20 +89,20 @@ def an_epoch(spread: float, times_ns: tuple[float, ...] = C0) -> CanaryEpoch:
 class TestBursts:
     def test_they_are_kept_as_they_came(self) -> None:
         log = BurstLog(measurement().workload)
-        log.add(0, 0, burst([3, 1, 2], start=7, preemptions=1), [100, 400, 9], [400, 100, 9])
-        log.add(1, 0, burst([5], start=9, steal_ns=2), [1, 1, 1], [1, 1, 1])
+        log.add(0, 2, 5, burst([3, 1, 2], start=7, preemptions=1), [100, 400, 9], [400, 100, 8])
+        log.add(1, 0, 6, burst([5], start=9, steal_ns=2), [1, 1, 1], [1, 1, 1])
         found = log.bursts()
         assert found.sample_ns.tolist() == [3, 1, 2, 5]
         assert found.length.tolist() == [3, 1]
         assert found.start_ns.tolist() == [7, 9]
         assert found.process.tolist() == [0, 1]
-        assert found.round.tolist() == [0, 0]
+        assert found.copy.tolist() == [2, 0]
+        assert found.round.tolist() == [5, 6]
         assert found.preemptions.tolist() == [1, 0]
         assert found.steal_ns.tolist() == [0, 2]
-        # The geometric mean of the readings on both sides.
-        assert found.canary_ns == pytest.approx(np.array([[200, 200, 9], [1, 1, 1]]))
+        assert found.canary_ns[0].tolist() == [[100, 400, 9], [400, 100, 8]]  # before, after
         kinds = (found.sample_ns, found.length, found.process, found.canary_ns, found.cause)
-        assert [a.dtype.name for a in kinds] == ["int64", "int32", "int16", "float64", "uint8"]
+        assert [a.dtype.name for a in kinds] == ["int64", "int32", "int16", "int64", "uint8"]
 
     @pytest.mark.parametrize(
         ("changes", "cause"),
@@ -180,8 +180,8 @@ class TestConclude:
         log = filled(processes=10)
         # Rejected for the estimate, they were met all the same.
         log.rows = [
-            (p, i, {**b, "preemptions": 5 * (p < 8), "waited_ns": 90 * MS}, c)
-            for p, i, b, c in log.rows
+            (p, c, i, {**b, "preemptions": 5 * (p < 8), "waited_ns": 90 * MS})
+            for p, c, i, b in log.rows
         ]
         many = concluded(log).measurement("time").observed
         assert [p.value_ns is None for p in many] == [False, False, False]
@@ -195,8 +195,8 @@ class TestConclude:
             *[{}] * 7,
         ]
         log.rows = [
-            (p, i, {**b, **change}, c)
-            for (p, i, b, c), change in zip(log.rows, changes, strict=True)
+            (p, c, i, {**b, **change})
+            for (p, c, i, b), change in zip(log.rows, changes, strict=True)
         ]
         found = concluded(log).measurement("time").contention
         assert found["preempted"] == pytest.approx(0.2)
@@ -206,8 +206,8 @@ class TestConclude:
     def test_rejected_bursts_do_not_move_it(self) -> None:
         log = filled()
         log.rows[::3] = [
-            (p, i, burst([30 * MS] * 5, preemptions=5, waited_ns=90 * MS), c)
-            for p, i, _, c in log.rows[::3]
+            (p, c, i, burst([30 * MS] * 5, preemptions=5, waited_ns=90 * MS))
+            for p, c, i, _ in log.rows[::3]
         ]
         found = concluded(log).measurement("time")
         assert found.latency_ns == pytest.approx(3 * MS, rel=0.005)
@@ -263,7 +263,7 @@ class TestTooLittle:
     @pytest.mark.parametrize("kept", [0, 1])
     def test_too_few_that_count(self, kept: int) -> None:
         log = filled(processes=1, rounds=6, preemptions=5, waited_ns=90 * MS)
-        log.rows[:kept] = [(p, i, burst(b["ns"]), c) for p, i, b, c in log.rows[:kept]]
+        log.rows[:kept] = [(p, c, i, burst(b["ns"])) for p, c, i, b in log.rows[:kept]]
         message = rf"^net0: {kept} of 6 bursts count, too few \(preempted\); leave .* a free core"
         with pytest.raises(InconclusiveError, match=message) as caught:
             concluded(log)

@@ -95,7 +95,7 @@ class TestMeasurements:
         store.add(measurement(0))
         (found,) = store.measurements(with_bursts=False)
         assert len(found.bursts) == 0
-        assert found.bursts.canary_ns.shape == (0, 2)
+        assert found.bursts.canary_ns.shape == (0, 2, 2)
         assert same(dataclasses.replace(found, bursts=bursts(0)), measurement(0))
 
     def test_since_needs_its_offset(self, store: Store) -> None:
@@ -170,7 +170,9 @@ def _with_bad_burst(**arrays: object) -> Measurement:
         (_with_bad_burst(sample_ns=np.ones(30)), "sample_ns"),
         (_with_bad_burst(sample_ns=np.ones(29, np.int64)), "29"),
         (_with_bad_burst(round=np.ones(5, np.int32)), "round"),
-        (_with_bad_burst(canary_ns=np.ones(6)), "canary_ns"),
+        (_with_bad_burst(canary_ns=np.ones(6, np.int64)), "canary_ns"),
+        (_with_bad_burst(canary_ns=np.ones((6, 3, 2), np.int64)), "canary_ns"),
+        (_with_bad_burst(canary_ns=np.ones((6, 2, 2))), "canary_ns"),
         (_with_bad_burst(cause=np.full(6, 99, np.uint8)), "cause"),
         (_with_bad_burst(length=np.array([-1, 11, 5, 5, 5, 5], np.int32)), "negative"),
     ],
@@ -249,8 +251,15 @@ def test_a_verdict_is_plain(store: Store, evidence: dict[str, object], outcome: 
 class TestOpening:
     def test_a_newer_store_says_update(self, path: Path) -> None:
         Store.open(path).close()
-        sql(path, "UPDATE hwbench_meta SET value = '2'")
+        sql(path, "UPDATE hwbench_meta SET value = '3'")
         with pytest.raises(StoreVersionError, match="update hwbench") as caught:
+            Store.open(path)
+        assert caught.value.exit_code == EXIT_USAGE
+
+    def test_a_store_from_before_the_first_release_says_so(self, path: Path) -> None:
+        Store.open(path).close()
+        sql(path, "UPDATE hwbench_meta SET value = '1'")
+        with pytest.raises(StoreVersionError, match="first release .* --store") as caught:
             Store.open(path)
         assert caught.value.exit_code == EXIT_USAGE
 
