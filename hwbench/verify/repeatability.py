@@ -266,6 +266,10 @@ def summarise(table: Table, truth: dict[str, tuple[float, float, int]]) -> dict[
         for kind, chosen in columns.items()
         if kind != "all"
     }
+    conv = [i for i, kind in enumerate(table.classes) if kind in CONV_CLASSES]
+    others = [i for i in columns["all"] if i not in conv]
+    evidence["across_conv"] = _quantiles(table.across("hwbench", conv))
+    evidence["across_others"] = _quantiles(table.across("hwbench", others))
     return {**evidence, **_truthfulness(table, truth)}
 
 
@@ -332,25 +336,43 @@ def _truthfulness(table: Table, truth: dict[str, tuple[float, float, int]]) -> d
 
 
 def judge(evidence: dict[str, Any]) -> Outcome:
-    """Confirmed when every bar of the claim is met, partly when most are."""
-    ours, coverage = evidence["hwbench"], evidence["coverage_95"]
-    rivals = {m: evidence[m] for m in RIVALS}
-    others = {m: evidence[m] for m in (*RIVALS, *BY_PRODUCTS)}
-    bars = [
-        ours["idle"]["median_pct"] <= 0.5,
-        ours["idle"]["p90_pct"] <= 1.5,
-        ours["loaded"]["median_pct"] <= 1.0,
-        ours["loaded"]["p90_pct"] <= 3.0,
-        ours["idle"]["seconds_per_model"] <= 1.0,
-        coverage is not None and 0.90 <= coverage <= 0.98,
-        all(r["idle"]["median_pct"] >= 3 * ours["idle"]["median_pct"] for r in rivals.values()),
-        all(r["loaded"]["median_pct"] >= 3 * ours["loaded"]["median_pct"] for r in rivals.values()),
-        all(r["across"]["median_pct"] > ours["across"]["median_pct"] for r in others.values()),
-        all(
+    """Confirmed when every bar of the claim is met, partly when most are.
+
+    Adds ``bars``, each bar with whether it is met, and ``bars_met`` to the evidence.
+    """
+    idle, loaded = evidence["hwbench"]["idle"], evidence["hwbench"]["loaded"]
+    coverage, width = evidence["coverage_95"], evidence["half_width_pct"]
+    conv, others = evidence["across_conv"], evidence["across_others"]
+    ours = evidence["hwbench"]
+
+    def ratio(method: str, condition: str) -> float:
+        theirs = evidence[method][condition]["median_pct"]
+        return float(theirs / ours[condition]["median_pct"])
+
+    bars = {
+        "idle, median <= 0.5 %": idle["median_pct"] <= 0.5,
+        "idle, p90 <= 1.5 %": idle["p90_pct"] <= 1.5,
+        "loaded, median <= 1 %": loaded["median_pct"] <= 1.0,
+        "loaded, p90 <= 3 %": loaded["p90_pct"] <= 3.0,
+        "across conditions, conv <= 1 / 3 %": conv["median_pct"] <= 1 and conv["p90_pct"] <= 3,
+        "across conditions, others <= 3 / 6 %": others["median_pct"] <= 3
+        and others["p90_pct"] <= 6,
+        "inconclusive <= 10 %": evidence["inconclusive_share"] <= 0.10,
+        "<= 1 s a model": idle["seconds_per_model"] <= 1.0,
+        "coverage 90 to 98 %": coverage is not None and 0.90 <= coverage <= 0.98,
+        "half-width <= 1 % idle": width.get("idle", 100) <= 1,
+        "half-width <= 2 % loaded": width.get("loaded", 100) <= 2,
+        "bias <= 1 % conv, <= 3 % others": all(
             abs(b) <= (1 if kind in CONV_CLASSES else 3) for kind, b in evidence["bias_pct"].items()
         ),
-    ]
-    evidence["bars_met"] = f"{sum(bars)} of {len(bars)}"
-    if all(bars):
+        "3 times better than its rivals, idle": all(ratio(m, "idle") >= 3 for m in RIVALS),
+        "3 times better than its rivals, loaded": all(ratio(m, "loaded") >= 3 for m in RIVALS),
+        "better across conditions than any other": all(
+            ratio(m, "across") > 1 for m in (*RIVALS, *BY_PRODUCTS)
+        ),
+    }
+    evidence["bars"] = bars
+    evidence["bars_met"] = f"{sum(bars.values())} of {len(bars)}"
+    if all(bars.values()):
         return "confirmed"
-    return "partly" if sum(bars) > len(bars) / 2 else "refuted"
+    return "partly" if sum(bars.values()) > len(bars) / 2 else "refuted"

@@ -176,7 +176,7 @@ class TestBadArchives:
 
     def test_a_newer_version(self, store: Store, tmp_path: Path) -> None:
         path = tmp_path / "new.jsonl"
-        path.write_text('{"format": "hwbench-archive", "version": 2}\n')
+        path.write_text('{"format": "hwbench-archive", "version": 3}\n')
         refused(path, store, "update hwbench")
 
     def test_too_large_in_all(self, store: Store, whole: Path) -> None:

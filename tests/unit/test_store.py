@@ -259,7 +259,7 @@ class TestOpening:
     def test_a_store_from_before_the_first_release_says_so(self, path: Path) -> None:
         Store.open(path).close()
         sql(path, "UPDATE hwbench_meta SET value = '1'")
-        with pytest.raises(StoreVersionError, match="first release .* --store") as caught:
+        with pytest.raises(StoreVersionError, match=r"first release .* --store") as caught:
             Store.open(path)
         assert caught.value.exit_code == EXIT_USAGE
 
