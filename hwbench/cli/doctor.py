@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,14 +14,25 @@ from hwbench.errors import EXIT_DEVICE
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from hwbench.devices.base import Device
+    from hwbench.devices.base import Check, Device
     from hwbench.records import CanaryEpoch
     from hwbench.store import Store
+
+#: A canary that moved by less than this (log ratio) is no reason for a new epoch.
+WORTH_A_WORD = 0.01
 
 
 def doctor(
     device: DeviceName = "cpu",
     threads: Threads = 1,
+    recalibrate: Annotated[
+        bool,
+        typer.Option(
+            "--recalibrate",
+            metavar="",
+            help="Set the canonical times anew: later milliseconds count from them.",
+        ),
+    ] = False,
     store: StoreUrl = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -30,6 +42,9 @@ def doctor(
     Example:
 
     hwbench doctor -d cpu
+
+    The canonical times are set once and never change by themselves. When the canaries of later
+    sessions stay away from them, a line says so, and --recalibrate sets new ones.
     """
     from hwbench.devices import get_device
 
@@ -37,7 +52,9 @@ def doctor(
     checks = target.health()
     failed = any(check.state == "fail" for check in checks)
     with opened(store) as results:
-        epoch = None if failed else calibrated(target, threads, results)
+        epoch = None if failed else calibrated(target, threads, results, anew=recalibrate)
+        if epoch is not None:
+            checks.append(_drift(epoch, results))
     if as_json:
         console.write_json({"device": device, "ok": not failed, "checks": checks, "epoch": epoch})
     else:
@@ -49,12 +66,30 @@ def doctor(
         raise typer.Exit(EXIT_DEVICE)
 
 
-def calibrated(target: Device, threads: int, store: Store) -> CanaryEpoch:
+def calibrated(target: Device, threads: int, store: Store, *, anew: bool = False) -> CanaryEpoch:
     """The device's epoch; where there is none, one from a calibration that is shown going on."""
-    from hwbench.measure.campaign import anchor
+    from hwbench.measure import campaign
 
     with console.progress("calibrating the canaries") as report:
-        return anchor(target, threads, store, report)
+        set_epoch = campaign.recalibrate if anew else campaign.anchor
+        return set_epoch(target, threads, store, report)
+
+
+def _drift(epoch: CanaryEpoch, store: Store) -> Check:
+    """Whether the canaries of later sessions stayed with their epoch."""
+    from hwbench.devices.base import Check
+    from hwbench.measure.campaign import DRIFT_SESSIONS, drift_since
+
+    found = drift_since(epoch, store)
+    if found is None:
+        detail = f"fewer than {DRIFT_SESSIONS} sessions since {epoch.created}: too early to tell"
+        return Check("epoch", "ok", detail)
+    away = {name: by for name, by in found.items() if abs(by) > WORTH_A_WORD}
+    if not away:
+        return Check("epoch", "ok", f"the canaries still read what they did on {epoch.created}")
+    detail = ", ".join(f"{name} {math.expm1(by):+.1%}" for name, by in away.items())
+    cure = "if the machine changed for good, hwbench doctor --recalibrate sets a new epoch"
+    return Check("epoch", "warn", f"since {epoch.created} the canaries moved: {detail}", cure)
 
 
 def canary_table(epoch: CanaryEpoch) -> Table:

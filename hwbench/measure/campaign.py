@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hwbench.measure.canary import calibrate
+from hwbench.measure.canary import calibrate, drift
 from hwbench.measure.jobs import Job, Target, canary_key
 from hwbench.measure.session import Failure, Plan, Progress, measure
 from hwbench.records import CanaryEpoch, Measurement
 
 if TYPE_CHECKING:
     from hwbench.store import Store
+
+#: Sessions whose quietest moments tell whether a canary left its epoch.
+DRIFT_SESSIONS = 5
 
 
 def known_epoch(target: Target, threads: int, store: Store) -> CanaryEpoch | None:
@@ -27,12 +30,33 @@ def known_epoch(target: Target, threads: int, store: Store) -> CanaryEpoch | Non
 def anchor(
     target: Target, threads: int, store: Store, progress: Progress | None = None
 ) -> CanaryEpoch:
-    """The known epoch, or a new one from a calibration of about 15 s."""
-    epoch = known_epoch(target, threads, store)
-    if epoch is None:
-        epoch = calibrate(target, threads, progress=progress)
-        store.add_epoch(epoch)
+    """The known epoch, or a new one from a calibration of about 25 s."""
+    return known_epoch(target, threads, store) or recalibrate(target, threads, store, progress)
+
+
+def recalibrate(
+    target: Target, threads: int, store: Store, progress: Progress | None = None
+) -> CanaryEpoch:
+    """A new epoch, which anchors from now on; the old one stays with its measurements."""
+    epoch = calibrate(target, threads, progress=progress)
+    store.add_epoch(epoch)
     return epoch
+
+
+def drift_since(epoch: CanaryEpoch, store: Store) -> dict[str, float] | None:
+    """How far each canary lies from the epoch in the sessions since (log ratio).
+
+    None where fewer than ``DRIFT_SESSIONS`` sessions followed it: a machine may be busy for one.
+    """
+    runs = store.canary_runs(
+        fingerprint_key=epoch.fingerprint_key,
+        canary_key=epoch.canary_key,
+        threads=epoch.threads,
+    )
+    recent = [run.values_ns for run in runs if run.created >= epoch.created][-DRIFT_SESSIONS:]
+    if len(recent) < DRIFT_SESSIONS:
+        return None
+    return dict(zip(epoch.names, map(float, drift(epoch, recent)), strict=True))
 
 
 def record(

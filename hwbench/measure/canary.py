@@ -4,11 +4,13 @@ A canary's reading moves with the machine; its canonical time c0 is what it read
 disturbs. Calibration takes several runs in fresh processes, some seconds apart. A run's
 readings become medians over windows of a quarter of a second, so that neither the noise of a
 reading nor a lucky moment looks like a faster machine. Their 5th percentile over all runs marks the
-quiet machine, and c0 is what a quiet machine reads: the median of the windows within 3 % of
-that mark. Its interval is a bootstrap over runs.
+quiet machine, and c0 is what a quiet machine reads: the median of the windows near that mark,
+within 3 % for the compute canaries and 10 % for memory, which no machine with other users keeps
+stiller. Its interval is a bootstrap over runs.
 
 Every later session leaves its own such figure in the store. The epoch itself is never changed:
-:func:`drift` says when the series has left it, and a user opens a new epoch on purpose.
+:func:`drift` says when the series has left it, and a user opens a new epoch on purpose
+(``hwbench doctor --recalibrate``).
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from hwbench.records import CanaryEpoch
 
 WINDOW = 60  # readings: about a quarter of a second
 LOW_PERCENTILE = 5.0
-QUIET_BAND = 0.03
+QUIET_BAND = {"compute": 0.03, "memory": 0.10}
 RUNS = 10
 RUN_SECONDS = 0.8
 PAUSE_SECONDS = 1.0
@@ -65,26 +67,33 @@ def windows(readings_ns: Array) -> Array:
     return np.asarray(np.median(log[:whole].reshape(-1, WINDOW, log.shape[1]), axis=1))
 
 
-def floor(readings_ns: Array) -> Array:
+def quiet_band(canaries: Sequence[Canary]) -> Array:
+    """How far (log) above its lowest each canary reads on a quiet machine, shape (K,)."""
+    return np.array([QUIET_BAND[canary.kind] for canary in canaries])
+
+
+def floor(readings_ns: Array, band: Array) -> Array:
     """One run's undisturbed canary times in ns, shape (K,)."""
-    return np.asarray(np.exp(_quiet(windows(readings_ns))))
+    return np.asarray(np.exp(_quiet(windows(readings_ns), band)))
 
 
-def _quiet(values: Array) -> Array:
+def _quiet(values: Array, band: Array) -> Array:
     """What the quiet ones of some windows (N, K) read: the median of those near the lowest."""
     low = np.percentile(values, LOW_PERCENTILE, axis=0, method="lower")
-    near = np.where(values <= low + QUIET_BAND, values, np.nan)
+    near = np.where(values <= low + band, values, np.nan)
     return np.asarray(np.nanmedian(near, axis=0))
 
 
-def canonical(runs: Sequence[Array], rng: np.random.Generator) -> tuple[Array, Array, Array]:
+def canonical(
+    runs: Sequence[Array], band: Array, rng: np.random.Generator
+) -> tuple[Array, Array, Array]:
     """c0 with its 95 % interval, in ns, from the readings (N, K) of each run."""
     pooled = [windows(run) for run in runs]
-    c0 = _quiet(np.concatenate(pooled))
+    c0 = _quiet(np.concatenate(pooled), band)
     draws = np.array(
         [
-            _quiet(np.concatenate([pooled[i] for i in rng.integers(0, len(pooled), len(pooled))]))
-            for _ in range(400)
+            _quiet(np.concatenate([pooled[i] for i in drawn]), band)
+            for drawn in rng.integers(0, len(pooled), (400, len(pooled)))
         ]
     )
     low, high = np.percentile(draws, [2.5, 97.5], axis=0)
@@ -112,7 +121,7 @@ def calibrate(
             runs.append(_run(target, canaries, backdrop))
             if progress:
                 progress((index + 1) / RUNS)
-    c0, low, high = canonical(runs, np.random.default_rng(seed))
+    c0, low, high = canonical(runs, quiet_band(canaries), np.random.default_rng(seed))
     return CanaryEpoch(
         id=uuid.uuid4().hex[:12],
         fingerprint_key=target.fingerprint(threads).key,

@@ -326,7 +326,8 @@ class _Block:
             for step in steps:
                 self.logs[step].seconds += (time.monotonic() - began) / len(steps)
             if readings:
-                self.floors.append(canary_time.floor(np.array(readings, float)))
+                band = canary_time.quiet_band(self.session.canaries)
+                self.floors.append(canary_time.floor(np.array(readings, float), band))
 
     def _peak_memory(self, slot: str) -> int | None:
         """Peak resident memory that loading and running adds, in a process of its own."""

@@ -8,7 +8,7 @@ else. What is run comes from *runner files*: Python files with a function
 integer nanoseconds. A runner may also have ``info()``, ``check()`` (raises ``ValueError`` on an
 output that is no number) and ``profile(n)``.
 
-Requests: ``load``, ``unload``, ``warm``, ``round``, ``check``, ``profile``, ``memory``. The one
+Requests: ``load``, ``warm``, ``round``, ``check``, ``profile``, ``memory``. The one
 argument, if given, is the descriptor of a file of ``NOTE_BYTES``, in which this process keeps the
 slot whose turn it is: it survives any death, and tells the parent whose fault that was.
 """
@@ -134,11 +134,6 @@ class Worker:
         info = runner.info() if hasattr(runner, "info") else {}
         grown = None if resident is None else max(memory()["now"] - resident, 0)
         return {**times, "resident": resident, "grown": grown, "info": info}
-
-    def unload(self, slot):
-        """Forget a runner."""
-        del self._runners[slot]
-        return {}
 
     def warm(self, slot, seconds, least, most):
         """Run until ``seconds`` have passed, within ``least`` and ``most`` runs."""

@@ -21,6 +21,8 @@ from hwbench import GraphBuilder
 from hwbench.cli import main
 from hwbench.devices import get_device
 from hwbench.lower import random_weights, to_onnx
+from hwbench.measure import canary
+from hwbench.measure.campaign import DRIFT_SESSIONS
 from hwbench.measure.jobs import canary_key
 from hwbench.records import CanaryEpoch
 from hwbench.store import Store
@@ -41,7 +43,7 @@ def known_epoch(own_store: Path) -> CanaryEpoch:
         id="for-tests",
         fingerprint_key=device.fingerprint(1).key,
         threads=1,
-        names=tuple(canary.name for canary in canaries),
+        names=tuple(c.name for c in canaries),
         canary_key=canary_key(canaries),
         c0_ns=(1e5,) * len(canaries),
         c0_low_ns=(0.99e5,) * len(canaries),
@@ -91,6 +93,44 @@ def test_doctor_checks_by_a_real_inference(
     states = {check["name"]: check["state"] for check in answer["checks"]}
     assert states["runtime"] == states["canaries"] == "ok"
     assert answer["epoch"]["id"] == known_epoch.id
+
+
+def test_doctor_says_when_the_canaries_left_their_epoch(
+    known_epoch: CanaryEpoch, own_store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def finding(moved_by: float) -> tuple[str, str]:
+        with Store.open(own_store) as store:
+            for number in range(DRIFT_SESSIONS):
+                store.add_canary_run(
+                    known_epoch.fingerprint_key,
+                    known_epoch.canary_key,
+                    known_epoch.threads,
+                    f"session {moved_by} {number}",
+                    f"2099-01-31T12:00:0{number}+00:00",
+                    [c0 * moved_by for c0 in known_epoch.c0_ns],
+                )
+        assert main(["doctor", "--json"]) == 0
+        (check,) = [c for c in printed(capsys)["checks"] if c["name"] == "epoch"]
+        return check["state"], check["detail"]
+
+    assert finding(1.0)[0] == "ok"
+    state, detail = finding(0.5)
+    assert state == "warn"
+    assert all(name in detail for name in known_epoch.names)
+
+
+def test_doctor_sets_a_new_epoch_only_on_purpose(
+    known_epoch: CanaryEpoch,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(canary, "RUNS", 2)
+    monkeypatch.setattr(canary, "PAUSE_SECONDS", 0.0)
+    assert main(["doctor", "--recalibrate", "--json"]) == 0
+    new = printed(capsys)["epoch"]["id"]
+    assert new != known_epoch.id
+    assert main(["doctor", "--json"]) == 0
+    assert printed(capsys)["epoch"]["id"] == new
 
 
 def test_bench_answers_each_model_in_the_order_given(

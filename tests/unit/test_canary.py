@@ -23,6 +23,7 @@ from tests.targets import LocalTarget
 Array = NDArray[np.float64]
 
 LEVELS = np.array([400e3, 1.5e6])  # ns, of two canaries
+BAND = np.array([0.03, 0.1])
 
 
 def readings(rng: np.random.Generator, n: int = 400, slow: float = 0.0, by: float = 1.5) -> Array:
@@ -52,23 +53,23 @@ class TestWindows:
 
 class TestFloor:
     def test_a_quiet_run_gives_the_level(self) -> None:
-        found = floor(readings(np.random.default_rng(0)))
+        found = floor(readings(np.random.default_rng(0)), BAND)
         assert found == pytest.approx(LEVELS, rel=0.01)
 
     @pytest.mark.parametrize("slow", [0.3, 0.6, 0.8])
     def test_a_run_with_quiet_moments_gives_the_same(self, slow: float) -> None:
-        found = floor(readings(np.random.default_rng(0), slow=slow))
+        found = floor(readings(np.random.default_rng(0), slow=slow), BAND)
         assert found == pytest.approx(LEVELS, rel=0.01)
 
     def test_a_run_without_any_does_not(self) -> None:
-        found = floor(readings(np.random.default_rng(0), slow=1.0, by=1.3))
+        found = floor(readings(np.random.default_rng(0), slow=1.0, by=1.3), BAND)
         assert found == pytest.approx(1.3 * LEVELS, rel=0.01)
 
     def test_single_readings_that_are_too_fast_do_not_move_it(self) -> None:
         """The noise of one reading must not look like a faster machine: a minimum would."""
         values = readings(np.random.default_rng(0))
         values[7::41] *= 0.5
-        assert floor(values) == pytest.approx(LEVELS, rel=0.01)
+        assert floor(values, BAND) == pytest.approx(LEVELS, rel=0.01)
         assert values.min(axis=0) == pytest.approx(0.5 * LEVELS, rel=0.05)
 
 
@@ -76,7 +77,7 @@ class TestCanonical:
     def test_it_is_the_level_within_its_interval(self) -> None:
         rng = np.random.default_rng(0)
         runs = [readings(rng, slow=share) for share in (0, 0, 0.5, 0.2, 1.0, 0)]
-        c0, low, high = canonical(runs, rng)
+        c0, low, high = canonical(runs, BAND, rng)
         assert c0 == pytest.approx(LEVELS, rel=0.01)
         assert (low <= c0).all()
         assert (c0 <= high).all()
@@ -86,28 +87,28 @@ class TestCanonical:
         def width(by: float) -> Array:
             rng = np.random.default_rng(0)
             runs = [readings(rng, slow=1.0, by=1 + by * i / 5) for i in range(6)]
-            _, low, high = canonical(runs, rng)
+            _, low, high = canonical(runs, BAND, rng)
             return np.asarray(np.log(high / low))
 
         assert (width(0.2) > 3 * width(0.01)).all()
 
     def test_equal_draws_give_equal_intervals(self) -> None:
         runs = [readings(np.random.default_rng(i)) for i in range(5)]
-        one, other = (canonical(runs, np.random.default_rng(1)) for _ in range(2))
+        one, other = (canonical(runs, BAND, np.random.default_rng(1)) for _ in range(2))
         assert np.array_equal(one, other)
 
     @settings(max_examples=20)
     @given(st.floats(1e-3, 1e3))
     def test_the_unit_of_time_means_nothing(self, unit: float) -> None:
         runs = [readings(np.random.default_rng(i), n=60) for i in range(3)]
-        plain = np.array(canonical(runs, np.random.default_rng(0)))
-        scaled = canonical([unit * run for run in runs], np.random.default_rng(0))
+        plain = np.array(canonical(runs, BAND, np.random.default_rng(0)))
+        scaled = canonical([unit * run for run in runs], BAND, np.random.default_rng(0))
         assert np.array(scaled) == pytest.approx(unit * plain)
 
     @given(st.lists(st.lists(st.floats(1e3, 1e9), min_size=1, max_size=45), min_size=1, max_size=4))
     def test_it_lies_among_the_readings(self, runs: list[list[float]]) -> None:
         columns = [np.array(run).reshape(-1, 1) for run in runs]
-        c0, low, high = canonical(columns, np.random.default_rng(0))
+        c0, low, high = canonical(columns, BAND[:1], np.random.default_rng(0))
         every = np.concatenate(columns)
         assert every.min() * (1 - 1e-9) <= low <= c0 <= high <= every.max() * (1 + 1e-9)
 
