@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from hwbench.errors import DeviceError, ModelError
 from hwbench.measure.jobs import Canary, RunnerSpec, Target, canary_key
@@ -149,7 +149,7 @@ def _run(target: Target, canaries: Sequence[Canary], backdrop: RunnerSpec) -> Ar
     return np.array(readings, float)
 
 
-def drift(epoch: CanaryEpoch, floors_ns: Sequence[Sequence[float]]) -> Array:
+def drift(epoch: CanaryEpoch, floors_ns: Sequence[ArrayLike]) -> Array:
     """How far (log ratio, shape (K,)) the best of recent sessions' floors lie from the epoch.
 
     The minimum over sessions is compared: a busy session is no drift, but where even the
