@@ -28,7 +28,7 @@ process is the unit. Each gives a level, with its own variance from noise and fr
 stood from the canonical state; the levels are combined as a random-effects meta-analysis, the
 variance between processes shrunk to a prior (scaled inverse chi-square, as in limma's moderated
 t, Smyth 2004). Added are the uncertainty of beta where the bursts stood away from the canonical
-state, and the variance of the canonical times themselves.
+state, the variance of the canonical times themselves, and what all processes of a session shared.
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ FAR = 2.0
 PROCESS_SHARE = 0.5
 PROCESS_FLOOR = 0.003
 PROCESS_WEIGHT = 2.0
+#: What makes processes differ (memory, mostly) also moves slowly: sessions of one model differed
+#: by this share of the standard deviation between processes more than their processes told.
+SESSION_SHARE = 0.3
 _FLOOR = 0.002
 _STEPS = 12
 
@@ -167,7 +170,7 @@ def undisturbed(
     anchor = 0.0 if state_se is None else float(((beta * state_se) ** 2).sum())
     return Estimate(
         log_latency=float(precision @ levels),
-        se=float(np.sqrt(1 / total + uncertain + anchor)),
+        se=float(np.sqrt(1 / total + SESSION_SHARE**2 * between + uncertain + anchor)),
         dof=float(PROCESS_WEIGHT + 1 / (precision**2).sum() - 1),
         beta=beta,
         shift=shift,

@@ -4,11 +4,14 @@ Workloads are taken in blocks that fit in memory together. A block is loaded int
 process after another. In each, rounds visit every workload of the block in a new random order,
 a burst at a time, with the canaries read between bursts. A workload's bursts of all processes
 then make one estimate (:mod:`hwbench.measure.estimate`). Blocks are comparable because the
-canaries run in all of them.
+canaries run in all of them, and because they take turns: some blocks' first processes, then
+their second ones. What disturbs a machine for half a minute without moving the canaries then
+spoils one process of many workloads, which the estimate can tell, not all processes of a few.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 import tempfile
@@ -27,7 +30,7 @@ from hwbench.errors import HwbenchError, InconclusiveError, ModelError, UsageErr
 from hwbench.measure import canary as canary_time
 from hwbench.measure.jobs import Canary, Job, RunnerSpec, Target
 from hwbench.measure.process import WorkerProcess
-from hwbench.measure.result import BurstLog, Context, conclude
+from hwbench.measure.result import BurstLog, Context, Result, conclude
 from hwbench.records import CanaryEpoch, Measurement, Workload
 
 BURST_NS = 1.5e6
@@ -48,6 +51,8 @@ LEAST_ROUNDS = 2
 COPIES_NS = 12e6
 MOST_COPIES = 4
 LATENCY_MULTIPLE = 20
+#: Blocks take turns that together last about this long: what an interrupt may cost.
+TURNS_SECONDS = 90.0
 #: Processes after which a session that may stop early looks at its intervals.
 LOOKS = (3, 5, 8, 13, 21)
 #: Pause before a canary when a runtime's own threads may still spin.
@@ -115,11 +120,12 @@ def measure(
     progress: Progress | None = None,
     watch: Callable[[NDArray[np.float64]], None] | None = None,
 ) -> Iterator[Measurement | Failure]:
-    """Measure ``jobs``, yielding each block's results as the block ends.
+    """Measure ``jobs``, yielding results as the blocks that took turns end.
 
     ``epoch`` anchors the milliseconds; without one they are provisional (this session's own
     quiet moments). ``progress`` is told the share of the work done, ``watch`` the session's own
-    canonical canary times (K,) at its end. All jobs need the same number of threads.
+    canonical canary times (K,) at its end. All jobs need the same number of threads. When an
+    interrupt or a broken device ends it, it first yields what two processes or more measured.
     """
     if not jobs:
         return
@@ -129,15 +135,41 @@ def measure(
     session = _Session(target, threads.pop(), plan, epoch)
     order = list(jobs)
     session.random.shuffle(order)
-    blocks = -(-len(order) // plan.loaded)
-    floors: list[NDArray[np.float64]] = []
-    for index in range(blocks):
-        # Strided, so that the blocks are equally large.
-        block = _Block(session, order[index::blocks])
-        yield from block.run(_share_of(progress, index, blocks))
-        floors += block.floors
+    count = -(-len(order) // plan.loaded)
+    # Strided, so that the blocks are equally large.
+    blocks = [_Block(session, order[index::count]) for index in range(count)]
+    together = max(1, round(TURNS_SECONDS / (plan.seconds * plan.loaded)))
+    groups = -(-count // together)
+    for index in range(groups):
+        yield from _take_turns(blocks[index::groups], plan, _share_of(progress, index, groups))
+    floors = [floor for block in blocks for floor in block.floors]
     if watch and floors:
         watch(np.exp(np.median(np.log(floors), axis=0)))
+
+
+def _take_turns(
+    blocks: Sequence[_Block], plan: Plan, progress: Progress
+) -> Iterator[Measurement | Failure]:
+    """The blocks' first processes, then their second ones, and so on; then their results."""
+    ended: BaseException | None = None
+    with tempfile.TemporaryDirectory(prefix="hwbench-") as folder:
+        try:
+            for index, block in enumerate(blocks):
+                block.build(Path(folder) / str(index))
+            for process in range(plan.processes):
+                turn = _share_of(progress, process, plan.processes)
+                for index, block in enumerate(blocks):
+                    block.turn(process, _share_of(turn, index, len(blocks)))
+            for block in blocks:
+                block.measure_memory()
+        except (KeyboardInterrupt, HwbenchError) as error:
+            ended = error
+    for block in blocks:
+        if ended is not None:
+            block.conclude_early()
+        yield from block.results()
+    if ended is not None:
+        raise ended
 
 
 class _Session:
@@ -173,22 +205,42 @@ class _Block:
         self.failed: dict[str, HwbenchError] = {}
         self.done: dict[str, Measurement] = {}
         self.floors: list[NDArray[np.float64]] = []
+        self.workers = 0
 
-    def run(self, progress: Progress) -> Iterator[Measurement | Failure]:
-        """Measure the block; failures come first."""
-        looks, last = self.plan.looks, self.plan.processes
-        with tempfile.TemporaryDirectory(prefix="hwbench-") as folder:
-            self._build(Path(folder))
-            self.backdrop = self.session.target.backdrop(Path(folder), self.session.threads)
-            for process in range(last):
-                if not self._open_slots():
-                    break
-                self._process(process, _share_of(progress, process, last))
-                if process + 1 in looks:
-                    self._look(looks[process + 1], final=process + 1 == last)
-            if self.plan.memory:
-                for slot in self.done:
-                    self.logs[slot].peak_memory = self._peak_memory(slot)
+    def build(self, folder: Path) -> None:
+        """Write what the runners need into ``folder``, which lives as long as the block."""
+        folder.mkdir()
+        self.backdrop = self.session.target.backdrop(folder, self.session.threads)
+        for slot, job in self.jobs.items():
+            try:
+                self.runners[slot] = job.build(folder)
+            except HwbenchError as error:
+                self.failed[slot] = error
+
+    def turn(self, process: int, progress: Progress) -> None:
+        """One process, and a look at the results where one is due."""
+        if not self._open_slots():
+            return
+        self._process(process, progress)
+        share = self.plan.looks.get(process + 1)
+        if share is not None:
+            self._look(share, final=process + 1 == self.plan.processes)
+
+    def measure_memory(self) -> None:
+        """The peak memory of what was measured, where the plan asks for it."""
+        if self.plan.memory:
+            for slot in self.done:
+                self.logs[slot].peak_memory = self._peak_memory(slot)
+
+    def conclude_early(self) -> None:
+        """Results of the workloads that at least two processes have measured."""
+        for slot in self._open_slots():
+            if len({row[0] for row in self.logs[slot].rows}) > 1:
+                with contextlib.suppress(InconclusiveError):
+                    self.done[slot] = self._conclude(slot, 1.0).measurement("interrupted")
+
+    def results(self) -> Iterator[Measurement | Failure]:
+        """What there is; failures come first."""
         for slot, error in self.failed.items():
             yield Failure(self.logs[slot].workload, error)
         for slot, result in self.done.items():
@@ -197,35 +249,31 @@ class _Block:
     def _open_slots(self) -> list[str]:
         return [s for s in self.logs if s not in self.failed and s not in self.done]
 
-    def _build(self, folder: Path) -> None:
-        for slot, job in self.jobs.items():
-            try:
-                self.runners[slot] = job.build(folder)
-            except HwbenchError as error:
-                self.failed[slot] = error
-
     def _look(self, share: float, *, final: bool) -> None:
         """Estimate every open workload; keep those precise enough, or all at the last look."""
-        plan = self.plan
-        confidence = 1 - (1 - plan.confidence) * share
-        provisional = np.min(self.floors, axis=0) if self.floors else None
+        precision = self.plan.precision
         for slot in self._open_slots():
-            log = self.logs[slot]
             try:
-                result = conclude(
-                    log, self.session.context, confidence, plan.confidence, provisional
-                )
+                result = self._conclude(slot, share)
             except InconclusiveError as error:
                 if final:
                     self.failed[slot] = error
                 continue
-            precise = plan.precision is not None and result.relative_half_width <= plan.precision
+            precise = precision is not None and result.relative_half_width <= precision
             if final or precise:
                 self.done[slot] = result.measurement("precision" if precise else "time")
+
+    def _conclude(self, slot: str, share: float) -> Result:
+        """The estimate of one workload, at a look that spends ``share`` of the error."""
+        confidence = 1 - (1 - self.plan.confidence) * share
+        provisional = np.min(self.floors, axis=0) if self.floors else None
+        context = self.session.context
+        return conclude(self.logs[slot], context, confidence, self.plan.confidence, provisional)
 
     def _process(self, process: int, progress: Progress) -> None:
         """A fresh worker; a workload that ends it is given up, and the others get another."""
         while slots := self._open_slots():
+            self.workers += 1
             with self.session.worker() as worker:
                 try:
                     self._work(worker, process, slots, progress)
@@ -250,7 +298,7 @@ class _Block:
         self.session.random.shuffle(slots)
         steps = {s: step for s in slots if (step := self._load(worker, s, process))}
         if steps:
-            self._rounds(worker, process, steps, canaries, began, progress)
+            self._rounds(worker, steps, canaries, began, progress)
 
     def _load(self, worker: WorkerProcess, slot: str, process: int) -> list[Any] | None:
         """Load and warm one workload: its copies' slots, runs and warm runs of a burst.
@@ -291,7 +339,6 @@ class _Block:
     def _rounds(
         self,
         worker: WorkerProcess,
-        process: int,
         steps: dict[str, list[Any]],
         canaries: list[list[object]],
         began: float,
@@ -319,7 +366,9 @@ class _Block:
                     answer["bursts"], answer["readings"], answer["readings"][1:], strict=False
                 ):
                     slot, _, copy = burst["slot"].partition("#")
-                    self.logs[slot].add(process, int(copy or 0), index, burst, before, after)
+                    self.logs[slot].add(
+                        self.workers - 1, int(copy or 0), index, burst, before, after
+                    )
                 index += 1
                 progress(min((time.monotonic() - began) / seconds, 1.0))
         finally:  # rounds before one that failed count

@@ -30,8 +30,9 @@ SAMPLES, QUICK_SAMPLES = 300, 100
 BUDGETS, QUICK_BUDGETS = 60, 12
 GUARDED, UNGUARDED = 0.98, 0.5
 KEPT_BAR, USE_BAR = 0.95, 0.9
-#: Winners deserve more than a profile's precision: they decide a promise.
-WINNERS_PLAN = Plan(processes=5, seconds=1.0)
+#: Winners deserve more than a profile's precision: they decide a promise. As many are loaded at
+#: once as in a profile: large networks leave each other less of the caches.
+WINNERS_PLAN = Plan(processes=5, seconds=1.0, loaded=PROFILE_PLAN.loaded)
 
 Array = NDArray[np.float64]
 

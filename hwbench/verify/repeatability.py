@@ -46,7 +46,7 @@ SECONDS = 1.0
 #: A little less for us, whose rounds are not cut short when the time is up.
 OUR_SECONDS = 0.88
 #: A burst met a quiet machine when the canaries' mean was this near to their canonical times.
-QUIET, QUIET_MEMORY = 0.015, 0.05
+QUIET, QUIET_MEMORY = 0.01, 0.05
 
 Array = NDArray[np.float64]
 

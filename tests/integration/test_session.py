@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 from hwbench.devices import get_device
 from hwbench.devices.models import read_onnx_file
 from hwbench.errors import GraphError, ModelError, UsageError
+from hwbench.measure import session as session_module
 from hwbench.measure.campaign import known_epoch, record
 from hwbench.measure.jobs import Job, RunnerSpec, Target, canary_key
 from hwbench.measure.session import Failure, Plan, measure
@@ -166,6 +167,20 @@ class TestResults:
         assert session.shares[-1] == pytest.approx(1.0)
 
 
+def test_blocks_take_turns(tmp_path: Path) -> None:
+    """What disturbs for a while hits one process of all, not all processes of one."""
+    jobs = [CPU.job(tiny_net(channels), 1) for channels in (2, 4, 8)]
+    plan = dataclasses.replace(SHORTEST, loaded=1)
+    results = [r for r in measure(CPU, jobs, plan, None) if isinstance(r, Measurement)]
+    spans = [
+        [r.bursts.start_ns[r.bursts.process == process] for process in range(plan.processes)]
+        for r in results
+    ]
+    assert len(spans) == len(jobs)
+    for earlier, later in zip(range(plan.processes), range(1, plan.processes), strict=False):
+        assert max(s[earlier].max() for s in spans) < min(s[later].min() for s in spans)
+
+
 def test_few_samples_refuse_percentiles() -> None:
     (result,) = measure(CPU, [CPU.job(tiny_net(), 1)], SHORTEST, None)
     assert isinstance(result, Measurement)
@@ -254,7 +269,10 @@ class TestStopping:
 
 
 class TestBlocks:
-    def test_each_is_given_out_as_it_ends(self, tmp_path: Path, target: LocalTarget) -> None:
+    def test_those_that_took_turns_are_given_out_as_they_end(
+        self, tmp_path: Path, target: LocalTarget, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(session_module, "TURNS_SECONDS", 0.0)  # each block by itself
         jobs = [job(f"net{i}", runner(tmp_path, us=20 + i)) for i in range(5)]
         shares: list[float] = []
         plan = dataclasses.replace(SHORTEST, loaded=2)
