@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from hwbench.devices.models import GraphModel, Model
+from hwbench.errors import DeviceError
 from hwbench.graph import GraphBuilder
 from hwbench.measure.jobs import Canary, Job, RunnerSpec
 from hwbench.records import Fingerprint
@@ -91,10 +92,15 @@ def _runner(file: str, **args: object) -> RunnerSpec:
 
 def _conv_canary(name: str, threads: int) -> Canary:
     import hashlib
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
     path = _HERE / "canaries" / f"{name}.tflite"
     content = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     runner = _runner("litert.py", model=str(path), threads=threads)
-    stamp = f"{content} litert {version('ai-edge-litert')}"
+    try:
+        stamp = f"{content} litert {version('ai-edge-litert')}"
+    except PackageNotFoundError:
+        raise DeviceError(
+            "the canaries' runtime is missing: pip install --force-reinstall ai-edge-litert"
+        ) from None
     return Canary(name, stamp, runner, 3, 2, "compute")

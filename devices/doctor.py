@@ -36,8 +36,8 @@ def _runtime(device: Device) -> Check:
 
 
 def _canaries(device: Device) -> Check:
-    canaries = device.canaries(1)
     try:
+        canaries = device.canaries(1)
         with WorkerProcess(device.python) as worker:
             steps = load_canaries(worker, canaries)
             readings = worker.ask("round", [], steps)["readings"][0]

@@ -9,7 +9,7 @@ import numpy as np
 
 from hwbench.devices.base import Device
 from hwbench.devices.models import GraphModel
-from hwbench.measure.campaign import anchor, record
+from hwbench.measure.campaign import anchor, known_epoch, record
 from hwbench.measure.jobs import Job
 from hwbench.measure.session import Failure, Plan, Progress
 from hwbench.records import Measurement, digest
@@ -23,19 +23,23 @@ PROFILE_PLAN = Plan(processes=3, seconds=0.8, loaded=15)
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Which architectures of which space, on which device. ``id`` names the campaign."""
+    """Which architectures of which space, on which device."""
 
     space: Space
     codes: Codes
     device: Device
     threads: int = 1
 
-    @property
-    def id(self) -> str:
-        """The same sample on the same device in the same environment: the same campaign."""
+    def campaign(self, store: Store) -> str:
+        """Its name in a store: of the same sample, device, environment and canary epoch.
+
+        Milliseconds of two epochs do not mix, so a new epoch starts a new campaign.
+        """
         fingerprint = self.device.fingerprint(self.threads).key
+        epoch = known_epoch(self.device, self.threads, store)
         texts = self.space.decode(self.codes)
-        return "profile:" + digest([self.space.name, texts, fingerprint, self.threads])
+        anchored = epoch.id if epoch else None
+        return "profile:" + digest([self.space.name, texts, fingerprint, self.threads, anchored])
 
     def jobs(self) -> list[Job]:
         """One job an architecture."""
@@ -44,14 +48,15 @@ class Profile:
     def run(
         self, store: Store, plan: Plan = PROFILE_PLAN, progress: Progress | None = None
     ) -> Iterator[Measurement | Failure]:
-        """Measure what the store does not hold yet; each block is stored as it ends.
+        """Measure what the store does not hold yet; results are stored as blocks end.
 
         Calibrates the device first where the store has no epoch for it.
         """
         epoch = anchor(self.device, self.threads, store)
         jobs = self.jobs()
+        campaign = self.campaign(store)
         yield from record(
-            self.device, jobs, plan, store, epoch, campaign=self.id, progress=progress
+            self.device, jobs, plan, store, epoch, campaign=campaign, progress=progress
         )
 
 

@@ -93,6 +93,7 @@ def run_demo(
     What the store holds of the same device, sample and environment is not measured again; the
     winners always are. ``tell`` is told the stage and the share of it that is done.
     """
+    folder.mkdir(parents=True, exist_ok=True)  # now, not after minutes of measuring
     device, space, stages = get_device("cpu"), get_space(SPACE), _Stages(tell)
     with stages.stage("calibrate the canaries") as share:
         epoch = anchor(device, 1, store, share)
@@ -117,7 +118,7 @@ def run_demo(
     report = page.DemoReport(
         title="hwbench demo",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        command="hwbench demo",
+        command=f"hwbench demo -n {samples} --seed {seed}",
         space=SPACE,
         fingerprint=device.fingerprint(1),
         epoch=epoch,
@@ -127,7 +128,6 @@ def run_demo(
         stages=stages.done,
     )
     predictor = fitted["hwbench"]
-    folder.mkdir(parents=True, exist_ok=True)
     predictor.save(folder / "cpu-ofa_mbv3.hwp")
     predictor_figure(report.profile, report.evaluation, report.budgets, folder / "demo.png")
     return Demo(report, predictor, page.write_page(report, folder))
@@ -139,7 +139,7 @@ def _measured(profile: Profile, store: Store, share: Callable[[float], None]) ->
         # One that was disturbed throughout is left out; anything else is worth stopping for.
         if isinstance(result, Failure) and not isinstance(result.error, InconclusiveError):
             raise DeviceError(f"{result.workload.name}: {result.error}")
-    return store.measurements(plan=profile.id, with_bursts=False)
+    return store.measurements(plan=profile.campaign(store), with_bursts=False)
 
 
 def _unseen(device: Device, space: Space, learned: Sequence[Measurement], seed: int) -> Profile:

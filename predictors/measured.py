@@ -58,4 +58,11 @@ def provenance_of(measurements: Sequence[Measurement]) -> Provenance:
 def _half_width(measurement: Measurement) -> float:
     """Relative half-width of the interval, 0 where there is none."""
     low, high = measurement.low_ns, measurement.high_ns
-    return 0.0 if low is None or high is None else float(np.log(high / low) / 2)
+    if low is None or high is None:
+        return 0.0
+    if not 0 < low <= high:
+        raise PredictorError(
+            f"{measurement.workload.name}: an interval from {low} to {high} ns is none: leave "
+            "its session out with --session or --since"
+        )
+    return float(np.log(high / low) / 2)

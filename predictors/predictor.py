@@ -261,6 +261,10 @@ def _meta(header: Mapping[str, Any]) -> PredictorMeta:
     values["provenance"] = Provenance(**provenance)
     values["cross_validated"] = Metrics(**_typed(Metrics, header["cross_validated"]))
     values["witnesses"] = tuple(tuple(int(c) for c in code) for code in header["witnesses"])
+    if any(not 0 <= c < 2**15 for code in values["witnesses"] for c in code):
+        raise ValueError("witnesses are no codes")
+    if datetime.fromisoformat(values["created"]).tzinfo is None:
+        raise ValueError(f"created has no UTC offset: {values['created']!r}")
     return PredictorMeta(**values)
 
 

@@ -23,7 +23,13 @@ from hwbench.cli.options import (
     opened,
     shapes,
 )
-from hwbench.errors import InconclusiveError, UnknownNameError, UsageError
+from hwbench.errors import (
+    InconclusiveError,
+    ModelError,
+    UnknownNameError,
+    UsageError,
+    WorkerError,
+)
 
 if TYPE_CHECKING:
     from hwbench.devices.base import Device
@@ -142,8 +148,12 @@ def operators(
     profiles: list[OpProfile | None] = []
     with console.progress("timing the operators") as report:
         for job, answer in zip(jobs, answers, strict=True):
-            runs = isinstance(answer, Measurement)
-            profiles.append(profile_ops(target, job) if runs else None)
+            profiles.append(None)
+            if isinstance(answer, Measurement):
+                try:
+                    profiles[-1] = profile_ops(target, job)
+                except (ModelError, WorkerError) as error:  # the measurement stands without it
+                    console.error(f"{job.workload.name}: operators: {error}")
             report(len(profiles) / len(jobs))
     return profiles
 

@@ -11,7 +11,7 @@ import typer
 from hwbench import console
 from hwbench.cli import accuracy
 from hwbench.cli.options import Debug, Json, Session, Since, StoreUrl, opened
-from hwbench.errors import UsageError
+from hwbench.errors import PredictorError, UsageError
 
 if TYPE_CHECKING:
     from hwbench.predictors import LatencyPredictor
@@ -86,7 +86,13 @@ def comparable(
         since=since,
         with_bursts=False,
     )
-    return [m for m in found if (m.workload.threads, m.epoch) == (source.threads, source.epoch)]
+    same = [m for m in found if (m.workload.threads, m.epoch) == (source.threads, source.epoch)]
+    if found and not same:
+        raise PredictorError(
+            "the measurements of this device are of other threads or another canary epoch than "
+            "the predictor: fit a new one"
+        )
+    return same
 
 
 def split(

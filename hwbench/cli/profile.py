@@ -20,7 +20,7 @@ from hwbench.cli.options import (
     choices,
     opened,
 )
-from hwbench.errors import DeviceError, UnknownNameError, UsageError
+from hwbench.errors import DeviceError, InconclusiveError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from hwbench.devices.profile import Profile
@@ -57,15 +57,16 @@ def profile(
 
     target, searched = get_device(device), get_space(space)
     fixed = pinned(searched, choices(fix or ()))
-    campaign = sample_profile(target, searched, samples, seed=seed, threads=threads, fixed=fixed)
+    sample = sample_profile(target, searched, samples, seed=seed, threads=threads, fixed=fixed)
     with opened(store) as results:
-        held = len(results.done(campaign.id))
-        failures = measure(campaign, results, f"measuring {samples - held} architectures")
-        stored = results.measurements(plan=campaign.id, with_bursts=False)
+        held = len(results.done(sample.campaign(results)))
+        failures = measure(sample, results, f"measuring {samples - held} architectures")
+        campaign = sample.campaign(results)
+        stored = results.measurements(plan=campaign, with_bursts=False)
     summary = {
         "device": device,
         "space": space,
-        "campaign": campaign.id,
+        "campaign": campaign,
         "architectures": samples,
         "measured": len(stored) - held,
         "already_stored": held,
@@ -80,20 +81,21 @@ def profile(
         console.show(console.table(("profile", "<value"), rows))
     if failures:
         first = failures[0]
-        raise DeviceError(
+        busy = all(isinstance(failure.error, InconclusiveError) for failure in failures)
+        raise (InconclusiveError if busy else DeviceError)(
             f"{len(failures)} of {samples} architectures could not be measured, the first is "
             f"{first.workload.name}: {first.error}; run the same command again for them"
         )
 
 
-def measure(campaign: Profile, store: Store, label: str) -> list[Failure]:
+def measure(sample: Profile, store: Store, label: str) -> list[Failure]:
     """Measure and store what the store does not hold yet; answers the failures."""
     from hwbench.records import Measurement
 
     try:
-        calibrated(campaign.device, campaign.threads, store)
+        calibrated(sample.device, sample.threads, store)
         with console.progress(label) as report:
-            answers = campaign.run(store, progress=report)
+            answers = sample.run(store, progress=report)
             return [answer for answer in answers if not isinstance(answer, Measurement)]
     except KeyboardInterrupt:
         raise KeyboardInterrupt(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,8 @@ from hwbench.cli.options import Debug, DeviceName, Json, Seed, StoreUrl, opened
 from hwbench.errors import EXIT_INCONCLUSIVE, EXIT_OK, EXIT_REGRESSION
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from hwbench.records import Verdict
 
 
@@ -43,7 +45,7 @@ def verify(
 ) -> None:
     """Test claims on this machine, and enter the verdicts in the store's ledger.
 
-    Exits with 1 if a claim is refuted, with 3 if one stays undecided.
+    Exits with 1 if a claim is refuted or holds only partly, with 3 if one stays undecided.
 
     Example:
 
@@ -66,9 +68,26 @@ def verify(
     if as_json:
         console.write_json({"claims": [entry(verdict) for verdict in verdicts]})
     else:
-        rows = [(v.claim, v.outcome, v.protocol) for v in verdicts]
-        console.show(console.table(("claim", "<verdict", "<protocol"), rows))
+        for verdict in verdicts:
+            console.show(f"{verdict.outcome}: {verdict.claim}", figures(verdict.evidence))
     raise typer.Exit(exit_code(verdicts))
+
+
+def figures(evidence: Mapping[str, Any]) -> Table:
+    """The numbers of a verdict: what is one value as it is, a table of them as pairs."""
+    rows = []
+    for name, value in evidence.items():
+        if name == "bars":
+            rows += [(bar, "met" if met else "NOT MET") for bar, met in value.items()]
+        elif isinstance(value, Mapping) and {"idle", "loaded"} <= value.keys():
+            rows += [
+                (f"{name}, {when}: median / p90 %", f"{part['median_pct']} / {part['p90_pct']}")
+                for when, part in value.items()
+                if isinstance(part, Mapping)
+            ]
+        elif not isinstance(value, (Mapping, list)):
+            rows.append((name.replace("_", " "), value))
+    return console.table(("evidence", "<value"), rows)
 
 
 def entry(verdict: Verdict) -> dict[str, object]:

@@ -110,7 +110,7 @@ def _check_header(lines: _Lines, path: Path) -> None:
     if version != VERSION:
         raise ImportFileError(
             f"cannot import {path}: its archive version is {version}, this hwbench reads "
-            f"{VERSION}: update hwbench"
+            f"{VERSION}: {'update hwbench' if version > VERSION else 'export it again'}"
         )
 
 

@@ -21,9 +21,11 @@ from hwbench.measure.worker import NOTE_BYTES
 _WORKER = Path(__file__).with_name("worker.py")
 #: A request that takes longer than its own expected time plus this is a hang.
 GRACE_S = 60.0
+#: Loading a model of gigabytes, and its first run.
+LOAD_S = 240.0
 #: No library may start threads of its own beside the model: neither numpy's pool, nor the
 #: uploader of onnxruntime's telemetry (on by default on Linux since 1.29).
-_QUIET = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
+QUIET = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
 
 
 class WorkerProcess:
@@ -39,7 +41,7 @@ class WorkerProcess:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes both
         self._note = tempfile.TemporaryFile()  # noqa: SIM115
         self._note.truncate(NOTE_BYTES)
-        env = {**os.environ, **_QUIET}
+        env = {**os.environ, **QUIET}
         try:
             self._process = subprocess.Popen(
                 [python, "-u", str(_WORKER), str(self._note.fileno())],
@@ -140,7 +142,7 @@ class WorkerProcess:
 
     def load(self, slot: str, runner: RunnerSpec) -> dict[str, Any]:
         """Load a runner under the name ``slot``."""
-        return self.ask("load", slot, runner.file, dict(runner.args))
+        return self.ask("load", slot, runner.file, dict(runner.args), expect_s=LOAD_S)
 
     def _obituary(self, op: str) -> str:
         code = self._end(2)

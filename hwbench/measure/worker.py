@@ -92,13 +92,17 @@ class Contention:
         self._wait.seek(0)
         return int(self._wait.read(64).split()[1])
 
-    def steal_ns(self):
-        """Time that the hypervisor gave to others so far, over all CPUs."""
-        if self._stat is None:
+    def steal_ns(self, cpu):
+        """Time that the hypervisor took from this CPU so far; 0 where unknown."""
+        if self._stat is None or cpu < 0:
             return 0
         self._stat.seek(0)
-        fields = self._stat.read(256).split(b"\n", 1)[0].split()
-        return int(fields[8]) * self._tick_ns if len(fields) > 8 else 0
+        name = b"cpu%d" % cpu
+        for line in self._stat.read(128 * (cpu + 2)).split(b"\n"):
+            fields = line.split()
+            if fields[:1] == [name]:
+                return int(fields[8]) * self._tick_ns if len(fields) > 8 else 0
+        return 0
 
     def cpu(self):
         """The CPU this thread is on, -1 where unknown."""
@@ -157,7 +161,8 @@ class Worker:
             runner = self._runners[slot]
             if warm:
                 runner.run(warm)
-            steal, cpu, waited = contention.steal_ns(), contention.cpu(), contention.waited_ns()
+            cpu, waited = contention.cpu(), contention.waited_ns()
+            steal = contention.steal_ns(cpu)
             switches = contention.preemptions()
             start = _now()
             times = runner.run(runs)
@@ -172,7 +177,7 @@ class Worker:
                     "preemptions": switches,
                     "waited_ns": waited,
                     "migrated": moved,
-                    "steal_ns": contention.steal_ns() - steal,
+                    "steal_ns": contention.steal_ns(cpu) - steal,
                 }
             )
             if settle_s:

@@ -306,8 +306,13 @@ def epoch_document(epoch: CanaryEpoch) -> Document:
 
 
 def epoch_of(document: Document) -> CanaryEpoch:
-    """The epoch behind a checked document."""
+    """The epoch behind a checked document. Raises ValueError where its times make no sense."""
     lists = ("names", "c0_ns", "c0_low_ns", "c0_high_ns")
+    if len({len(document[name]) for name in lists}) != 1:
+        raise ValueError("names, c0_ns, c0_low_ns and c0_high_ns differ in length")
+    for low, c0, high in zip(*(document[n] for n in (lists[2], lists[1], lists[3])), strict=True):
+        if not 0 < low <= c0 <= high:
+            raise ValueError(f"c0_ns {c0} must lie above 0 and within its interval {low} to {high}")
     return CanaryEpoch(**{**document, **{name: tuple(document[name]) for name in lists}})
 
 

@@ -74,7 +74,7 @@ class Budgets(Claim):
 
     name = "budgets"
     text = (
-        "of 60 latency budgets promised at confidence .98, at least 95 % are kept when the "
+        "of the latency budgets promised at confidence .98, at least 95 % are kept when the "
         "winner is measured again, at a mean utilisation of at least .9"
     )
     protocol = (
@@ -98,7 +98,7 @@ class Budgets(Claim):
         ]
         setting.progress("measuring the winners", 0.6)
         trials = measure_winners(setting, space, found)
-        evidence = summarise(trials)
+        evidence = {"quick": setting.quick, **summarise(trials)}
         figure = setting.folder / "budgets.png"
         from hwbench.verify.figures import budgets_figure
 
@@ -115,7 +115,7 @@ def fitted_oracle(setting: Setting, space: Space, samples: int) -> BudgetOracle:
     ):
         if isinstance(result, Failure) and not isinstance(result.error, InconclusiveError):
             raise DeviceError(f"{result.workload.name}: {result.error}")
-    measured = setting.store.measurements(plan=profile.id, with_bursts=False)
+    measured = setting.store.measurements(plan=profile.campaign(setting.store), with_bursts=False)
     training = training_from(space, measured)
     return BudgetOracle(fit_predictor(space, training, provenance_of(measured), seed=setting.seed))
 

@@ -4,7 +4,10 @@
 Stand-alone.
 """
 
+import ctypes
 import os
+import platform
+import signal
 import sys
 
 # One core: a neighbour, not a flood.
@@ -30,4 +33,6 @@ def stream():
 
 
 if __name__ == "__main__":
+    if platform.system() == "Linux":  # it must not outlive a check that was killed
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     {"compute": compute, "stream": stream}[sys.argv[1]]()

@@ -241,6 +241,22 @@ def test_a_well_made_lie_is_named(store: Store, whole: Path, edit: Edit, word: s
     refused(whole, store, f"line 4: .*({word})")
 
 
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"c0_ns": (1e6,)}, "differ in length"),
+        ({"c0_low_ns": (0.0, 1.98e6)}, "must lie above 0"),
+        ({"c0_high_ns": (1.01e6, 1.99e6)}, "within its interval"),
+    ],
+)
+def test_an_epoch_that_could_anchor_nothing_is_refused(
+    store: Store, tmp_path: Path, changes: dict[str, Any], word: str
+) -> None:
+    path = tmp_path / "a.jsonl"
+    export([measurement(0)], path, epochs=[epoch(1, **changes)])
+    refused(path, store, word)
+
+
 def read_csv(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))

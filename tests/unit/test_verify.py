@@ -72,11 +72,11 @@ def test_the_verdict_follows_the_bars() -> None:
     found = check.summarise(table(good, record(1e6, 0.005)), {"a": (float(np.log(1e6)), 0.001, 6)})
     found["coverage_95"] = 0.95
     assert check.judge(found) == "confirmed"
-    assert len(found["bars"]) == 15
+    assert len(found["bars"]) == 13
     for name, value in [("inconclusive_share", 0.2), ("coverage_95", 0.99), ("bias_pct", {"x": 4})]:
         worse = {**found, name: value}
         assert check.judge(worse) == "partly"
-        assert worse["bars_met"] == "14 of 15"
+        assert worse["bars_met"] == "12 of 13"
     bad = check.summarise(table(dict.fromkeys(check.METHODS, 0.2)), {})
     assert check.judge(bad) == "refuted"
 
