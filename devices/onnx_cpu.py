@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from hwbench.measure.jobs import Job, RunnerSpec
 from hwbench.records import Fingerprint, InputSpec, Workload
 
 _RUNNER = str(Path(__file__).resolve().parent / "runners" / "ort.py")
+
+#: More only wait for each other, and some tens of thousands take the machine down.
+MOST_THREADS_A_CORE = 4
 
 
 class OnnxCpu(Device):
@@ -33,8 +37,9 @@ class OnnxCpu(Device):
 
     def job(self, model: Model, threads: int) -> Job:
         """A graph is lowered when its turn comes; a file is run where it lies."""
-        if threads < 1:
-            raise UsageError(f"threads must be 1 or more, not {threads}")
+        most = max(MOST_THREADS_A_CORE * (os.cpu_count() or 1), 2)
+        if not 1 <= threads <= most:
+            raise UsageError(f"threads must be 1 to {most} on this machine, not {threads}")
         if isinstance(model, GraphModel):
             return _graph_job(model, threads)
         if isinstance(model, OnnxModelFile):
