@@ -43,7 +43,7 @@ def demo(
             done = run_demo(results, out, report, samples=samples, seed=seed)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            "what was measured is stored, the same command goes on from there"
+            "what was finished is stored, the same command goes on from there"
         ) from None
     scores, budgets = done.report.evaluation.scores, done.report.budgets
     if as_json:

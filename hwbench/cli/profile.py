@@ -99,7 +99,7 @@ def measure(sample: Profile, store: Store, label: str) -> list[Failure]:
             return [answer for answer in answers if not isinstance(answer, Measurement)]
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            "what was measured is stored, the same command goes on from there"
+            "what was finished is stored, the same command goes on from there"
         ) from None
 
 

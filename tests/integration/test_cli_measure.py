@@ -281,7 +281,7 @@ def test_an_interrupted_profile_says_how_to_go_on_and_loses_nothing(own_store: P
     assert process.returncode == 130
     assert stdout == ""
     assert stderr.splitlines() == [
-        "hwbench: interrupted: what was measured is stored, the same command goes on from there"
+        "hwbench: interrupted: what was finished is stored, the same command goes on from there"
     ]
     with Store.open(own_store, create=False) as store:
         for m in store.measurements():
