@@ -6,8 +6,8 @@ readings become medians over windows of a quarter of a second, so that neither t
 reading nor a lucky moment looks like a faster machine. Their 5th percentile over all runs marks the
 quiet machine, and c0 is what a quiet machine reads: the median of the windows near that mark,
 within 6 % for the compute canaries (a clock that ran 5 % faster for some seconds is no quiet
-machine) and 10 % for memory, which no machine with other users keeps
-stiller. Its interval is a bootstrap over runs.
+machine) and 10 % for memory, which no machine with other users keeps stiller. Its interval is a
+bootstrap over runs.
 
 Every later session leaves its own such figure in the store. The epoch itself is never changed:
 :func:`drift` says when the series has left it, and a user opens a new epoch on purpose

@@ -54,7 +54,8 @@ def assert_fails_alone(target: LocalTarget, good: list[Job], bad: Job) -> Failur
     assert {o.workload.name for o in others} == {"good0", "good1"}
     for other in others:
         assert isinstance(other, Measurement)
-        assert len(set(other.bursts.process)) >= 2  # a worker that was ended is one of its own
+        # A worker that the other one ended is a process of its own, where it measured anything.
+        assert set(other.bursts.process) in ({0, 1}, {1, 2}, {0, 1, 2})
         assert set(other.bursts.round) >= {0, 1}
         assert other.canary_ref_ns
     return failure
