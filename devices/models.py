@@ -46,6 +46,8 @@ def read_onnx_file(
     :class:`~hwbench.errors.ModelError` for a file that is missing, damaged, no ONNX, open in a
     dimension, or whose external data lies outside its folder.
     """
+    if not path.name.isprintable():
+        raise ModelError(f"{str(path)!r}: a file's name must be readable text: rename it")
     model = open_onnx(path)
     sha = hashlib.sha256(path.read_bytes())
     # Random weights lie in no file: the model's own content says all of them.

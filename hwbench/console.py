@@ -65,7 +65,7 @@ def flush() -> None:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        _closed_pipe()
+        closed_pipe()
 
 
 def plain(value: object) -> Any:
@@ -242,10 +242,11 @@ def _write(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        _closed_pipe()
+        closed_pipe()
 
 
-def _closed_pipe() -> NoReturn:
+def closed_pipe() -> NoReturn:
+    """Give up standard output: its reader has gone."""
     # Python flushes standard output once more at exit; that must not fail again.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise ClosedPipeError
@@ -256,6 +257,6 @@ def _console(stream: TextIO) -> Console:
 
     class PipeAwareConsole(Console):
         def on_broken_pipe(self) -> None:
-            _closed_pipe()
+            closed_pipe()
 
     return PipeAwareConsole(file=stream, markup=False, highlight=False, emoji=False)

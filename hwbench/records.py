@@ -136,10 +136,12 @@ class Measurement:
     """One workload's latency on one device: two answers, and all that they rest on.
 
     ``latency_ns`` with ``[low_ns, high_ns]`` is the **undisturbed** latency, ``observed`` what a
-    caller met during the run. ``beta`` are the workload's sensitivities to the canaries;
-    with them and ``canary_ref_ns`` an absolute latency can be restated for another epoch.
-    ``footprint_bytes`` is the memory that loading and a first run took, ``peak_memory_bytes``
-    the most that many runs did, in a pass of its own.
+    caller met during the run. ``status`` says whether it is an answer: of an ``inconclusive``
+    one the interval is too wide to be claimed, and ``observed_only`` was not anchored.
+    ``beta`` are the workload's sensitivities to the canaries; with them and ``canary_ref_ns`` an
+    absolute latency can be restated for another epoch. ``footprint_bytes`` is the memory that
+    loading and a first run took, ``peak_memory_bytes`` the most that many runs did, in a pass of
+    its own.
     """
 
     workload: Workload

@@ -11,7 +11,7 @@ from hwbench.predictors.cost_regression import CostRegression
 from hwbench.predictors.data import Prediction, TrainingSet, training_set
 from hwbench.predictors.metrics import Metrics
 from hwbench.predictors.model import LatencyModel, model_kinds, register_model
-from hwbench.predictors.oracle import BudgetOracle, Ledger
+from hwbench.predictors.oracle import BudgetOracle, Ledger, Limit
 from hwbench.predictors.predictor import (
     LatencyPredictor,
     PredictorMeta,
@@ -30,6 +30,7 @@ __all__ = [
     "LatencyPredictor",
     "LatencyTable",
     "Ledger",
+    "Limit",
     "MacsLine",
     "Metrics",
     "Prediction",

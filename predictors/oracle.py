@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TypeGuard
+from typing import Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,6 +36,25 @@ Archs = ArrayLike | Sequence[str]
 Measurer = Callable[[Codes], Sequence[Measurement]]
 
 CONFIDENCE = 0.98
+
+
+class Bounded(Protocol):
+    """What a limit rests on: another device's oracle, or a cost that is known exactly."""
+
+    def upper(self, archs: Codes, confidence: float) -> Array:
+        """Bound (n,) on the cost of codes (n, L) that holds with this probability, each."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A further bound on an architecture: its ``cost`` is at most ``most``, in the cost's unit."""
+
+    cost: Bounded
+    most: float
+
+    def holds(self, codes: Codes, confidence: float) -> Bools:
+        """Which of the codes (n, L) keep it with this probability: (n,) bool."""
+        return np.asarray(self.cost.upper(codes, confidence) <= self.most)
 
 
 @dataclass(frozen=True)
@@ -61,12 +80,20 @@ class BudgetOracle:
     """Latency, bounds and feasibility of architectures on one device, a hundred thousand at once.
 
     Architectures are codes (n, L) or texts. ``measurer`` is what :meth:`measure` and
-    :meth:`settle` call; without one they refuse. Not for use from several threads.
+    :meth:`settle` call; without one they refuse. ``also`` are limits that hold beside every
+    latency budget: a second device's latency, a size. Not for use from several threads.
     """
 
-    def __init__(self, predictor: LatencyPredictor, *, measurer: Measurer | None = None) -> None:
+    def __init__(
+        self,
+        predictor: LatencyPredictor,
+        *,
+        measurer: Measurer | None = None,
+        also: Sequence[Limit] = (),
+    ) -> None:
         self.predictor = predictor
         self._measurer = measurer
+        self._limits = tuple(also)
         self._ledger = Ledger()
         self._known: dict[bytes, _Known] = {}
 
@@ -89,9 +116,21 @@ class BudgetOracle:
         return self._bounds(archs, confidence)[0]
 
     def feasible(self, archs: Archs, budget_ms: float, confidence: float = CONFIDENCE) -> Bools:
-        """Which architectures keep the budget with this probability: (n,) bool."""
+        """Which architectures keep the budget with this probability: (n,) bool.
+
+        And every other limit, each with this probability.
+        """
         _check_budget(budget_ms)
-        return self.upper(archs, confidence) <= budget_ms
+        codes = self._codes(archs)
+        return (self.upper(codes, confidence) <= budget_ms) & self.within_limits(codes, confidence)
+
+    def within_limits(self, archs: Archs, confidence: float = CONFIDENCE) -> Bools:
+        """Which architectures keep all limits beside the latency budget: (n,) bool."""
+        codes = self._codes(archs)
+        kept = np.ones(len(codes), bool)
+        for limit in self._limits:
+            kept &= limit.holds(codes, confidence)
+        return kept
 
     def settle(
         self,
@@ -109,19 +148,19 @@ class BudgetOracle:
         _check_budget(budget_ms)
         codes = self._codes(archs)
         (upper, mean, lower) = self._bounds(codes, confidence)
-        doubtful = np.flatnonzero((lower <= budget_ms) & (budget_ms < upper))
+        allowed = self.within_limits(codes, confidence)
+        doubtful = np.flatnonzero((lower <= budget_ms) & (budget_ms < upper) & allowed)
         nearest = doubtful[np.argsort(np.abs(mean[doubtful] - budget_ms), kind="stable")]
         known = {row for row, _ in self._measured_rows(codes)}
         ask = [row for row in nearest if row not in known][:at_most]
-        if not ask:
-            return upper <= budget_ms
-        self.measure(codes[ask])
+        if ask:
+            self.measure(codes[ask])
         return self.feasible(codes, budget_ms, confidence)
 
     def measure(self, archs: Archs) -> list[Measurement]:
         """Measure architectures on the device, and answer with that from now on.
 
-        A measurement without a latency (inconclusive) is returned but not learned.
+        What it knows is the measurement's interval: of an inconclusive one, a wide one.
         """
         if self._measurer is None:
             raise UsageError("this oracle has no measurer: give BudgetOracle(…, measurer=…)")

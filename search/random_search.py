@@ -35,6 +35,9 @@ class LatencyOracle(Protocol):
     def upper(self, codes: Codes, confidence: float) -> NDArray[np.float64]:
         """Bound that the latency stays under with this probability (n,)."""
 
+    def within_limits(self, codes: Codes, confidence: float) -> NDArray[np.bool_]:
+        """Which keep all limits beside the latency budget, each with this probability (n,)."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SearchResult:
@@ -42,7 +45,7 @@ class SearchResult:
 
     ``score`` is larger for better, by the objective named; ``predicted_ms`` is the expected
     latency and ``upper_ms`` the bound that was held against the budget at ``confidence``. Of
-    ``evaluated`` architectures ``feasible`` kept the bound.
+    ``evaluated`` architectures within the other limits ``feasible`` kept the bound.
     """
 
     code: Codes
@@ -77,7 +80,8 @@ def random_search(
 
     ``objective`` maps codes (m, L) to scores (m,), larger is better; by default MACs, labelled
     a capacity proxy. ``fixed`` pins decisions by name to a value. UsageError where the fastest
-    architecture found exceeds the budget: it states the range that can be reached.
+    architecture found exceeds the budget: it states the range that can be reached. The oracle's
+    other limits hold too.
     """
     (result,) = random_search_each(
         space,
@@ -106,6 +110,9 @@ def random_search_each(
     """:func:`random_search` under each of several budgets from one pool: one result a budget."""
     _check_arguments(budgets_ms, n, confidence)
     pool = candidates(space, n, rng, fixed=fixed)
+    pool = pool[oracle.within_limits(pool, confidence)]
+    if not len(pool):
+        raise UsageError(f"no architecture of {space.name} keeps the other limits: relax them")
     upper = _finite(oracle.upper(pool, confidence), len(pool), "the oracle's bound: fit it anew")
     scores = space.macs(pool) if objective is None else objective(pool)
     scores = _finite(scores, len(pool), "the objective: correct it")

@@ -54,7 +54,10 @@ def bench(
         typer.Option(min=0.01, max=50, metavar="PCT", help="Stop at an interval of ± this many %."),
     ] = 0.5,
     seconds: Annotated[
-        float, typer.Option(min=0.01, metavar="S", help="Most time for a model below 50 ms.")
+        float,
+        typer.Option(
+            min=0.01, metavar="S", help="Time for a model; 100 runs of a slow one may take more."
+        ),
     ] = 1.0,
     profile_ops: Annotated[
         bool,

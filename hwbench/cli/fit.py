@@ -22,7 +22,7 @@ from hwbench.cli.options import (
     Threads,
     opened,
 )
-from hwbench.errors import UsageError
+from hwbench.errors import HwbenchError, UsageError
 
 if TYPE_CHECKING:
     from hwbench.records import Measurement
@@ -49,7 +49,10 @@ def fit(
     since: Since = None,
     fingerprint: Annotated[
         str | None,
-        typer.Option(metavar="KEY", help="Only of this environment (default: the newest)."),
+        typer.Option(
+            metavar="KEY",
+            help="Only of this environment (default: the present one, else the newest).",
+        ),
     ] = None,
     seed: Seed = 0,
     store: StoreUrl = None,
@@ -79,7 +82,7 @@ def fit(
             fingerprint=fingerprint,
             with_bursts=False,
         )
-    measured = newest_environment([m for m in found if m.workload.threads == threads])
+    measured = one_environment([m for m in found if m.workload.threads == threads], device)
     if not measured:
         raise UsageError(
             f"no measurement of {space} on {device} with {threads} threads is stored: "
@@ -113,9 +116,26 @@ def fit(
     )
 
 
-def newest_environment(measured: Sequence[Measurement]) -> list[Measurement]:
-    """Those of the newest one's device, runtime and canary epoch: their times compare."""
+def one_environment(measured: Sequence[Measurement], device: str) -> list[Measurement]:
+    """Those of one device's state, runtime and canary epoch, whose times compare.
+
+    The environment is the present one if any was measured in it, else the newest: others may
+    have been imported since.
+    """
     if not measured:
         return []
-    newest = (measured[-1].fingerprint.key, measured[-1].epoch)
-    return [m for m in measured if (m.fingerprint.key, m.epoch) == newest]
+    present = present_environment(device, measured[-1].workload.threads)
+    own = [m for m in measured if m.fingerprint.key == present]
+    newest = (own or measured)[-1]
+    key = (newest.fingerprint.key, newest.epoch)
+    return [m for m in measured if (m.fingerprint.key, m.epoch) == key]
+
+
+def present_environment(device: str, threads: int) -> str | None:
+    """The key of the device's fingerprint now; None where it is not at hand."""
+    from hwbench.devices import get_device
+
+    try:
+        return get_device(device).fingerprint(threads).key
+    except HwbenchError:
+        return None

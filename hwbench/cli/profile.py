@@ -86,6 +86,11 @@ def profile(
             f"{len(failures)} of {samples} architectures could not be measured, the first is "
             f"{first.workload.name}: {first.error}; run the same command again for them"
         )
+    if summary["inconclusive"] == len(stored):
+        raise InconclusiveError(
+            "every interval is too wide to be an answer: quiet the machine, and measure another "
+            "sample with --seed"
+        )
 
 
 def measure(sample: Profile, store: Store, label: str) -> list[Failure]:

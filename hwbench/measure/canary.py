@@ -56,6 +56,14 @@ def load_canaries(worker: WorkerProcess, canaries: Sequence[Canary]) -> list[lis
     return steps
 
 
+def load_backdrop(worker: WorkerProcess, backdrop: RunnerSpec) -> None:
+    """Load the device's own network; what stops it is the device's fault, not a model's."""
+    try:
+        worker.load("backdrop", backdrop)
+    except ModelError as error:
+        raise DeviceError(f"the device cannot run a network of hwbench's own: {error}") from error
+
+
 def windows(readings_ns: Array) -> Array:
     """Medians of the log readings (N, K) over windows of ``WINDOW``, shape (N // WINDOW, K).
 
@@ -141,7 +149,7 @@ def _run(target: Target, canaries: Sequence[Canary], backdrop: RunnerSpec) -> Ar
     """Readings (N, K) of one fresh process, each after a turn of the backdrop."""
     with WorkerProcess(target.python) as worker:
         steps = load_canaries(worker, canaries)
-        worker.load("backdrop", backdrop)
+        load_backdrop(worker, backdrop)
         readings: list[list[int]] = []
         end = time.monotonic() + RUN_SECONDS
         while time.monotonic() < end:

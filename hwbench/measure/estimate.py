@@ -94,10 +94,6 @@ def prior_sensitivity(footprint_bytes: int | None) -> Sensitivity:
     )
 
 
-#: The prior of a model that fits the caches.
-PRIOR = prior_sensitivity(1_500_000)
-
-
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """An undisturbed latency on a log scale.
@@ -128,7 +124,7 @@ def undisturbed(
     log_time: Array,
     state: Array,
     process: NDArray[np.integer],
-    prior: Sensitivity = PRIOR,
+    prior: Sensitivity,
     *,
     layout: NDArray[np.integer] | None = None,
     noise_sd: Array | None = None,

@@ -26,7 +26,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwbench.errors import HwbenchError, InconclusiveError, ModelError, UsageError, WorkerError
+from hwbench.errors import (
+    DeviceError,
+    HwbenchError,
+    InconclusiveError,
+    ModelError,
+    UsageError,
+    WorkerError,
+)
 from hwbench.measure import canary as canary_time
 from hwbench.measure.jobs import Canary, Job, RunnerSpec, Target
 from hwbench.measure.process import WorkerProcess
@@ -281,7 +288,10 @@ class _Block:
                 except (ModelError, WorkerError) as error:
                     culprit = worker.turn.partition("#")[0]
                     if culprit not in slots or culprit in self.failed:
-                        raise  # a canary, or the worker itself: no workload's fault
+                        # A canary, or the worker itself: no workload's fault.
+                        if isinstance(error, ModelError):
+                            raise DeviceError(f"{self.session.target.name}: {error}") from error
+                        raise
                     self._fail(culprit, error)
 
     def _fail(self, slot: str, error: HwbenchError) -> None:
@@ -294,7 +304,7 @@ class _Block:
         began = time.monotonic()
         canaries = canary_time.load_canaries(worker, self.session.canaries)
         # The runtime's own memory would otherwise count as the footprint of the first model.
-        worker.load("backdrop", self.backdrop)
+        canary_time.load_backdrop(worker, self.backdrop)
         self.session.random.shuffle(slots)
         steps = {s: step for s in slots if (step := self._load(worker, s, process))}
         if steps:

@@ -135,9 +135,8 @@ class Worker:
         checked(runner.run(1), 1)
         times = {"load_ns": loaded - start, "first_ns": _now() - loaded}
         self._runners[slot] = runner
-        info = runner.info() if hasattr(runner, "info") else {}
         grown = None if resident is None else max(memory()["now"] - resident, 0)
-        return {**times, "resident": resident, "grown": grown, "info": info}
+        return {**times, "resident": resident, "grown": grown}
 
     def warm(self, slot, seconds, least, most):
         """Run until ``seconds`` have passed, within ``least`` and ``most`` runs."""

@@ -151,11 +151,19 @@ class Store:
         with self._writing(f"epoch {epoch.id!r}") as connection:
             if rows.select_epochs(connection, {schema.epochs.c.id: epoch.id}):
                 raise StoreError(f"epoch {epoch.id!r} exists and never changes: give a new id")
-            rows.insert_epoch(connection, epoch)
+            rows.insert_epoch(connection, epoch, imported=False)
 
     def epoch(self, fingerprint_key: str, canary_key: str, threads: int) -> CanaryEpoch | None:
-        """The newest epoch of a device's canaries; ``None`` where none was calibrated."""
-        known = self.epochs(fingerprint_key=fingerprint_key, canary_key=canary_key, threads=threads)
+        """The newest epoch of a device's canaries; ``None`` where none was calibrated.
+
+        An imported one is never the answer: it may be of another machine of the same make.
+        """
+        known = self.epochs(
+            fingerprint_key=fingerprint_key,
+            canary_key=canary_key,
+            threads=threads,
+            imported=False,
+        )
         return known[-1] if known else None
 
     def epochs(
@@ -165,6 +173,7 @@ class Store:
         fingerprint_key: str | None = None,
         canary_key: str | None = None,
         threads: int | None = None,
+        imported: bool | None = None,
     ) -> list[CanaryEpoch]:
         """Epochs that meet all conditions, the oldest first."""
         columns = schema.epochs.c
@@ -173,6 +182,7 @@ class Store:
             columns.fingerprint_key: fingerprint_key,
             columns.canary_key: canary_key,
             columns.threads: threads,
+            columns.imported: imported,
         }
         with self._reading() as connection:
             return rows.select_epochs(connection, equal)
@@ -246,7 +256,7 @@ class Store:
 def _merge_epoch(connection: Connection, epoch: CanaryEpoch) -> None:
     known = rows.select_epochs(connection, {schema.epochs.c.id: epoch.id})
     if not known:
-        rows.insert_epoch(connection, epoch)
+        rows.insert_epoch(connection, epoch, imported=True)
     elif known != [epoch]:
         raise StoreError(f"epoch {epoch.id!r} differs from the stored one: epochs never change")
 

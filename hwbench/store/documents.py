@@ -331,7 +331,10 @@ def to_json(value: Any) -> str:
 
 def microseconds(created: str) -> int:
     """Microseconds since 1970 of an ISO 8601 time. Raises ValueError without a UTC offset."""
-    moment = datetime.fromisoformat(created)
+    try:
+        moment = datetime.fromisoformat(created)
+    except ValueError:
+        raise ValueError(f"{created!r} is no time: write 2026-01-31T12:00:00+00:00") from None
     if moment.tzinfo is None:
         raise ValueError(f"needs a UTC offset, as in 2026-01-31T12:00:00+00:00: {created!r}")
     since = moment - datetime(1970, 1, 1, tzinfo=UTC)

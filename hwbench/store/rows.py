@@ -148,12 +148,12 @@ def _bursts_of(values: Mapping[str, Any]) -> Bursts:
     return bursts
 
 
-def insert_epoch(connection: Connection, epoch: CanaryEpoch) -> None:
-    """Insert an epoch whose id is new."""
+def insert_epoch(connection: Connection, epoch: CanaryEpoch, *, imported: bool) -> None:
+    """Insert an epoch whose id is new: of this store's own devices, or imported."""
     values = documents.epoch_document(epoch)
     values |= {name: documents.to_json(values[name]) for name in _EPOCH_LISTS}
     values["created_us"] = documents.microseconds(epoch.created)
-    connection.execute(insert(schema.epochs), values)
+    connection.execute(insert(schema.epochs), {**values, "imported": imported})
 
 
 def select_epochs(connection: Connection, equal: Mapping[Column[Any], Any]) -> list[CanaryEpoch]:
@@ -165,7 +165,7 @@ def select_epochs(connection: Connection, equal: Mapping[Column[Any], Any]) -> l
 
 def _epoch_of(row: Row[Any]) -> CanaryEpoch:
     values = row._asdict()
-    del values["created_us"]
+    del values["created_us"], values["imported"]
     for name in _EPOCH_LISTS:
         values[name] = json.loads(values[name])
     return documents.epoch_of(values)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Double,
     ForeignKey,
@@ -23,7 +24,7 @@ from sqlalchemy import (
 
 from hwbench.store.arrays import BURST_ARRAYS
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 VERSION_KEY: Final = "schema_version"
 
 metadata = MetaData()
@@ -133,6 +134,7 @@ epochs = Table(
     Column("c0_low_ns", Text, nullable=False),
     Column("c0_high_ns", Text, nullable=False),
     Column("runs", BigInteger, nullable=False),
+    Column("imported", Boolean, nullable=False),
     *_time(),
 )
 

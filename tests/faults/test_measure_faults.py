@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hwbench.errors import DeviceError, ModelError, WorkerError
+from hwbench.errors import EXIT_DEVICE, DeviceError, ModelError, WorkerError
 from hwbench.measure import process
-from hwbench.measure.jobs import Canary, Job
+from hwbench.measure.jobs import Canary, Job, RunnerSpec
 from hwbench.measure.session import Failure, Plan, measure
 from hwbench.records import Measurement
 from hwbench.store import Store
@@ -172,6 +172,16 @@ class TestCanaries:
                     self.target(tmp_path, "raise ValueError('not today')", at), good, PLAN, None
                 )
             )
+
+
+def test_a_device_that_cannot_run_its_own_network_is_ill(tmp_path: Path, good: list[Job]) -> None:
+    class Ill(LocalTarget):
+        def backdrop(self, folder: Path, threads: int) -> RunnerSpec:
+            return runner(tmp_path, "raise ValueError('not today')", at=1)
+
+    with pytest.raises(DeviceError, match="network of hwbench's own: not today") as caught:
+        list(measure(Ill(tmp_path), good, PLAN, None))
+    assert caught.value.exit_code == EXIT_DEVICE
 
 
 class TestInterrupts:

@@ -131,12 +131,13 @@ def test_a_traceback_appears_with_debug_only() -> None:
     assert loud.returncode == quiet.returncode == 2
 
 
-def test_a_reader_that_left_is_no_error() -> None:
+@pytest.mark.parametrize("arguments", [["--version"], ["bench", "--help"]])
+def test_a_reader_that_left_is_no_error(arguments: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as broken:
         done = subprocess.run(
-            [*HWBENCH, "--version"],
+            [*HWBENCH, *arguments],
             stdout=broken,
             stderr=subprocess.PIPE,
             text=True,

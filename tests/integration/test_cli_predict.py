@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from hwbench.cli import main
+from hwbench.devices import get_device
 from hwbench.predictors import Provenance, fit_predictor, load_predictor, training_set
 from hwbench.records import Fingerprint, Measurement, digest
 from hwbench.spaces import get_space
@@ -180,6 +181,21 @@ def test_fit_then_evaluate_on_what_it_never_saw(
     assert max(map(len, shown.splitlines())) <= 80
 
 
+def test_fit_prefers_what_was_measured_here(
+    profiled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Newer measurements may have been imported from elsewhere."""
+    here = get_device("cpu").fingerprint(1)
+    codes = SPACE.sample(100, np.random.default_rng(4))[:30]
+    with Store.open() as store:
+        for code, latency in zip(codes, true_ms(codes), strict=True):
+            store.add(stored(code, latency, fingerprint=here, created="2026-01-30T00:00Z"))
+    assert main(["fit", "-s", SPACE.name, "-o", str(tmp_path / "p.hwp"), "--json"]) == 0
+    fitted = json.loads(capsys.readouterr().out)
+    assert fitted["provenance"]["fingerprint_key"] == here.key
+    assert fitted["n_train"] == 30
+
+
 @pytest.mark.usefixtures("profiled")
 @pytest.mark.parametrize(
     ("options", "words"),
@@ -189,6 +205,7 @@ def test_fit_then_evaluate_on_what_it_never_saw(
         (["-s", SPACE.name, "--session", "nothing"], "hwbench profile"),
         (["-s", SPACE.name, "--kind", "cost-regresion"], "did you mean 'cost-regression'?"),
         (["-s", SPACE.name, "-o", "absent/p.hwp"], "absent/p.hwp"),
+        (["-s", SPACE.name, "--since", "yesterday"], "write 2026-01-31T12:00:00+00:00"),
     ],
 )
 def test_fit_says_what_is_missing(

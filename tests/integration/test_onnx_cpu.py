@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from hwbench.devices import device_names, get_device
 from hwbench.devices.models import OnnxModelFile, read_onnx_file
 from hwbench.errors import HwbenchError, ModelError, UnknownNameError, UsageError
-from hwbench.lower import to_onnx
+from hwbench.lower import random_weights, to_onnx
 from hwbench.measure.ops import profile_ops
 from hwbench.measure.process import WorkerProcess
 from hwbench.measure.worker import runner_module
@@ -154,6 +155,26 @@ class TestInputs:
         assert model.inputs == (InputSpec("x", dtype, tuple(shape)),)
         run(model, tmp_path)
 
+    def test_an_int8_model_with_its_scales_beside_each_op_runs(self, tmp_path: Path) -> None:
+        """QDQ, as quantisers for onnxruntime write it."""
+        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+
+        class OneBatch(CalibrationDataReader):
+            def __init__(self) -> None:
+                rng = np.random.default_rng(0)
+                self._left = [{"x": rng.standard_normal((1, 3, 16, 16), np.float32)}]
+
+            def get_next(self) -> dict[str, np.ndarray] | None:
+                return self._left.pop() if self._left else None
+
+        graph = tiny_net().graph
+        to_onnx(graph, random_weights(graph)).save(tmp_path / "float.onnx")
+        path = tmp_path / "int8.onnx"
+        quantize_static(tmp_path / "float.onnx", path, OneBatch(), quant_format=QuantFormat.QDQ)
+        kinds = {node.op_type for node in onnx.load(path).graph.node}
+        assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
+        run(read_onnx_file(path), tmp_path)
+
     def test_several_run(self, tmp_path: Path) -> None:
         nodes = [
             helper.make_node("Gather", ["table", "index"], ["rows"]),
@@ -246,6 +267,12 @@ class TestBadFiles:
         assert len(set(answers)) == len(answers)
         assert not [answer for answer in answers if "\n" in answer]
         assert sum(answer.startswith("onnx:") for answer in answers) < 5
+
+    def test_a_name_that_is_no_text_is_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / os.fsdecode(b"\xff.onnx")
+        path.write_bytes(b"")
+        with pytest.raises(ModelError, match=r"udcff.onnx': .* readable text: rename it"):
+            read_onnx_file(path)
 
     def test_an_absent_one_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=r"absent\.onnx: No such file"):

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from hwbench.measure.estimate import (
     KINDS,
-    PRIOR,
     Estimate,
     Sensitivity,
     prior_sensitivity,
@@ -30,6 +29,8 @@ U = 3.0e6
 LOG_U = float(np.log(U))
 K = len(KINDS)
 READING_NOISE = np.full(K, 0.005)
+#: Of a model that fits the caches.
+PRIOR = prior_sensitivity(1_500_000)
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ class TestCoverage:
 
 class TestUndisturbed:
     def test_exact_data_give_the_plain_level(self) -> None:
-        found = undisturbed(np.full(20, LOG_U), np.zeros((20, K)), np.arange(20) % 4)
+        found = undisturbed(np.full(20, LOG_U), np.zeros((20, K)), np.arange(20) % 4, PRIOR)
         assert found.log_latency == pytest.approx(LOG_U, abs=1e-9)
         low, high = found.interval_ns(0.95)
         assert U * 0.99 < low < U < high < U * 1.01
@@ -185,10 +186,12 @@ class TestUndisturbed:
         assert np.median(np.abs(errors)) < 0.003
 
     def test_two_bursts_are_the_least(self) -> None:
-        two = undisturbed(np.array([LOG_U, LOG_U + 0.01]), np.zeros((2, K)), np.array([0, 1]))
+        two = undisturbed(
+            np.array([LOG_U, LOG_U + 0.01]), np.zeros((2, K)), np.array([0, 1]), PRIOR
+        )
         assert LOG_U <= two.log_latency <= LOG_U + 0.01
         with pytest.raises(ValueError, match="at least two bursts"):
-            undisturbed(np.array([LOG_U]), np.zeros((1, K)), np.array([0]))
+            undisturbed(np.array([LOG_U]), np.zeros((1, K)), np.array([0]), PRIOR)
 
     def test_one_process_is_enough_for_a_wide_answer(self) -> None:
         one = quiet(np.random.default_rng(0), processes=1).estimate()
@@ -264,6 +267,7 @@ class TestNeighbours:
             bursts.log_time,
             bursts.state,
             bursts.process,
+            PRIOR,
             noise_sd=bursts.noise_sd,
             state_se=state_se,
         )
@@ -301,7 +305,7 @@ class TestRobustness:
         bursts = quiet(rng)
         hit = rng.random(80) < 0.2
         delayed = bursts.log_time + hit * rng.uniform(0.1, np.log(3), 80)
-        found = undisturbed(delayed, bursts.state, bursts.process, noise_sd=bursts.noise_sd)
+        found = undisturbed(delayed, bursts.state, bursts.process, PRIOR, noise_sd=bursts.noise_sd)
         assert abs(found.log_latency - bursts.estimate().log_latency) < 0.008
         assert np.mean(delayed) > LOG_U + 0.05
 
@@ -311,7 +315,7 @@ class TestRobustness:
         """Than it would in a mean over the eight; and the interval owns up to it."""
         bursts = quiet(np.random.default_rng(seed))
         slow = bursts.log_time + by * (bursts.process == 3)
-        found = undisturbed(slow, bursts.state, bursts.process, noise_sd=bursts.noise_sd)
+        found = undisturbed(slow, bursts.state, bursts.process, PRIOR, noise_sd=bursts.noise_sd)
         plain = bursts.estimate()
         assert -0.002 < found.log_latency - plain.log_latency < 0.8 * by / 8
         half = found.half_width(0.95)
@@ -324,7 +328,7 @@ class TestRobustness:
         layout = np.tile([0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1], 8)
         process = np.repeat(np.arange(8), 12)
         log_time = LOG_U + 0.04 * (layout == 0) + 0.003 * rng.standard_normal(96)
-        found = undisturbed(log_time, np.zeros((96, K)), process, layout=layout)
+        found = undisturbed(log_time, np.zeros((96, K)), process, PRIOR, layout=layout)
         assert found.log_latency == pytest.approx(LOG_U + 0.02, abs=0.006)
 
 
@@ -333,7 +337,7 @@ class TestInvariance:
     def test_the_order_of_the_bursts_means_nothing(self, seed: int, order: list[int]) -> None:
         bursts = Machine(processes=4, bursts=6, load=0.1).draw(np.random.default_rng(seed))
         one, other = (
-            undisturbed(bursts.log_time[rows], bursts.state[rows], bursts.process[rows])
+            undisturbed(bursts.log_time[rows], bursts.state[rows], bursts.process[rows], PRIOR)
             for rows in (np.arange(24), order)
         )
         assert other.log_latency == pytest.approx(one.log_latency, abs=1e-9)

@@ -10,6 +10,7 @@ from hwbench.predictors import (
     BudgetOracle,
     LatencyPredictor,
     Ledger,
+    Limit,
     Provenance,
     fit_predictor,
 )
@@ -72,6 +73,26 @@ def test_texts_do_as_well_as_codes(predictor: LatencyPredictor, codes: Codes) ->
         oracle.latency(OFA.decode(codes)[0])
     with pytest.raises(GraphError, match="r999"):
         oracle.latency(["r999 d2,2,2,2,2 k33,33,33,33,33 e33,33,33,33,33"])
+
+
+def test_all_limits_hold_at_once(truth: Truth, predictor: LatencyPredictor, codes: Codes) -> None:
+    class Weight:
+        def upper(self, archs: Codes, confidence: float) -> np.ndarray:
+            return OFA.macs(archs) / 1e6
+
+    most = float(np.median(OFA.macs(codes))) / 1e6
+    device = Device(truth)
+    oracle = BudgetOracle(
+        predictor, measurer=device, also=[Limit(Weight(), most), Limit(predictor, 1e9)]
+    )
+    budget = float(np.median(oracle.latency(codes)))
+    light = OFA.macs(codes) <= most * 1e6
+    assert np.array_equal(oracle.within_limits(codes), light)
+    feasible = oracle.feasible(codes, budget)
+    assert np.array_equal(feasible, light & (oracle.upper(codes, 0.98) <= budget))
+    assert 0 < feasible.sum() < (oracle.upper(codes, 0.98) <= budget).sum()
+    assert not oracle.settle(codes, budget, at_most=50)[~light].any()
+    assert (OFA.macs(np.concatenate(device.asked)) <= most * 1e6).all()
 
 
 def test_no_candidates_no_answers(predictor: LatencyPredictor, codes: Codes) -> None:

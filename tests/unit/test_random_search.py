@@ -26,6 +26,7 @@ class Oracle:
     def __init__(self, space: Space, seed: int = 0) -> None:
         self.space = space
         self.asked: list[int] = []
+        self.most_macs = np.inf
         self.overhead_ms = np.random.default_rng(seed).gamma(
             2, 0.1, (len(space.cardinalities), max(space.cardinalities))
         )
@@ -39,6 +40,9 @@ class Oracle:
     def upper(self, codes: Codes, confidence: float):
         return self.latency(codes) * (1 + 0.03 * NormalDist().inv_cdf(confidence))
 
+    def within_limits(self, codes: Codes, confidence: float):
+        return self.space.macs(codes) <= self.most_macs
+
 
 def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
@@ -48,6 +52,18 @@ def budgets_over_the_range(space: Space, oracle: Oracle, n: int, fixed=None) -> 
     """Budgets from just above the fastest of a pool to just below the slowest, geometrically."""
     bounds = oracle.upper(candidates(space, 2000, rng(99), fixed=fixed or {}), 0.98)
     return np.geomspace(1.03 * bounds.min(), 0.97 * bounds.max(), n)
+
+
+def test_other_limits_hold_too() -> None:
+    free, tight = Oracle(OFA), Oracle(OFA)
+    budget = budgets_over_the_range(OFA, free, 3)[1]
+    unlimited = random_search(OFA, free, budget, rng=rng(), n=3000)
+    tight.most_macs = 0.9 * OFA.macs(unlimited.code[None])[0]
+    limited = random_search(OFA, tight, budget, rng=rng(), n=3000)
+    assert 0.8 * tight.most_macs < OFA.macs(limited.code[None])[0] <= tight.most_macs
+    tight.most_macs = 0
+    with pytest.raises(UsageError, match="keeps the other limits: relax them"):
+        random_search(OFA, tight, budget, rng=rng(), n=100)
 
 
 def test_every_winner_keeps_its_budget_and_says_what_it_rests_on() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwbench.errors import InconclusiveError
-from hwbench.measure.estimate import KINDS, PRIOR
+from hwbench.measure.estimate import KINDS, prior_sensitivity
 from hwbench.measure.jobs import Canary, RunnerSpec
 from hwbench.measure.result import WIDEST, BurstLog, Context, Result, conclude, medians
 from hwbench.records import CAUSES, CanaryEpoch, Fingerprint
@@ -168,10 +168,10 @@ class TestConclude:
 
     def test_canaries_of_one_kind_share_its_sensitivity(self) -> None:
         """So that a latency can be restated for other canonical times, canary by canary."""
-        found = concluded(filled()).measurement("time")
+        found, prior = concluded(filled()).measurement("time"), prior_sensitivity(1_500_000)
         one, two, *others = found.beta
-        assert one == two == pytest.approx(PRIOR.mean[0] / 2, abs=0.1)
-        assert others == pytest.approx(PRIOR.mean[1:], abs=0.1)
+        assert one == two == pytest.approx(prior.mean[0] / 2, abs=0.1)
+        assert others == pytest.approx(prior.mean[1:], abs=0.1)
 
     def test_percentiles_are_of_all_runs_or_refused(self) -> None:
         few = concluded(filled(rounds=2, processes=2)).measurement("time").observed

@@ -199,6 +199,13 @@ class TestEpochs:
         assert store.epochs(threads=1, canary_key="c" * 32) == [epoch(1), epoch(2)]
         assert store.epochs(id="epoch-3") == [epoch(3, threads=2)]
 
+    def test_an_imported_epoch_anchors_nothing(self, store: Store) -> None:
+        """It may be of another machine of the same make."""
+        store.add_epoch(epoch(1))
+        store.merge([epoch(2)])
+        assert store.epochs() == [epoch(1), epoch(2)]
+        assert store.epoch("f" * 32, "c" * 32, 1) == epoch(1)
+
     def test_an_epoch_never_changes(self, store: Store) -> None:
         store.add_epoch(epoch(1))
         with pytest.raises(StoreError, match="never changes"):
@@ -251,7 +258,7 @@ def test_a_verdict_is_plain(store: Store, evidence: dict[str, object], outcome: 
 class TestOpening:
     def test_a_newer_store_says_update(self, path: Path) -> None:
         Store.open(path).close()
-        sql(path, "UPDATE hwbench_meta SET value = '3'")
+        sql(path, "UPDATE hwbench_meta SET value = '4'")
         with pytest.raises(StoreVersionError, match="update hwbench") as caught:
             Store.open(path)
         assert caught.value.exit_code == EXIT_USAGE

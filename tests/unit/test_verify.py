@@ -41,7 +41,8 @@ def test_differences_are_relative_and_of_all_pairs() -> None:
 def test_a_run_without_an_answer_is_left_out_and_counted() -> None:
     made = table({})
     made.times["hwbench", "idle"][0][:] = np.nan
-    assert made.within("hwbench", ["idle"], [0]).size == 1
+    for method in check.METHODS:  # of the same cells, or one row would be flattered
+        assert made.within(method, ["idle"], [0]).size == 1
     assert check.summarise(made, {})["inconclusive_share"] == 1.0
 
 
