@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from hwbench.devices.models import GraphModel, Model
-from hwbench.errors import DeviceError
+from hwbench.devices.options import parse_options
+from hwbench.errors import DeviceError, UsageError
 from hwbench.graph import GraphBuilder
 from hwbench.measure.jobs import Canary, Job, RunnerSpec
 from hwbench.records import Fingerprint
@@ -33,6 +35,11 @@ class Check:
     cure: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class NoOptions:
+    """Of a device that has none."""
+
+
 class Device(ABC):
     """Base of all adapters. Needs ``fingerprint``, ``health`` and ``job``.
 
@@ -40,8 +47,19 @@ class Device(ABC):
     nanoseconds; the worker that loads it may run under another interpreter, ``python``.
     """
 
-    name: ClassVar[str]
+    name: str
     description: ClassVar[str] = ""
+
+    @classmethod
+    def open(cls, address: str | None, options: Mapping[str, str]) -> Self:
+        """The device that ``-d KIND:ADDRESS --option NAME=VALUE`` names; this base takes neither.
+
+        Nothing is touched yet: what is not there is found when it is asked for something.
+        """
+        if address is not None:
+            raise UsageError(f"there is one {cls.name} only: write it without {address!r}")
+        parse_options(NoOptions, options)
+        return cls()
 
     @property
     def python(self) -> str:
@@ -69,7 +87,7 @@ class Device(ABC):
         return (
             _conv_canary("conv_dw_v1", threads),
             _conv_canary("conv_std_v1", threads),
-            Canary("walk_1mib", "1", _runner("memory.py", mib=1, block_mib=256), 5, 2, "memory"),
+            memory_canary(),
         )
 
     def backdrop(self, folder: Path, threads: int) -> RunnerSpec:
@@ -84,6 +102,11 @@ class Device(ABC):
             x = b.activation(b.conv(x, 32, kernel=3), "relu")
         x = b.linear(b.linear(b.flatten(b.global_avg_pool(x)), 2048), 1024)
         return self.job(GraphModel(b.build(x), "backdrop"), threads).build(folder)
+
+
+def memory_canary() -> Canary:
+    """The walk through memory, the same on every device whose worker runs on this host."""
+    return Canary("walk_1mib", "1", _runner("memory.py", mib=1, block_mib=256), 5, 2, "memory")
 
 
 def _runner(file: str, **args: object) -> RunnerSpec:

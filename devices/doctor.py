@@ -17,12 +17,15 @@ from hwbench.measure.process import WorkerProcess
 _BUSY = 0.25
 
 
-def host_checks(device: Device) -> list[Check]:
-    """The runtime by a real inference, the canaries, and what makes a host wander."""
-    return [_runtime(device), _canaries(device), _load(), _governor(), _cores()]
+def host_checks(device: Device, cure: str) -> list[Check]:
+    """The runtime by a real inference, the canaries, and what makes a host wander.
+
+    ``cure`` is what to do where the runtime fails.
+    """
+    return [_runtime(device, cure), _canaries(device), _load(), _governor(), _cores()]
 
 
-def _runtime(device: Device) -> Check:
+def _runtime(device: Device, cure: str) -> Check:
     builder = GraphBuilder("probe")
     x = builder.input("x", (1, 3, 8, 8))
     graph = builder.build(builder.activation(builder.conv(x, 4), "relu"))
@@ -31,7 +34,7 @@ def _runtime(device: Device) -> Check:
             worker.load("probe", device.job(GraphModel(graph, "probe"), 1).build(Path(folder)))
             worker.ask("check", "probe")
     except HwbenchError as error:
-        return Check("runtime", "fail", str(error), "reinstall hwbench in a fresh environment")
+        return Check("runtime", "fail", str(error), cure)
     return Check("runtime", "ok", f"{device.name}: a convolution ran and its output is finite")
 
 

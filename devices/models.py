@@ -1,4 +1,4 @@
-"""What a device can be given: a graph of ours, or somebody's ONNX file."""
+"""What a device can be given: a graph of ours, or somebody's ONNX or TFLite file."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from hwbench.errors import ModelError
 from hwbench.graph import Graph
 from hwbench.lower.onnx_file import external_location, external_tensors, input_specs, open_onnx
+from hwbench.lower.tflite_file import tflite_input_names, tflite_inputs
 from hwbench.lower.weights import RANDOM_LOCATION
 from hwbench.records import InputSpec
 
@@ -26,7 +27,7 @@ class GraphModel:
 
 @dataclass(frozen=True, slots=True)
 class OnnxModelFile:
-    """An ONNX file with every input's shape settled. Build it with :func:`read_onnx_file`."""
+    """An ONNX file with every input's shape settled. Build it with :func:`read_model_file`."""
 
     path: Path
     name: str
@@ -34,7 +35,43 @@ class OnnxModelFile:
     inputs: tuple[InputSpec, ...]
 
 
-Model = GraphModel | OnnxModelFile
+@dataclass(frozen=True, slots=True)
+class TfliteModelFile:
+    """A TFLite file with every input's shape settled. Build it with :func:`read_model_file`."""
+
+    path: Path
+    name: str
+    hash: str
+    inputs: tuple[InputSpec, ...]
+
+
+ModelFile = OnnxModelFile | TfliteModelFile
+Model = GraphModel | ModelFile
+
+_TFLITE = ".tflite"
+
+
+def input_names(path: Path) -> set[str]:
+    """Names of a model file's inputs. Raises :class:`~hwbench.errors.ModelError`."""
+    if path.suffix.lower() == _TFLITE:
+        return set(tflite_input_names(path))
+    return {value.name for value in open_onnx(path).graph.input}
+
+
+def read_model_file(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None) -> ModelFile:
+    """A model file's inputs and the hash of its content, by its ending: .tflite, else ONNX.
+
+    ``shapes`` settles inputs whose shape the file leaves open. Raises
+    :class:`~hwbench.errors.ModelError` for a file that is missing, damaged, of another format,
+    or open in a dimension.
+    """
+    if not path.name.isprintable():
+        raise ModelError(f"{str(path)!r}: a file's name must be readable text: rename it")
+    if path.suffix.lower() != _TFLITE:
+        return read_onnx_file(path, shapes)
+    inputs = tflite_inputs(path, shapes)
+    content = hashlib.sha256(path.read_bytes()).hexdigest()
+    return TfliteModelFile(path, path.name, "tflite:" + content[:32], inputs)
 
 
 def read_onnx_file(
@@ -42,12 +79,8 @@ def read_onnx_file(
 ) -> OnnxModelFile:
     """An ONNX file's inputs, and the hash of its content and its external data.
 
-    ``shapes`` settles inputs whose shape the file leaves open. Raises
-    :class:`~hwbench.errors.ModelError` for a file that is missing, damaged, no ONNX, open in a
-    dimension, or whose external data lies outside its folder.
+    As :func:`read_model_file`; external data outside the file's folder is a ModelError too.
     """
-    if not path.name.isprintable():
-        raise ModelError(f"{str(path)!r}: a file's name must be readable text: rename it")
     model = open_onnx(path)
     sha = hashlib.sha256(path.read_bytes())
     # Random weights lie in no file: the model's own content says all of them.

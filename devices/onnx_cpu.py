@@ -37,20 +37,28 @@ class OnnxCpu(Device):
 
     def job(self, model: Model, threads: int) -> Job:
         """A graph is lowered when its turn comes; a file is run where it lies."""
-        most = max(MOST_THREADS_A_CORE * (os.cpu_count() or 1), 2)
-        if not 1 <= threads <= most:
-            raise UsageError(f"threads must be 1 to {most} on this machine, not {threads}")
+        check_threads(threads)
         if isinstance(model, GraphModel):
             return _graph_job(model, threads)
         if isinstance(model, OnnxModelFile):
             return _file_job(model, threads)
-        raise ModelError(f"the cpu device runs ONNX files and graphs, not {type(model).__name__}")
+        raise ModelError(
+            f"the cpu device runs ONNX files and graphs, not {type(model).__name__}: "
+            "a .tflite file runs on -d litert"
+        )
 
     def health(self) -> list[Check]:
         """onnxruntime runs a real model, and both canaries' runtimes work."""
         from hwbench.devices.doctor import host_checks
 
-        return host_checks(self)
+        return host_checks(self, "reinstall hwbench in a fresh environment")
+
+
+def check_threads(threads: int) -> None:
+    """UsageError for a number of threads that would only take this machine down."""
+    most = max(MOST_THREADS_A_CORE * (os.cpu_count() or 1), 2)
+    if not 1 <= threads <= most:
+        raise UsageError(f"threads must be 1 to {most} on this machine, not {threads}")
 
 
 def _args(path: Path | str, inputs: tuple[InputSpec, ...], threads: int) -> dict[str, object]:

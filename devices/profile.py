@@ -31,7 +31,7 @@ class Profile:
     threads: int = 1
 
     def campaign(self, store: Store) -> str:
-        """Its name in a store: of the same sample, device, environment and canary epoch.
+        """Its name in a store: of the same sample, device, options, environment and canary epoch.
 
         Milliseconds of two epochs do not mix, so a new epoch starts a new campaign.
         """
@@ -39,7 +39,9 @@ class Profile:
         epoch = known_epoch(self.device, self.threads, store)
         texts = self.space.decode(self.codes)
         anchored = epoch.id if epoch else None
-        return "profile:" + digest([self.space.name, texts, fingerprint, self.threads, anchored])
+        (first,) = architecture_jobs(self.device, self.space, self.codes[:1], self.threads)
+        how = [self.threads, first.workload.options, anchored]
+        return "profile:" + digest([self.space.name, texts, fingerprint, *how])
 
     def jobs(self) -> list[Job]:
         """One job an architecture."""

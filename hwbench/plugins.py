@@ -5,7 +5,8 @@ A package offers one in its ``pyproject.toml``::
     [project.entry-points."hwbench.devices"]
     toy = "my_package.toy:Toy"
 
-The object is called without arguments and gives the device or the space of that name.
+A device is a subclass of :class:`hwbench.devices.base.Device`; a space is a callable without
+arguments that gives it.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ def plugin_names(group: Group) -> list[str]:
     return sorted(entry_points(group=group).names)
 
 
-def make_plugin(group: Group, name: str) -> Any:
-    """What the package makes of the name, ``None`` where no package offers it.
+def load_plugin(group: Group, name: str) -> Any:
+    """What a package offers under the name, ``None`` where no package does.
 
     Errors in the package's own code are not caught: they belong to it.
     """
     for point in entry_points(group=group, name=name):
-        return point.load()()
+        return point.load()
     return None

@@ -36,11 +36,13 @@ def training_from(space: Space, measurements: Sequence[Measurement]) -> Training
 
 def provenance_of(measurements: Sequence[Measurement]) -> Provenance:
     """Where these measurements come from; PredictorError where that is not one place."""
-    places = {(m.fingerprint.key, m.workload.threads, m.epoch) for m in measurements}
+    places = {
+        (m.fingerprint.key, m.workload.threads, m.workload.options, m.epoch) for m in measurements
+    }
     if len(places) != 1:
         raise PredictorError(
-            f"the measurements are of {len(places)} environments, thread counts or canary epochs: "
-            "choose one by --session, --since or --fingerprint"
+            f"the measurements are of {len(places)} environments, thread counts, options or canary "
+            "epochs: choose one by --session, --since or --fingerprint"
         )
     first = measurements[0]
     facts = first.fingerprint.facts
@@ -52,6 +54,7 @@ def provenance_of(measurements: Sequence[Measurement]) -> Provenance:
         threads=first.workload.threads,
         epoch=first.epoch,
         c0_ns=first.canary_ref_ns if first.epoch else (),
+        options=first.workload.options,
     )
 
 

@@ -39,7 +39,7 @@ class Provenance:
     """Where latencies come from: what makes a predictor's milliseconds comparable to others.
 
     ``epoch`` and ``c0_ns`` are those of the canaries (:class:`hwbench.records.CanaryEpoch`);
-    without an epoch the milliseconds are provisional.
+    without an epoch the milliseconds are provisional. ``options`` are the workloads'.
     """
 
     device: str
@@ -48,6 +48,7 @@ class Provenance:
     threads: int
     epoch: str | None = None
     c0_ns: tuple[float, ...] = ()
+    options: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -258,6 +259,7 @@ def _meta(header: Mapping[str, Any]) -> PredictorMeta:
     values = _typed(PredictorMeta, header)
     provenance = _typed(Provenance, header["provenance"])
     provenance["c0_ns"] = tuple(float(c) for c in provenance["c0_ns"])
+    provenance["options"] = tuple((str(k), str(v)) for k, v in provenance["options"])
     values["provenance"] = Provenance(**provenance)
     values["cross_validated"] = Metrics(**_typed(Metrics, header["cross_validated"]))
     values["witnesses"] = tuple(tuple(int(c) for c in code) for code in header["witnesses"])

@@ -1,4 +1,7 @@
-"""Wrote the two conv-net canaries in this folder, once: ``python make_canaries.py``.
+"""Wrote the conv-net canaries in this folder, once: ``python make_canaries.py``.
+
+Each is there twice: for LiteRT, beside models of other runtimes, and for onnxruntime, beside
+models of TFLite.
 
 The files are what counts. Their SHA-256 is part of each canary's version, so that a canary made
 anew, with other bytes, starts a new series instead of moving an old one.
@@ -15,6 +18,9 @@ from typing import Any
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+
+from hwbench.graph import GraphBuilder
+from hwbench.lower import random_weights, to_onnx
 
 _RELU = 1
 
@@ -121,7 +127,31 @@ def standard_net() -> bytes:
     return net.bytes()
 
 
+def onnx_depthwise_net() -> bytes:
+    """Content of ``conv_dw_v1.onnx``."""
+    b = GraphBuilder("conv_dw_v1")
+    x = b.activation(b.conv(b.input("x", (1, 3, 48, 48)), 20, kernel=3, stride=2), "relu")
+    for _ in range(3):
+        y = b.activation(b.conv(x, 80, kernel=1), "relu")
+        y = b.activation(b.conv(y, 80, kernel=5, groups=80), "relu")
+        x = b.add(x, b.activation(b.conv(y, 20, kernel=1), "relu"))
+    graph = b.build(x)
+    return to_onnx(graph, random_weights(graph)).bytes
+
+
+def onnx_standard_net() -> bytes:
+    """Content of ``conv_std_v1.onnx``."""
+    b = GraphBuilder("conv_std_v1")
+    x = b.activation(b.conv(b.input("x", (1, 3, 40, 40)), 32, kernel=3, stride=2), "relu")
+    for _ in range(4):
+        x = b.activation(b.conv(x, 32, kernel=3), "relu")
+    graph = b.build(x)
+    return to_onnx(graph, random_weights(graph)).bytes
+
+
 if __name__ == "__main__":
     here = Path(__file__).parent
+    (here / "conv_dw_v1.onnx").write_bytes(onnx_depthwise_net())
+    (here / "conv_std_v1.onnx").write_bytes(onnx_standard_net())
     (here / "conv_dw_v1.tflite").write_bytes(depthwise_net())
     (here / "conv_std_v1.tflite").write_bytes(standard_net())

@@ -1,25 +1,47 @@
-"""Runs a .tflite model in LiteRT (or the older tflite-runtime). Stand-alone, loaded by path."""
+"""Runs a .tflite model in LiteRT (or the older tflite-runtime). Stand-alone, loaded by path.
+
+Both packages say it is TFLite; they differ in name and version only, and this file imports
+nothing else, so that it runs on any interpreter that has one of them.
+"""
 
 from time import perf_counter_ns
 
 import numpy as np
 
 try:
-    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
 except ImportError:
-    from tflite_runtime.interpreter import Interpreter
+    from tflite_runtime.interpreter import Interpreter, OpResolverType
+
+
+def random_input(rng, detail):
+    """Standard normal floats; any value for quantised numbers; 0 or 1 where it may be an index."""
+    shape, dtype = detail["shape"], detail["dtype"]
+    if np.issubdtype(dtype, np.floating):
+        return rng.standard_normal(shape).astype(dtype)
+    if dtype == np.bool_ or not detail["quantization_parameters"]["scales"].size:
+        return rng.integers(0, 2, shape).astype(dtype)
+    limits = np.iinfo(dtype)
+    return rng.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)
 
 
 class LiteRtRunner:
-    """One interpreter with its input set once."""
+    """One interpreter with its inputs set once."""
 
-    def __init__(self, args):
-        self._interpreter = Interpreter(model_path=args["model"], num_threads=args["threads"])
-        self._interpreter.allocate_tensors()
+    def __init__(self, model, threads, xnnpack, shapes):
+        kinds = OpResolverType
+        resolver = kinds.AUTO if xnnpack else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        self._interpreter = interpreter = Interpreter(
+            model_path=model, num_threads=threads, experimental_op_resolver_type=resolver
+        )
+        for detail in interpreter.get_input_details():
+            wanted = shapes.get(detail["name"])
+            if wanted is not None and list(detail["shape"]) != wanted:
+                interpreter.resize_tensor_input(detail["index"], wanted, strict=True)
+        interpreter.allocate_tensors()
         rng = np.random.default_rng(0)
-        for detail in self._interpreter.get_input_details():
-            value = rng.standard_normal(detail["shape"]).astype(detail["dtype"])
-            self._interpreter.set_tensor(detail["index"], value)
+        for detail in interpreter.get_input_details():
+            interpreter.set_tensor(detail["index"], random_input(rng, detail))
 
     def run(self, n):
         """Time n runs, in nanoseconds."""
@@ -30,7 +52,20 @@ class LiteRtRunner:
             times.append(perf_counter_ns() - start)
         return times
 
+    def check(self):
+        """Raise ``ValueError`` when an output is not finite."""
+        self._interpreter.invoke()
+        for detail in self._interpreter.get_output_details():
+            value = self._interpreter.get_tensor(detail["index"])
+            if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
+                raise ValueError(
+                    f"output {detail['name']!r} holds NaN or infinity on random input: "
+                    "its timing would not be that of real work"
+                )
+
 
 def load(args):
-    """Build the runner: ``model`` (path), ``threads``."""
-    return LiteRtRunner(args)
+    """Build the runner: ``model`` (path), ``threads``; optional ``xnnpack``, ``shapes``."""
+    return LiteRtRunner(
+        args["model"], args["threads"], args.get("xnnpack", True), args.get("shapes", {})
+    )

@@ -16,10 +16,12 @@ from hwbench.cli.options import (
     Cores,
     Debug,
     DeviceName,
+    DeviceOptions,
     Json,
     StoreUrl,
     Threads,
     core_list,
+    device_of,
     opened,
     shapes,
 )
@@ -41,8 +43,11 @@ if TYPE_CHECKING:
 
 
 def bench(
-    models: Annotated[list[Path], typer.Argument(metavar="MODEL", help="Model files (.onnx).")],
+    models: Annotated[
+        list[Path], typer.Argument(metavar="MODEL", help="Model files (.onnx, .tflite).")
+    ],
     device: DeviceName = "cpu",
+    option: DeviceOptions = None,
     threads: Threads = 1,
     cores: Cores = None,
     shape: Annotated[
@@ -75,10 +80,9 @@ def bench(
 
     hwbench bench a.onnx b.onnx -d cpu --threads 1 --shape x=1,3,224,224
     """
-    from hwbench.devices import get_device
     from hwbench.measure.session import Plan
 
-    target = get_device(device)
+    target = device_of(device, option)
     run_on(core_list(cores))
     jobs = jobs_of(target, models, shapes(shape or ()), threads)
     plan = Plan(
@@ -110,16 +114,15 @@ def jobs_of(
     target: Device, paths: Sequence[Path], given: Mapping[str, tuple[int, ...]], threads: int
 ) -> list[Job]:
     """One job a model file; a given shape goes to every model that has an input of that name."""
-    from hwbench.devices.models import read_onnx_file
-    from hwbench.lower.onnx_file import open_onnx
+    from hwbench.devices.models import input_names, read_model_file
 
-    inputs = [{value.name for value in open_onnx(path).graph.input} for path in paths]
+    inputs = [input_names(path) for path in paths]
     known = set[str]().union(*inputs)
     for name in given:
         if name not in known:
             raise UnknownNameError("model input", name, known)
     files = [
-        read_onnx_file(path, {name: given[name] for name in given.keys() & mine})
+        read_model_file(path, {name: given[name] for name in given.keys() & mine})
         for path, mine in zip(paths, inputs, strict=True)
     ]
     return [target.job(file, threads) for file in files]

@@ -13,13 +13,12 @@ def devices(as_json: Json = False, debug: Debug = False) -> None:
 
     hwbench devices --json
     """
-    from hwbench.devices import device_names, get_device
+    from hwbench.devices import device_class, device_names
 
-    found = [get_device(name) for name in device_names()]
+    found = {kind: device_class(kind).description for kind in device_names()}
     if as_json:
         console.write_json(
-            {"devices": [{"name": d.name, "description": d.description} for d in found]}
+            {"devices": [{"name": n, "description": text} for n, text in found.items()]}
         )
         return
-    rows = [(device.name, device.description) for device in found]
-    console.show(console.table(("device", "<what it is"), rows))
+    console.show(console.table(("device", "<what it is"), list(found.items())))

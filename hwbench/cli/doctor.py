@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwbench import console
-from hwbench.cli.options import Debug, DeviceName, Json, StoreUrl, Threads, opened
+from hwbench.cli.options import (
+    Debug,
+    DeviceName,
+    DeviceOptions,
+    Json,
+    StoreUrl,
+    Threads,
+    device_of,
+    opened,
+)
 from hwbench.errors import EXIT_DEVICE
 
 if TYPE_CHECKING:
@@ -24,6 +33,7 @@ WORTH_A_WORD = 0.01
 
 def doctor(
     device: DeviceName = "cpu",
+    option: DeviceOptions = None,
     threads: Threads = 1,
     recalibrate: Annotated[
         bool,
@@ -46,9 +56,7 @@ def doctor(
     The canonical times are set once and never change by themselves. When the canaries of later
     sessions stay away from them, a line says so, and --recalibrate sets new ones.
     """
-    from hwbench.devices import get_device
-
-    target = get_device(device)
+    target = device_of(device, option)
     checks = target.health()
     failed = any(check.state == "fail" for check in checks)
     with opened(store) as results:
@@ -56,10 +64,12 @@ def doctor(
         if epoch is not None:
             checks.append(_drift(epoch, results))
     if as_json:
-        console.write_json({"device": device, "ok": not failed, "checks": checks, "epoch": epoch})
+        console.write_json(
+            {"device": target.name, "ok": not failed, "checks": checks, "epoch": epoch}
+        )
     else:
         rows = [(c.name, c.state, c.detail + (f": {c.cure}" if c.cure else "")) for c in checks]
-        console.show(f"Device {device}", console.table(("check", "<state", "<finding"), rows))
+        console.show(f"Device {target.name}", console.table(("check", "<state", "<finding"), rows))
         if epoch is not None:
             console.show(f"Canonical times of {epoch.created}", canary_table(epoch))
     if failed:

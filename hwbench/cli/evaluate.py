@@ -86,11 +86,12 @@ def comparable(
         since=since,
         with_bursts=False,
     )
-    same = [m for m in found if (m.workload.threads, m.epoch) == (source.threads, source.epoch)]
+    wanted = (source.threads, source.options, source.epoch)
+    same = [m for m in found if (m.workload.threads, m.workload.options, m.epoch) == wanted]
     if found and not same:
         raise PredictorError(
-            "the measurements of this device are of other threads or another canary epoch than "
-            "the predictor: fit a new one"
+            "the measurements of this device are of other threads, options or another canary epoch "
+            "than the predictor: fit a new one"
         )
     return same
 

@@ -117,7 +117,7 @@ def fit(
 
 
 def one_environment(measured: Sequence[Measurement], device: str) -> list[Measurement]:
-    """Those of one device's state, runtime and canary epoch, whose times compare.
+    """Those of one environment, one set of options and one canary epoch, whose times compare.
 
     The environment is the present one if any was measured in it, else the newest: others may
     have been imported since.
@@ -127,8 +127,12 @@ def one_environment(measured: Sequence[Measurement], device: str) -> list[Measur
     present = present_environment(device, measured[-1].workload.threads)
     own = [m for m in measured if m.fingerprint.key == present]
     newest = (own or measured)[-1]
-    key = (newest.fingerprint.key, newest.epoch)
-    return [m for m in measured if (m.fingerprint.key, m.epoch) == key]
+    wanted = _environment(newest)
+    return [m for m in measured if _environment(m) == wanted]
+
+
+def _environment(measured: Measurement) -> tuple[object, ...]:
+    return measured.fingerprint.key, measured.workload.options, measured.epoch
 
 
 def present_environment(device: str, threads: int) -> str | None:

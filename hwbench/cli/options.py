@@ -13,6 +13,7 @@ import typer
 from hwbench.errors import UsageError
 
 if TYPE_CHECKING:
+    from hwbench.devices.base import Device
     from hwbench.store import Store
 
 
@@ -57,7 +58,13 @@ StoreUrl = Annotated[
 ]
 DeviceName = Annotated[
     str,
-    typer.Option("-d", "--device", metavar="NAME", help="Device.", autocompletion=_devices),
+    typer.Option(
+        "-d", "--device", metavar="NAME", help="Device, as cpu or cuda:1.", autocompletion=_devices
+    ),
+]
+DeviceOptions = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="NAME=VALUE", help="An option of the device."),
 ]
 SpaceName = Annotated[
     str,
@@ -143,8 +150,15 @@ def core_list(text: str | None) -> tuple[int, ...] | None:
     return tuple(sorted(cores))
 
 
-def choices(texts: Iterable[str]) -> dict[str, str]:
-    """Fixed decisions from ``name=value``.
+def device_of(name: str, options: Iterable[str] | None) -> Device:
+    """The device of a name with its options."""
+    from hwbench.devices import get_device
+
+    return get_device(name, choices("--option", options or ()))
+
+
+def choices(flag: str, texts: Iterable[str]) -> dict[str, str]:
+    """Choices from ``name=value``, as ``flag`` was given them.
 
     Raises:
         UsageError: a text is not of that form, or a name comes twice.
@@ -153,9 +167,9 @@ def choices(texts: Iterable[str]) -> dict[str, str]:
     for text in texts:
         name, _, value = text.partition("=")
         if not name or not value:
-            raise UsageError(f"--fix {text!r}: write it as decision=value")
+            raise UsageError(f"{flag} {text!r}: write it as name=value")
         if name in parsed:
-            raise UsageError(f"--fix {name!r} is given twice")
+            raise UsageError(f"{flag} {name!r} is given twice")
         parsed[name] = value
     return parsed
 

@@ -12,12 +12,14 @@ from hwbench.cli.doctor import calibrated
 from hwbench.cli.options import (
     Debug,
     DeviceName,
+    DeviceOptions,
     Json,
     Seed,
     SpaceName,
     StoreUrl,
     Threads,
     choices,
+    device_of,
     opened,
 )
 from hwbench.errors import DeviceError, InconclusiveError, UnknownNameError, UsageError
@@ -35,6 +37,7 @@ def profile(
         int, typer.Option("-n", "--samples", min=1, metavar="N", help="How many architectures.")
     ] = 300,
     device: DeviceName = "cpu",
+    option: DeviceOptions = None,
     threads: Threads = 1,
     fix: Annotated[
         list[str] | None,
@@ -51,12 +54,11 @@ def profile(
 
     hwbench profile -d cpu -s ofa_mbv3 -n 300
     """
-    from hwbench.devices import get_device
     from hwbench.devices.profile import sample_profile
     from hwbench.spaces import get_space
 
-    target, searched = get_device(device), get_space(space)
-    fixed = pinned(searched, choices(fix or ()))
+    target, searched = device_of(device, option), get_space(space)
+    fixed = pinned(searched, choices("--fix", fix or ()))
     sample = sample_profile(target, searched, samples, seed=seed, threads=threads, fixed=fixed)
     with opened(store) as results:
         held = len(results.done(sample.campaign(results)))
@@ -64,7 +66,7 @@ def profile(
         campaign = sample.campaign(results)
         stored = results.measurements(plan=campaign, with_bursts=False)
     summary = {
-        "device": device,
+        "device": target.name,
         "space": space,
         "campaign": campaign,
         "architectures": samples,

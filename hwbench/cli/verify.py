@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hwbench import console
-from hwbench.cli.options import Debug, DeviceName, Json, Seed, StoreUrl, opened
+from hwbench.cli.options import (
+    Debug,
+    DeviceName,
+    DeviceOptions,
+    Json,
+    Seed,
+    StoreUrl,
+    device_of,
+    opened,
+)
 from hwbench.errors import EXIT_INCONCLUSIVE, EXIT_OK, EXIT_REGRESSION
 
 if TYPE_CHECKING:
@@ -32,6 +41,7 @@ def verify(
         ),
     ] = None,
     device: DeviceName = "cpu",
+    option: DeviceOptions = None,
     quick: Annotated[
         bool, typer.Option("--quick", metavar="", help="A shorter run with less proof.")
     ] = False,
@@ -51,12 +61,11 @@ def verify(
 
     hwbench verify repeatability --json
     """
-    from hwbench.devices import get_device
     from hwbench.verify import claim_names, get_claim
     from hwbench.verify.frame import Setting
 
     chosen = [get_claim(name) for name in claims or claim_names()]
-    target = get_device(device)
+    target = device_of(device, option)
     out.mkdir(parents=True, exist_ok=True)
     verdicts: list[Verdict] = []
     with opened(store) as results, console.stages() as report:

@@ -7,6 +7,7 @@ import os
 import queue
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 from contextlib import suppress
@@ -26,6 +27,7 @@ LOAD_S = 240.0
 #: No library may start threads of its own beside the model: neither numpy's pool, nor the
 #: uploader of onnxruntime's telemetry (on by default on Linux since 1.29).
 QUIET = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
+_IMPORTS_FROM = ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV")
 
 
 class WorkerProcess:
@@ -42,6 +44,8 @@ class WorkerProcess:
         self._note = tempfile.TemporaryFile()  # noqa: SIM115
         self._note.truncate(NOTE_BYTES)
         env = {**os.environ, **QUIET}
+        if python != sys.executable:  # what this interpreter imports from is not for another
+            env = {name: value for name, value in env.items() if name not in _IMPORTS_FROM}
         try:
             self._process = subprocess.Popen(
                 [python, "-u", str(_WORKER), str(self._note.fileno())],

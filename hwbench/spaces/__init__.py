@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import cache
 
 from hwbench.errors import UnknownNameError, UsageError
-from hwbench.plugins import make_plugin, plugin_names
+from hwbench.plugins import load_plugin, plugin_names
 from hwbench.spaces.base import Choice, Codes, Decision, Space, Value
 from hwbench.spaces.design import space_filling, spread_sample
 from hwbench.spaces.mbv3_small import mbv3_small, mbv3_small_rgb
@@ -48,11 +48,11 @@ def space_names() -> list[str]:
 @cache
 def get_space(name: str) -> Space:
     """The space of that name, made once; UnknownNameError names the nearest one there is."""
-    space: Space | None
-    space = _FACTORIES[name]() if name in _FACTORIES else make_plugin("hwbench.spaces", name)
-    if space is None:
+    make: Callable[[], Space] | None
+    make = _FACTORIES.get(name) or load_plugin("hwbench.spaces", name)
+    if make is None:
         raise UnknownNameError("space", name, space_names())
-    return space
+    return make()
 
 
 def register_space(space: Space) -> None:

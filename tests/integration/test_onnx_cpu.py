@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from hwbench.devices import device_names, get_device
-from hwbench.devices.models import OnnxModelFile, read_onnx_file
+from hwbench.devices.models import OnnxModelFile, read_model_file, read_onnx_file
 from hwbench.errors import HwbenchError, ModelError, UnknownNameError, UsageError
 from hwbench.lower import random_weights, to_onnx
 from hwbench.measure.ops import profile_ops
@@ -272,7 +272,7 @@ class TestBadFiles:
         path = tmp_path / os.fsdecode(b"\xff.onnx")
         path.write_bytes(b"")
         with pytest.raises(ModelError, match=r"udcff.onnx': .* readable text: rename it"):
-            read_onnx_file(path)
+            read_model_file(path)
 
     def test_an_absent_one_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=r"absent\.onnx: No such file"):

@@ -1,0 +1,198 @@
+"""This machine's CPU through TFLite: LiteRT, or tflite-runtime in an environment of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, Self
+
+from hwbench.devices.base import Check, Device, memory_canary
+from hwbench.devices.models import GraphModel, Model, TfliteModelFile
+from hwbench.devices.onnx_cpu import check_threads
+from hwbench.devices.options import parse_options
+from hwbench.errors import DeviceError, ModelError, UsageError
+from hwbench.lower import Int8, to_tflite
+from hwbench.measure.fingerprint import fingerprint_host
+from hwbench.measure.jobs import Canary, Job, RunnerSpec
+from hwbench.records import Fingerprint, InputSpec, Workload
+
+_HERE = Path(__file__).resolve().parent
+_RUNNER = str(_HERE / "runners" / "litert.py")
+_CANARY_RUNNER = str(_HERE / "runners" / "onnx_canary.py")
+
+#: What a worker's interpreter has to offer, the first of the runtimes counts.
+_RUNTIMES = ("ai-edge-litert", "tflite-runtime")
+_PROBE = """
+import json
+from importlib.metadata import PackageNotFoundError, version
+found = {}
+for name in ("ai-edge-litert", "tflite-runtime", "numpy", "onnxruntime"):
+    try:
+        found[name] = version(name)
+    except PackageNotFoundError:
+        pass
+print(json.dumps(found))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LiteRtOptions:
+    """What ``--option NAME=VALUE`` may say to a LiteRT device.
+
+    ``xnnpack`` off runs TFLite's built-in kernels. ``dtype`` is what a graph of ours is lowered
+    to; a file is run as it is. ``python`` names the interpreter of the worker, of an environment
+    that holds a runtime (``ai-edge-litert`` or ``tflite-runtime``), numpy and onnxruntime.
+    """
+
+    xnnpack: bool = True
+    dtype: Literal["fp32", "int8"] = "fp32"
+    python: str = sys.executable
+
+    @property
+    def labels(self) -> tuple[tuple[str, str], ...]:
+        """What tells two workloads of one model apart."""
+        return (("dtype", self.dtype), ("xnnpack", "on" if self.xnnpack else "off"))
+
+
+class LiteRt(Device):
+    """TFLite's interpreter on this machine: any .tflite file, and graphs written as one."""
+
+    name = "litert"
+    description = "this machine's CPU through TFLite (LiteRT, XNNPACK)"
+
+    def __init__(self, options: LiteRtOptions | None = None) -> None:
+        self.options = options or LiteRtOptions()
+
+    @classmethod
+    def open(cls, address: str | None, options: Mapping[str, str]) -> Self:
+        """``-d litert`` with its options."""
+        if address is not None:
+            raise UsageError(f"there is one {cls.name} only: write it without {address!r}")
+        return cls(parse_options(LiteRtOptions, options))
+
+    @property
+    def python(self) -> str:
+        """The interpreter that runs the worker."""
+        return self.options.python
+
+    @cached_property
+    def packages(self) -> dict[str, str]:
+        """Versions of what the worker's interpreter needs and has."""
+        if self.python == sys.executable:
+            command = [sys.executable, "-c", _PROBE]
+        else:  # an environment of its own: without what this process was told to import from
+            command = [self.python, "-I", "-c", _PROBE]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+            found: dict[str, str] = json.loads(done.stdout)
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            raise DeviceError(
+                f"litert: the interpreter {self.python} does not run ({reason}): "
+                "name a Python 3.9 or newer by --option python=PATH"
+            ) from error
+        return found
+
+    @property
+    def runtime(self) -> str:
+        """The package that runs models. Raises DeviceError, with the cure, without one."""
+        for name in _RUNTIMES:
+            if name in self.packages:
+                return name
+        raise DeviceError(f"litert: {self.python} has no TFLite runtime: {self._cure()}")
+
+    def _cure(self) -> str:
+        if self.python == sys.executable:
+            return "pip install --force-reinstall ai-edge-litert"
+        return f"{self.python} -m pip install ai-edge-litert numpy onnxruntime"
+
+    def fingerprint(self, threads: int) -> Fingerprint:
+        """CPU, system, limits, runtime and its version; load and frequency as state."""
+        facts, state = fingerprint_host()
+        runtime = self.runtime
+        facts |= {"runtime": runtime, runtime: self.packages[runtime]}
+        return Fingerprint(self.name, facts, state)
+
+    def health(self) -> list[Check]:
+        """The runtime runs a real model, the canaries theirs, and what makes a host wander."""
+        from hwbench.devices.doctor import host_checks
+
+        cure = self._cure()
+        if "tflite-runtime" in self.packages:
+            # It imports beside numpy 2, and then refuses every model with a SystemError.
+            cure = f"{self.python} -m pip install 'numpy<2' onnxruntime"
+        return host_checks(self, cure)
+
+    def canaries(self, threads: int) -> tuple[Canary, ...]:
+        """Two conv nets in onnxruntime, which is not the runtime under test, and the walk."""
+        if "onnxruntime" not in self.packages:
+            raise DeviceError(
+                f"litert: the canaries run in onnxruntime, which {self.python} lacks: "
+                f"{self.python} -m pip install onnxruntime"
+            )
+        stamp = f"onnxruntime {self.packages['onnxruntime']}"
+        return (
+            _conv_canary("conv_dw_v1", stamp, threads),
+            _conv_canary("conv_std_v1", stamp, threads),
+            memory_canary(),
+        )
+
+    def job(self, model: Model, threads: int) -> Job:
+        """A graph is lowered when its turn comes; a file is run where it lies."""
+        check_threads(threads)
+        if isinstance(model, TfliteModelFile):
+            return self._file_job(model, threads)
+        if isinstance(model, GraphModel):
+            return self._graph_job(model, threads)
+        raise ModelError(
+            f"the litert device runs .tflite files and graphs, not {type(model).__name__}: "
+            "convert the model, or measure it on another device"
+        )
+
+    def _file_job(self, model: TfliteModelFile, threads: int) -> Job:
+        if self.options.dtype != "fp32":
+            raise UsageError(f"{model.name}: a file is run as it is: leave out the option dtype")
+        workload = Workload(model.name, model.hash, model.inputs, threads, self.options.labels)
+        shapes = {i.name: list(i.shape) for i in model.inputs}
+        runner = self._spec(model.path.resolve(), threads, shapes)
+        return Job(workload, lambda folder: runner)
+
+    def _graph_job(self, model: GraphModel, threads: int) -> Job:
+        graph, quantise = model.graph, self.options.dtype == "int8"
+        inputs = tuple(InputSpec(n, s.dtype, s.shape) for n, s in graph.inputs)
+        workload = Workload(
+            model.name,
+            "graph:" + graph.hash,
+            inputs,
+            threads,
+            self.options.labels,
+            model.space,
+            model.arch,
+        )
+
+        def build(folder: Path) -> RunnerSpec:
+            path = folder / f"{workload.key}.tflite"
+            to_tflite(graph, int8=Int8() if quantise else None).save(path)
+            return self._spec(path, threads, {})
+
+        return Job(workload, build)
+
+    def _spec(self, path: Path, threads: int, shapes: Mapping[str, list[int]]) -> RunnerSpec:
+        self.runtime  # noqa: B018 - without one, here is where to say so
+        xnnpack = self.options.xnnpack
+        args = {"model": os.fspath(path), "threads": threads, "xnnpack": xnnpack, "shapes": shapes}
+        return RunnerSpec(_RUNNER, args)
+
+
+def _conv_canary(name: str, stamp: str, threads: int) -> Canary:
+    path = _HERE / "canaries" / f"{name}.onnx"
+    content = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    runner = RunnerSpec(_CANARY_RUNNER, {"model": str(path), "threads": threads})
+    return Canary(name, f"{content} {stamp}", runner, 3, 2, "compute")
