@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
 #: Kind of device -> module and class, imported when first asked for.
 _DEVICES = {
+    "adb": ("hwbench.devices.phone", "AdbPhone"),
     "cpu": ("hwbench.devices.onnx_cpu", "OnnxCpu"),
     "cuda": ("hwbench.devices.cuda", "Cuda"),
     "litert": ("hwbench.devices.litert", "LiteRt"),
+    "shell": ("hwbench.devices.phone", "Board"),
 }
 
 

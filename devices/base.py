@@ -19,7 +19,7 @@ from hwbench.devices.models import GraphModel, Model
 from hwbench.devices.options import parse_options
 from hwbench.errors import DeviceError, UsageError
 from hwbench.graph import GraphBuilder
-from hwbench.measure.jobs import Canary, Job, RunnerSpec
+from hwbench.measure.jobs import Canary, Job, Launcher, RunnerSpec
 from hwbench.records import Fingerprint
 
 _HERE = Path(__file__).resolve().parent
@@ -77,6 +77,10 @@ class Device(ABC):
     @abstractmethod
     def job(self, model: Model, threads: int) -> Job:
         """The work of running ``model``. Raises ModelError when it cannot be run here."""
+
+    def launcher(self, threads: int) -> Launcher | None:
+        """None, unless the device is given whole launches of a tool (:mod:`…measure.launches`)."""
+        return None
 
     def canaries(self, threads: int) -> tuple[Canary, ...]:
         """Two conv nets in LiteRT and a walk through memory, on as many threads as the model.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,14 +13,14 @@ from pathlib import Path
 from typing import Literal, Self
 
 from hwbench.devices.base import Check, Device, memory_canary
-from hwbench.devices.models import GraphModel, Model, TfliteModelFile
+from hwbench.devices.models import Model
 from hwbench.devices.onnx_cpu import check_threads
 from hwbench.devices.options import parse_options
-from hwbench.errors import DeviceError, ModelError, UsageError
-from hwbench.lower import Int8, to_tflite
+from hwbench.devices.tflite_job import tflite_job
+from hwbench.errors import DeviceError, UsageError
 from hwbench.measure.fingerprint import fingerprint_host
 from hwbench.measure.jobs import Canary, Job, RunnerSpec
-from hwbench.records import Fingerprint, InputSpec, Workload
+from hwbench.records import Fingerprint, InputSpec
 
 _HERE = Path(__file__).resolve().parent
 _RUNNER = str(_HERE / "runners" / "litert.py")
@@ -147,48 +146,16 @@ class LiteRt(Device):
     def job(self, model: Model, threads: int) -> Job:
         """A graph is lowered when its turn comes; a file is run where it lies."""
         check_threads(threads)
-        if isinstance(model, TfliteModelFile):
-            return self._file_job(model, threads)
-        if isinstance(model, GraphModel):
-            return self._graph_job(model, threads)
-        raise ModelError(
-            f"the litert device runs .tflite files and graphs, not {type(model).__name__}: "
-            "convert the model, or measure it on another device"
-        )
-
-    def _file_job(self, model: TfliteModelFile, threads: int) -> Job:
-        if self.options.dtype != "fp32":
-            raise UsageError(f"{model.name}: a file is run as it is: leave out the option dtype")
-        workload = Workload(model.name, model.hash, model.inputs, threads, self.options.labels)
-        shapes = {i.name: list(i.shape) for i in model.inputs}
-        runner = self._spec(model.path.resolve(), threads, shapes)
-        return Job(workload, lambda folder: runner)
-
-    def _graph_job(self, model: GraphModel, threads: int) -> Job:
-        graph, quantise = model.graph, self.options.dtype == "int8"
-        inputs = tuple(InputSpec(n, s.dtype, s.shape) for n, s in graph.inputs)
-        workload = Workload(
-            model.name,
-            "graph:" + graph.hash,
-            inputs,
-            threads,
-            self.options.labels,
-            model.space,
-            model.arch,
-        )
-
-        def build(folder: Path) -> RunnerSpec:
-            path = folder / f"{workload.key}.tflite"
-            to_tflite(graph, int8=Int8() if quantise else None).save(path)
-            return self._spec(path, threads, {})
-
-        return Job(workload, build)
-
-    def _spec(self, path: Path, threads: int, shapes: Mapping[str, list[int]]) -> RunnerSpec:
-        self.runtime  # noqa: B018 - without one, here is where to say so
         xnnpack = self.options.xnnpack
-        args = {"model": os.fspath(path), "threads": threads, "xnnpack": xnnpack, "shapes": shapes}
-        return RunnerSpec(_RUNNER, args)
+
+        def specify(path: Path, inputs: tuple[InputSpec, ...]) -> RunnerSpec:
+            self.runtime  # noqa: B018 - without one, here is where to say so
+            shapes = {i.name: list(i.shape) for i in inputs}
+            args = {"model": str(path), "threads": threads, "xnnpack": xnnpack, "shapes": shapes}
+            return RunnerSpec(_RUNNER, args)
+
+        options = self.options
+        return tflite_job(self.name, model, threads, options.dtype, options.labels, specify)
 
 
 def _conv_canary(name: str, stamp: str, threads: int) -> Canary:

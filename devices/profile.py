@@ -11,7 +11,7 @@ from hwbench.devices.base import Device
 from hwbench.devices.models import GraphModel
 from hwbench.measure.campaign import anchor, known_epoch, record
 from hwbench.measure.jobs import Job
-from hwbench.measure.session import Failure, Plan, Progress
+from hwbench.measure.plan import Failure, Plan, Progress
 from hwbench.records import Measurement, digest
 from hwbench.spaces import Space, space_filling
 from hwbench.spaces.base import NOTHING_FIXED, Codes, Value

@@ -26,7 +26,7 @@ from hwbench.devices.profile import (
 )
 from hwbench.errors import DeviceError, InconclusiveError
 from hwbench.measure.campaign import anchor
-from hwbench.measure.session import Failure, Plan
+from hwbench.measure.plan import Failure, Plan
 from hwbench.predictors import (
     BudgetOracle,
     Constant,

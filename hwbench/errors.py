@@ -60,7 +60,59 @@ class DeviceError(HwbenchError):
 
 
 class WorkerError(DeviceError):
-    """A worker process died, hung, or answered nonsense."""
+    """A worker process died, hung, answered nonsense, or its device gave out."""
+
+
+class ShellError(DeviceError):
+    """A command on a device ended without saying how: only ``partial`` of its output came back."""
+
+    def __init__(self, message: str, partial: str = "") -> None:
+        super().__init__(message)
+        self.partial = partial
+
+
+class ShellTimeoutError(ShellError):
+    """A command on a device was not done in its time, and was ended."""
+
+
+class DeviceOfflineError(ShellError):
+    """A device is known, but does not answer (any more)."""
+
+
+class AdbMissingError(DeviceError):
+    """There is no working adb on this machine."""
+
+
+class NoDeviceError(DeviceError):
+    """No device, or not the one asked for, is connected."""
+
+
+class SeveralDevicesError(DeviceError):
+    """Several devices are connected, and none was chosen."""
+
+
+class UnauthorisedError(DeviceError):
+    """A device does not trust this machine yet."""
+
+
+class UnsupportedDeviceError(DeviceError):
+    """A device lacks what a measurement needs."""
+
+
+class PushError(DeviceError):
+    """A file did not arrive on a device as it was sent."""
+
+
+class NoSpaceError(PushError):
+    """A device's storage is full."""
+
+
+class ToolOutputError(DeviceError):
+    """A benchmark tool's output holds no trustworthy number."""
+
+
+class DelegateError(DeviceError):
+    """A model was not run by the accelerator that was asked for."""
 
 
 class StoreError(HwbenchError):

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from hwbench.measure.campaign import record
-from hwbench.measure.session import Plan
+from hwbench.measure.plan import Plan
 from hwbench.store import Store
 from tests.targets import LocalTarget, job, runner
 

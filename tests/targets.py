@@ -88,6 +88,9 @@ class LocalTarget:
         """Of no machine in particular."""
         return Fingerprint(self.name, {"cpu_model": "Test CPU"})
 
+    def launcher(self, threads: int) -> None:
+        """Workers run its models."""
+
     def canaries(self, threads: int) -> tuple[Canary, ...]:
         """One of each kind."""
         return tuple(Canary(f"spin_{kind}", "1", self._spin, 2, 1, kind) for kind in KINDS)

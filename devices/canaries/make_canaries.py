@@ -20,7 +20,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from hwbench.graph import GraphBuilder
-from hwbench.lower import random_weights, to_onnx
+from hwbench.lower import random_weights, to_onnx, to_tflite
 
 _RELU = 1
 
@@ -149,8 +149,16 @@ def onnx_standard_net() -> bytes:
     return to_onnx(graph, random_weights(graph)).bytes
 
 
+def stream_net() -> bytes:
+    """Content of ``stream_v1.tflite``: reads 8 MiB and writes 8 MiB, with next to no work."""
+    b = GraphBuilder("stream_v1")
+    x = b.input("x", (1, 8, 512, 512))
+    return to_tflite(b.build(b.add(x, x))).bytes
+
+
 if __name__ == "__main__":
     here = Path(__file__).parent
+    (here / "stream_v1.tflite").write_bytes(stream_net())
     (here / "conv_dw_v1.onnx").write_bytes(onnx_depthwise_net())
     (here / "conv_std_v1.onnx").write_bytes(onnx_standard_net())
     (here / "conv_dw_v1.tflite").write_bytes(depthwise_net())

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from hwbench.devices.base import Device
     from hwbench.measure.jobs import Job
     from hwbench.measure.ops import OpProfile
-    from hwbench.measure.session import Failure, Plan
+    from hwbench.measure.plan import Failure, Plan
     from hwbench.records import Measurement
     from hwbench.store import Store
 
@@ -80,7 +80,7 @@ def bench(
 
     hwbench bench a.onnx b.onnx -d cpu --threads 1 --shape x=1,3,224,224
     """
-    from hwbench.measure.session import Plan
+    from hwbench.measure.plan import Plan
 
     target = device_of(device, option)
     run_on(core_list(cores))
@@ -133,7 +133,7 @@ def measure(
 ) -> list[Measurement | Failure]:
     """Measure and store the jobs; the answers are in their order."""
     from hwbench.measure.campaign import record
-    from hwbench.measure.session import Failure
+    from hwbench.measure.plan import Failure
     from hwbench.records import Measurement, Workload
 
     epoch = calibrated(target, jobs[0].workload.threads, store)

@@ -26,7 +26,7 @@ from hwbench.errors import DeviceError, InconclusiveError, UnknownNameError, Usa
 
 if TYPE_CHECKING:
     from hwbench.devices.profile import Profile
-    from hwbench.measure.session import Failure
+    from hwbench.measure.plan import Failure
     from hwbench.spaces import Space, Value
     from hwbench.store import Store
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from hwbench.measure.ops import OpProfile
-    from hwbench.measure.session import Failure
+    from hwbench.measure.plan import Failure
 
 _NS_PER_MS = 1e6
 _BYTES_PER_MB = 1e6

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from hwbench.measure.canary import calibrate, drift
 from hwbench.measure.jobs import Job, Target, canary_key
-from hwbench.measure.session import Failure, Plan, Progress, measure
+from hwbench.measure.launches import calibrate_launches
+from hwbench.measure.plan import Failure, Plan, Progress
+from hwbench.measure.session import measure
 from hwbench.records import CanaryEpoch, Measurement
 
 if TYPE_CHECKING:
@@ -38,7 +40,11 @@ def recalibrate(
     target: Target, threads: int, store: Store, progress: Progress | None = None
 ) -> CanaryEpoch:
     """A new epoch, which anchors from now on; the old one stays with its measurements."""
-    epoch = calibrate(target, threads, progress=progress)
+    launcher = target.launcher(threads)
+    if launcher is None:
+        epoch = calibrate(target, threads, progress=progress)
+    else:
+        epoch = calibrate_launches(target, launcher, threads, progress=progress)
     store.add_epoch(epoch)
     return epoch
 

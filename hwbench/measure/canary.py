@@ -130,7 +130,19 @@ def calibrate(
             runs.append(_run(target, canaries, backdrop))
             if progress:
                 progress((index + 1) / RUNS)
-    c0, low, high = canonical(runs, quiet_band(canaries), np.random.default_rng(seed))
+    found = canonical(runs, quiet_band(canaries), np.random.default_rng(seed))
+    return epoch_of(target, threads, canaries, found, RUNS)
+
+
+def epoch_of(
+    target: Target,
+    threads: int,
+    canaries: Sequence[Canary],
+    found: tuple[Array, Array, Array],
+    runs: int,
+) -> CanaryEpoch:
+    """A new epoch of what :func:`canonical` found in so many runs."""
+    c0, low, high = found
     return CanaryEpoch(
         id=uuid.uuid4().hex[:12],
         fingerprint_key=target.fingerprint(threads).key,
@@ -140,7 +152,7 @@ def calibrate(
         c0_ns=tuple(map(float, c0)),
         c0_low_ns=tuple(map(float, low)),
         c0_high_ns=tuple(map(float, high)),
-        runs=RUNS,
+        runs=runs,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self
 
+from hwbench.errors import DeviceError, HwbenchError
 from hwbench.records import Fingerprint, Workload, digest
 
 
@@ -51,6 +53,60 @@ class Job:
     build: Callable[[Path], RunnerSpec]
 
 
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """What one launch answered, in ns: its median run, and what it took to get there."""
+
+    median_ns: float
+    init_ns: float
+    first_ns: float | None
+    peak_memory_bytes: int | None
+    notes: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What became of the launches of one script, in their order.
+
+    ``outcomes`` ends early where the device broke: then ``broken`` says how, and the next launch
+    is the one that it broke at.
+    """
+
+    outcomes: tuple[Launched | HwbenchError, ...]
+    broken: DeviceError | None = None
+
+
+class Launcher(Protocol):
+    """The part of such a device that the session drives. A context: leaving it cleans up."""
+
+    drift: float
+    patience_s: float
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def load(self, runner: RunnerSpec) -> str:
+        """Bring a model to the device; answers the handle that :meth:`run` takes."""
+
+    def run(self, handles: Sequence[str], seconds: float) -> Script:
+        """Launch these models one after the other, about ``seconds`` of runs each."""
+
+    def disturbed(self) -> tuple[str, ...]:
+        """What the device says now that spoils a launch: throttling, a low battery."""
+
+    def recover(self) -> None:
+        """After a script broke: wait, within a bound, until the device answers again.
+
+        Raises DeviceError where it does not come back.
+        """
+
+
 class Target(Protocol):
     """The part of a device that the engine sees."""
 
@@ -64,6 +120,9 @@ class Target(Protocol):
 
     def fingerprint(self, threads: int) -> Fingerprint:
         """The environment, as it is now."""
+
+    def launcher(self, threads: int) -> Launcher | None:
+        """What takes whole launches, on a device that no worker can run models on."""
 
     def canaries(self, threads: int) -> tuple[Canary, ...]:
         """The canaries for work on so many threads."""

@@ -141,7 +141,8 @@ class WorkerProcess:
         self._waiting = False
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise ModelError(str(answer["error"]))
+            kind = WorkerError if answer["type"] == "DeviceError" else ModelError
+            raise kind(str(answer["error"]))
         return answer
 
     def load(self, slot: str, runner: RunnerSpec) -> dict[str, Any]:

@@ -38,14 +38,14 @@ _Z95 = 1.96
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What all measurements of a session share."""
+    """What all measurements of a session share. ``anchors``: the canaries can be believed."""
 
     session: str
     created: str
     fingerprint: Fingerprint
     canaries: tuple[Canary, ...]
     epoch: CanaryEpoch | None
-    threads: int
+    anchors: bool
     tags: Mapping[str, str]
 
     @property
@@ -71,6 +71,7 @@ class BurstLog:
     first_ns: int | None = None
     peak_memory: int | None = None
     seconds: float = 0.0
+    tags: dict[str, str] = field(default_factory=dict)
 
     def add(
         self,
@@ -117,6 +118,8 @@ def _cause(burst: Mapping[str, Any]) -> int:
     What delays one run of a burst is ignored by its median: a burst is rejected only where half
     of its runs or more may have been delayed, and by more than a little.
     """
+    if known := burst.get("cause"):  # the device said so itself
+        return CAUSES.index(known)
     times = burst["ns"]
     whole = sum(times)
     if 2 * burst["preemptions"] >= len(times) and burst["waited_ns"] > PATIENCE * whole:
@@ -154,8 +157,7 @@ class Result:
     @property
     def status(self) -> Status:
         """Whether the number may be used."""
-        if self.context.threads > 1:
-            # Spinning threads of a runtime disturb the canaries: no anchoring was shown to hold.
+        if not self.context.anchors:
             return "observed_only"
         return "ok" if self.relative_half_width <= WIDEST else "inconclusive"
 
@@ -186,7 +188,7 @@ class Result:
             load_ns=log.load_ns,
             footprint_bytes=log.footprint,
             first_inference_ns=log.first_ns,
-            tags=dict(context.tags),
+            tags={**context.tags, **log.tags},
         )
 
 

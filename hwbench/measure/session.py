@@ -18,7 +18,6 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,9 +35,11 @@ from hwbench.errors import (
 )
 from hwbench.measure import canary as canary_time
 from hwbench.measure.jobs import Canary, Job, RunnerSpec, Target
+from hwbench.measure.launches import measure_launches
+from hwbench.measure.plan import Failure, Plan, Progress
 from hwbench.measure.process import WorkerProcess
 from hwbench.measure.result import BurstLog, Context, Result, conclude
-from hwbench.records import CanaryEpoch, Measurement, Workload
+from hwbench.records import CanaryEpoch, Measurement
 
 BURST_NS = 1.5e6
 BURST_RUNS = (5, 20)
@@ -60,62 +61,8 @@ MOST_COPIES = 4
 LATENCY_MULTIPLE = 20
 #: Blocks take turns that together last about this long: what an interrupt may cost.
 TURNS_SECONDS = 90.0
-#: Processes after which a session that may stop early looks at its intervals.
-LOOKS = (3, 5, 8, 13, 21)
 #: Pause before a canary when a runtime's own threads may still spin.
 SETTLE_S = 0.003
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How to measure.
-
-    ``processes`` fresh processes share ``seconds`` of wall time a workload (loading included;
-    20 times its latency where that is more). With ``precision``, a workload is looked at after
-    3, 5, 8, … processes and stops once the relative half-width of its interval is below it; the
-    last look spends half of ``1 - confidence``, the others share the rest. ``loaded`` is how
-    many workloads are in memory at once.
-    """
-
-    processes: int = 6
-    seconds: float = 1.0
-    precision: float | None = None
-    confidence: float = 0.95
-    loaded: int = 24
-    memory: bool = False
-    seed: int | None = None
-    tags: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.processes < 2:
-            raise UsageError("at least 2 processes are needed: one cannot tell how they differ")
-        if not 0 < self.seconds < math.inf:
-            raise UsageError(f"seconds must be positive and finite, not {self.seconds}")
-        if self.precision is not None and not self.precision > 0:
-            raise UsageError(f"precision must be positive, not {self.precision}")
-        if self.loaded < 1:
-            raise UsageError(f"at least 1 workload is loaded at once, not {self.loaded}")
-        if not 0.5 <= self.confidence < 1:
-            raise UsageError(f"confidence must lie in 0.5 to 1, not {self.confidence}")
-
-    @property
-    def looks(self) -> dict[int, float]:
-        """Processes after which results are looked at, with the share of the error spent."""
-        early = [p for p in LOOKS if p < self.processes] if self.precision else []
-        if not early:
-            return {self.processes: 1.0}
-        return {**dict.fromkeys(early, 0.5 / len(early)), self.processes: 0.5}
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A workload that could not be measured, and why."""
-
-    workload: Workload
-    error: HwbenchError
-
-
-Progress = Callable[[float], None]
 
 
 def measure(
@@ -139,14 +86,20 @@ def measure(
     threads = {job.workload.threads for job in jobs}
     if len(threads) != 1:
         raise UsageError("workloads on different numbers of threads need sessions of their own")
-    session = _Session(target, threads.pop(), plan, epoch)
+    count = threads.pop()
+    if (launcher := target.launcher(count)) is not None:
+        yield from measure_launches(
+            target, launcher, jobs, plan, epoch, progress=progress, watch=watch
+        )
+        return
+    session = _Session(target, count, plan, epoch)
     order = list(jobs)
     session.random.shuffle(order)
-    count = -(-len(order) // plan.loaded)
+    number = -(-len(order) // plan.loaded)
     # Strided, so that the blocks are equally large.
-    blocks = [_Block(session, order[index::count]) for index in range(count)]
+    blocks = [_Block(session, order[index::number]) for index in range(number)]
     together = max(1, round(TURNS_SECONDS / (plan.seconds * plan.loaded)))
-    groups = -(-count // together)
+    groups = -(-number // together)
     for index in range(groups):
         yield from _take_turns(blocks[index::groups], plan, _share_of(progress, index, groups))
     floors = [floor for block in blocks for floor in block.floors]
@@ -192,7 +145,8 @@ class _Session:
             fingerprint=target.fingerprint(threads),
             canaries=self.canaries,
             epoch=epoch,
-            threads=threads,
+            # Spinning threads of a runtime disturb the canaries: no anchoring was shown to hold.
+            anchors=threads == 1,
             tags=plan.tags,
         )
 

@@ -177,6 +177,7 @@ class Worker:
                     "waited_ns": waited,
                     "migrated": moved,
                     "steal_ns": contention.steal_ns(cpu) - steal,
+                    "cause": runner.cause() if hasattr(runner, "cause") else None,
                 }
             )
             if settle_s:

@@ -17,8 +17,9 @@ from hwbench.graph import GraphBuilder
 from hwbench.measure.canary import load_canaries
 from hwbench.measure.estimate import KINDS
 from hwbench.measure.jobs import Job, RunnerSpec, canary_key
+from hwbench.measure.plan import Failure, Plan
 from hwbench.measure.process import WorkerProcess
-from hwbench.measure.session import Failure, Plan, measure
+from hwbench.measure.session import measure
 
 _PLAN = Plan(processes=2, seconds=0.05)
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hwbench.devices.profile import PROFILE_PLAN, measure_architectures, sample_profile
 from hwbench.errors import DeviceError, InconclusiveError
-from hwbench.measure.session import Failure, Plan
+from hwbench.measure.plan import Failure, Plan
 from hwbench.predictors import BudgetOracle, fit_predictor
 from hwbench.predictors.measured import provenance_of, training_from
 from hwbench.records import Measurement, Verdict

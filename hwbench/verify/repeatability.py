@@ -33,9 +33,10 @@ from numpy.typing import NDArray
 from hwbench.errors import WorkerError
 from hwbench.measure.campaign import anchor
 from hwbench.measure.jobs import Job
+from hwbench.measure.plan import Failure, Plan
 from hwbench.measure.process import QUIET
 from hwbench.measure.result import medians
-from hwbench.measure.session import Failure, Plan, measure
+from hwbench.measure.session import measure
 from hwbench.records import CAUSES, CanaryEpoch, Measurement, Outcome, Verdict
 from hwbench.verify.frame import Claim, Setting
 from hwbench.verify.workloads import CONV_CLASSES, check_models

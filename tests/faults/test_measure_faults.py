@@ -17,7 +17,8 @@ import pytest
 from hwbench.errors import EXIT_DEVICE, DeviceError, ModelError, WorkerError
 from hwbench.measure import process
 from hwbench.measure.jobs import Canary, Job, RunnerSpec
-from hwbench.measure.session import Failure, Plan, measure
+from hwbench.measure.plan import Failure, Plan
+from hwbench.measure.session import measure
 from hwbench.records import Measurement
 from hwbench.store import Store
 from tests.targets import LocalTarget, job, leaves_nothing, runner, workers

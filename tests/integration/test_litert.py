@@ -16,8 +16,9 @@ from hwbench.devices.models import GraphModel, TfliteModelFile, read_model_file
 from hwbench.errors import DeviceError, ModelError, UnknownNameError, UsageError
 from hwbench.graph import GraphBuilder
 from hwbench.lower import Int8, to_onnx, to_tflite
+from hwbench.measure.plan import Failure, Plan
 from hwbench.measure.process import WorkerProcess
-from hwbench.measure.session import Failure, Plan, measure
+from hwbench.measure.session import measure
 from hwbench.measure.worker import runner_module
 from hwbench.testing.devices import check_device
 from tests.targets import tiny_net

@@ -19,7 +19,8 @@ from hwbench.errors import GraphError, ModelError, UsageError
 from hwbench.measure import session as session_module
 from hwbench.measure.campaign import known_epoch, record
 from hwbench.measure.jobs import Job, RunnerSpec, Target, canary_key
-from hwbench.measure.session import Failure, Plan, measure
+from hwbench.measure.plan import Failure, Plan
+from hwbench.measure.session import measure
 from hwbench.records import CAUSES, CanaryEpoch, Measurement
 from hwbench.store import Store
 from tests.measurements import epoch as any_epoch

@@ -32,7 +32,7 @@ CONTEXT = Context(
     fingerprint=Fingerprint("cpu", {"cpu_model": "Test CPU"}),
     canaries=CANARIES,
     epoch=None,
-    threads=1,
+    anchors=True,
     tags={"commit": "abc"},
 )
 REFERENCE = np.array(C0, float)
@@ -222,7 +222,7 @@ class TestConclude:
         assert found.status == status
 
     def test_more_threads_are_observed_only(self) -> None:
-        assert concluded(filled(), threads=2).status == "observed_only"
+        assert concluded(filled(), anchors=False).status == "observed_only"
 
     def test_a_look_that_spends_less_error_has_a_wider_interval(self) -> None:
         log = filled()

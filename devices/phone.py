@@ -1,0 +1,266 @@
+"""Devices that run ``benchmark_model``: phones through adb, Linux boards through their shell.
+
+Serials, properties and paths come from elsewhere; they are checked where they enter and quoted
+once, at the device's boundary (:mod:`hwbench.devices.shell`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, Self
+
+from hwbench.devices.adb import REMOTE_FOLDER, Adb, AdbShell, read_facts
+from hwbench.devices.base import Check, Device
+from hwbench.devices.benchmark_model import PUBLISHED, ToolOptions
+from hwbench.devices.launcher import Settings, ToolLauncher
+from hwbench.devices.models import Model
+from hwbench.devices.options import parse_options
+from hwbench.devices.phone_state import PhoneState, core_mask, read_state, rejections
+from hwbench.devices.shell import LocalShell, Shell
+from hwbench.devices.tflite_job import tflite_job
+from hwbench.errors import DeviceError, HwbenchError, UsageError
+from hwbench.measure.fingerprint import fingerprint_host
+from hwbench.measure.jobs import Canary, Job, RunnerSpec
+from hwbench.records import Fingerprint
+
+_CANARIES = Path(__file__).resolve().parent / "canaries"
+
+
+@dataclass(frozen=True, slots=True)
+class PhoneOptions:
+    """What ``--option NAME=VALUE`` may say to a device that runs ``benchmark_model``.
+
+    ``benchmark_model`` is the tool's path here, of a build for the device; ``adb`` names an adb,
+    ``folder`` a folder on the device. ``cores`` are ``big``, ``little``, ``all`` or a mask.
+    ``partial`` accepts a delegate that runs a part of a model, ``precision_loss`` a GPU that
+    computes in fp16. ``dtype`` is what a graph of ours is lowered to. A launch does not count
+    when a canary moved by more than ``drift`` per cent across it; ``patience`` are the seconds
+    that a session waits for a hot device.
+    """
+
+    benchmark_model: str = ""
+    adb: str = ""
+    folder: str = ""
+    delegate: Literal["none", "xnnpack", "gpu", "nnapi"] = "xnnpack"
+    cores: str = "big"
+    partial: bool = False
+    precision_loss: bool = False
+    dtype: Literal["fp32", "int8"] = "fp32"
+    drift: int = 5
+    patience: int = 600
+
+    @property
+    def labels(self) -> tuple[tuple[str, str], ...]:
+        """What tells two workloads of one model apart."""
+        found = {"delegate": self.delegate, "cores": self.cores, "dtype": self.dtype}
+        if self.delegate == "gpu":
+            found["precision_loss"] = "on" if self.precision_loss else "off"
+        return tuple(sorted(found.items()))
+
+
+class ToolDevice(Device):
+    """Base of both: everything but how the shell is reached and what the device is."""
+
+    def __init__(self, options: PhoneOptions) -> None:
+        self.options = options
+
+    @property
+    @abstractmethod
+    def shell(self) -> Shell:
+        """The device's shell. Raises DeviceError, with the cure, where there is none."""
+
+    @abstractmethod
+    def _facts(self) -> dict[str, str]:
+        """What the device is."""
+
+    @cached_property
+    def tool(self) -> Path:
+        """The user's benchmark_model. Raises DeviceError where it is missing."""
+        given = self.options.benchmark_model or os.environ.get("HWBENCH_BENCHMARK_MODEL", "")
+        if not given:
+            raise DeviceError(
+                f"{self.name} runs Google's benchmark_model, which hwbench does not carry: get "
+                f"{PUBLISHED} and name it by --option benchmark_model=PATH"
+            )
+        path = Path(given)
+        if not path.is_file():
+            raise DeviceError(f"there is no benchmark_model at {given!r}: get it from {PUBLISHED}")
+        return path
+
+    def _state(self) -> PhoneState:
+        return read_state(self.shell)
+
+    @cached_property
+    def mask(self) -> str | None:
+        """The cores to run on, as ``taskset`` takes them; None for all."""
+        if self.options.cores == "all":
+            return None
+        return core_mask(self._state().cores, self.options.cores)
+
+    def launcher(self, threads: int) -> ToolLauncher:
+        """What a session drives."""
+        options = ToolOptions(
+            threads=threads,
+            runs=10,
+            delegate=self.options.delegate,
+            gpu_precision_loss_allowed=self.options.precision_loss,
+            allow_partial=self.options.partial,
+            mask=self.mask,
+        )
+        drift, patience = self.options.drift / 100, float(self.options.patience)
+        return ToolLauncher(self.shell, Settings(self.tool, options, drift, patience))
+
+    def fingerprint(self, threads: int) -> Fingerprint:
+        """What the device is, the tool's content, the cores; clocks and heat as state."""
+        tool = hashlib.sha256(self.tool.read_bytes()).hexdigest()[:16]
+        state = self._state()
+        facts = {
+            **self._facts(),
+            "runtime": "benchmark_model",
+            "benchmark_model": tool,
+            "mask": self.mask or "all",
+            "reached by": self.shell.label,
+        }
+        return Fingerprint(self.name, facts, _texts(state))
+
+    def canaries(self, threads: int) -> tuple[Canary, ...]:
+        """A conv net, and 8 MiB doubled; on the CPU whatever the delegate is."""
+        return (_canary("conv_dw_v1", "compute"), _canary("stream_v1", "memory"))
+
+    def job(self, model: Model, threads: int) -> Job:
+        """A .tflite file, or a graph written as one when its turn comes."""
+        if threads < 1:
+            raise UsageError(f"threads must be 1 or more, not {threads}")
+        dtype, labels = self.options.dtype, self.options.labels
+        return tflite_job(self.name, model, threads, dtype, labels, lambda path, _: _spec(path))
+
+    def health(self) -> list[Check]:
+        """The connection, the tool by a real launch, and what makes the device wander."""
+        try:
+            state = self._state()
+            facts = self._facts()
+        except HwbenchError as error:
+            what, _, cure = str(error).rpartition(": ")
+            return [Check("connection", "fail", what or str(error), cure)]
+        said = ", ".join(value for value in facts.values() if value)[:120]
+        return [Check("connection", "ok", said), self._launches(), *_state_checks(state)]
+
+    def _launches(self) -> Check:
+        try:
+            with self.launcher(1) as launcher:
+                handle = launcher.load(self.canaries(1)[0].runner)
+                script = launcher.run([handle], 0.1)
+            (outcome,) = script.outcomes or (script.broken,)
+        except HwbenchError as error:
+            what, _, cure = str(error).rpartition(": ")
+            return Check("benchmark_model", "fail", what or str(error), cure)
+        if outcome is None or isinstance(outcome, HwbenchError):
+            cure = f"take a build for this device: {PUBLISHED}"
+            return Check("benchmark_model", "fail", str(outcome), cure)
+        return Check("benchmark_model", "ok", f"ran a canary in {outcome.median_ns / 1e3:.0f} us")
+
+
+class AdbPhone(ToolDevice):
+    """A phone through adb: ``-d adb`` where one is connected, ``-d adb:SERIAL`` of several."""
+
+    name = "adb"
+    description = "an Android phone through adb (TFLite's benchmark_model)"
+
+    def __init__(self, serial: str | None, options: PhoneOptions) -> None:
+        super().__init__(options)
+        self._asked = serial
+
+    @classmethod
+    def open(cls, address: str | None, options: Mapping[str, str]) -> Self:
+        """The phone of that serial; it is looked for when it is first asked."""
+        device = cls(address, parse_options(PhoneOptions, options))
+        device.name = f"adb:{address}" if address is not None else "adb"
+        return device
+
+    @cached_property
+    def shell(self) -> AdbShell:
+        """The phone's shell."""
+        adb = Adb.find(Path(self.options.adb) if self.options.adb else None)
+        serial = adb.choose(self._asked)
+        self.name = f"adb:{serial}"
+        return AdbShell(adb, serial, self.options.folder or REMOTE_FOLDER)
+
+    @cached_property
+    def _read(self) -> dict[str, str]:
+        return asdict(read_facts(self.shell))
+
+    def _facts(self) -> dict[str, str]:
+        return self._read
+
+
+class Board(ToolDevice):
+    """This machine, a Linux board, running ``benchmark_model`` natively."""
+
+    name = "shell"
+    description = "this Linux board through TFLite's benchmark_model"
+
+    @classmethod
+    def open(cls, address: str | None, options: Mapping[str, str]) -> Self:
+        """``-d shell`` with its options."""
+        if address is not None:
+            raise UsageError(f"there is one {cls.name} only: write it without {address!r}")
+        return cls(parse_options(PhoneOptions, options))
+
+    @cached_property
+    def shell(self) -> LocalShell:
+        """This machine's own."""
+        import tempfile
+
+        folder = self.options.folder or str(Path(tempfile.gettempdir()) / "hwbench-board")
+        return LocalShell(folder)
+
+    def _facts(self) -> dict[str, str]:
+        return fingerprint_host()[0]
+
+
+def _spec(path: Path) -> RunnerSpec:
+    return RunnerSpec("benchmark_model", {"model": str(path)})
+
+
+def _canary(name: str, kind: Literal["compute", "memory"]) -> Canary:
+    path = _CANARIES / f"{name}.tflite"
+    content = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    runner = RunnerSpec("benchmark_model", {"model": str(path), "canary": True})
+    return Canary(name, content, runner, 1, 0, kind)
+
+
+def _texts(state: PhoneState) -> dict[str, str]:
+    """The state as a record keeps it; what the device does not say is left out."""
+    found = {
+        "thermal_status": state.thermal_status,
+        "battery_percent": state.battery.percent if state.battery else None,
+        "battery_celsius": state.battery.celsius if state.battery else None,
+        "wakefulness": state.wakefulness,
+        "governors": ",".join(sorted({c.governor for c in state.cores if c.governor})),
+        "frequencies_khz": ",".join(str(c.now_khz or "?") for c in state.cores),
+        "hottest_celsius": max((t.celsius for t in state.temperatures or ()), default=None),
+    }
+    return {name: str(value) for name, value in found.items() if value not in (None, "")}
+
+
+def _state_checks(state: PhoneState) -> list[Check]:
+    reasons = rejections(state)
+    if reasons:
+        cure = "let it cool and charge: until then no launch counts"
+        return [Check("state", "warn", "; ".join(reasons), cure)]
+    texts = _texts(state)
+    governors = texts.get("governors", "not visible")
+    return [
+        Check("state", "ok", f"cool, {len(state.cores)} cores, governor {governors}"),
+        *(
+            [Check("screen", "warn", "Awake", "switch the screen off: it heats and competes")]
+            if state.wakefulness == "Awake"
+            else []
+        ),
+    ]

@@ -1,0 +1,315 @@
+"""A device's shell: run a script there, and know for certain what became of it.
+
+A client's exit code proves nothing (adb 29 says 0 when the phone dies in mid-command), so each
+script is wrapped and prints a random sentinel with its own exit code; without the sentinel it
+failed. Scripts are put together from argument lists, and quoted once, where they leave for the
+device: serials, file names and properties are somebody else's text.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import secrets
+import shlex
+import shutil
+import signal
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import ClassVar, Self
+
+from hwbench.errors import (
+    DeviceError,
+    NoSpaceError,
+    PushError,
+    ShellError,
+    ShellTimeoutError,
+    UsageError,
+)
+
+#: For a command that only looks or cleans up.
+QUICK_S = 20.0
+#: A push is given a while for its start, and then the time of the slowest link that is any use.
+PUSH_START_S, PUSH_BYTES_PER_S = 30.0, 200_000
+#: After its group was killed, a client has this long to let go of its pipes.
+_LETTING_GO_S = 2.0
+#: How every system words a full disk where its language is not set.
+NO_SPACE = "No space left on device"
+_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,12}")
+_BEGIN = re.compile(r"^([0-9a-f]{32}) begin 0\r?$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A script that ran to its end: its exit code and what it printed."""
+
+    code: int
+    output: str
+    errors: str
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One command of a block that ran to its end; ``text`` is both of its streams."""
+
+    index: int
+    code: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A process of this machine that is gone; ``code`` is None where its time was up."""
+
+    code: int | None
+    output: bytes
+    errors: bytes
+
+
+def clean(text: str, most: int = 80) -> str:
+    """A device's text, made fit for a message or a record: one line, printable, and short."""
+    return "".join(c if c.isprintable() else " " for c in text).strip()[:most]
+
+
+def block_script(commands: Sequence[Sequence[str]]) -> str:
+    """One script that runs argument lists one after the other, whatever becomes of each.
+
+    On a phone the launches that belong together run in one such script: a round trip between
+    them would let it cool down, or be noticed by its governor.
+    """
+    token = secrets.token_hex(16)
+    lines = []
+    for i, arguments in enumerate(commands):
+        lines.append(f"echo {token} begin {i}")
+        lines.append(f"{shlex.join(arguments)} 2>&1 </dev/null")
+        lines.append(f"printf '\\n%s end {i} %s\\n' {token} $?")
+    return "\n".join(lines)
+
+
+def split_block(output: str) -> tuple[Section, ...]:
+    """The commands of a :func:`block_script` that ended, out of its output, however that was cut.
+
+    The block's token is on the first line, which no command could have written.
+    """
+    begin = _BEGIN.search(output)
+    if begin is None:
+        return ()
+    token = begin[1]
+    section = re.compile(
+        rf"^{token} begin (\d+)\r?\n(.*?)\r?\n{token} end \1 (\d+)\r?\n", re.MULTILINE | re.DOTALL
+    )
+    found = section.finditer(output, begin.start())
+    return tuple(Section(int(m[1]), int(m[3]), m[2]) for m in found)
+
+
+def call(arguments: Sequence[str], timeout_s: float) -> Ended:
+    """Run a program of this machine; when its time is up, its whole process group is killed.
+
+    Raises ShellError where it cannot be started.
+    """
+    try:
+        process = subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ShellError(f"cannot start {clean(arguments[0])!r}: {error.strerror}") from error
+    with process:
+        try:
+            output, errors = process.communicate(timeout=timeout_s)
+            return Ended(process.returncode, output, errors)
+        except subprocess.TimeoutExpired:
+            _kill_group(process)
+            output, errors = _last_words(process)
+            return Ended(None, output, errors)
+        except BaseException:  # an interrupt, which the group does not see by itself
+            _kill_group(process)
+            raise
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _last_words(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
+    try:
+        return process.communicate(timeout=_LETTING_GO_S)
+    except subprocess.TimeoutExpired as error:  # a child that left the group holds the pipes
+        return error.output or b"", error.stderr or b""
+
+
+class Shell(ABC):
+    """A device's shell and one folder on it. ``label`` says how the device is reached.
+
+    Files are pushed under the hash of their content, so that a name never stands for the wrong
+    model. Use :meth:`fresh` around the pushes; it removes them afterwards.
+    """
+
+    label: ClassVar[str]
+
+    def __init__(self, folder: str) -> None:
+        if not PurePosixPath(folder).is_absolute() or not folder.isprintable():
+            raise UsageError(f"the device's folder must be an absolute path, not {clean(folder)!r}")
+        self.folder = str(PurePosixPath(folder))
+        self._pushed: set[str] = set()
+        self._kill_leftover = ""
+
+    @abstractmethod
+    def _call(self, script: str, timeout_s: float) -> Ended:
+        """Hand a script to the device's sh."""
+
+    @abstractmethod
+    def _send(self, path: Path, remote: str, timeout_s: float) -> None:
+        """Copy a file to the device. It need not notice that it failed."""
+
+    def _broken(self, ended: Ended, partial: str) -> DeviceError:
+        """Why a script ended without its sentinel."""
+        said = clean(ended.errors.decode(errors="replace"), 160) or "it said nothing"
+        return ShellError(
+            f"{self.label}: the shell ended in the middle of a command ({said}): look at the"
+            " device, then run it again",
+            partial,
+        )
+
+    def run(self, script: str, timeout_s: float) -> Completed:
+        """Run a script. A non-zero exit code is an answer, not an error.
+
+        Raises ShellTimeoutError when it takes longer, and ShellError (or DeviceOfflineError)
+        when it did not come to its end; both hold the ``partial`` output. What such a script left
+        running is killed before the next one starts.
+        """
+        if "\0" in script:
+            raise UsageError("a script for a device holds a zero byte")
+        token = secrets.token_hex(16)
+        wrapped = (
+            f"{self._kill_leftover}echo {token} $$; sh -c {shlex.quote(script)};"
+            f" printf '\\n%s %s\\n' {token} $?"
+        )
+        ended = self._call(wrapped, timeout_s)
+        text = ended.output.decode(errors="replace")
+        head = re.match(rf"{token} (\d+)\r?\n", text)
+        body = text[head.end() :] if head else ""
+        tail = re.search(rf"\r?\n{token} (\d+)\r?\n", body)
+        if tail:
+            self._kill_leftover = ""
+            errors = ended.errors.decode(errors="replace")
+            return Completed(int(tail[1]), body[: tail.start()], errors)
+        if head:
+            # It may still run, and would disturb the next measurement. A device that was
+            # restarted has given the number to another process: the token tells.
+            leader = head[1]
+            self._kill_leftover = (
+                f"grep -qs {token} /proc/{leader}/cmdline && kill -s KILL -- -{leader}; "
+            )
+        if ended.code is not None:
+            raise self._broken(ended, body)
+        raise ShellTimeoutError(
+            f"{self.label}: a command was not done within {timeout_s:g} s and was ended: look"
+            " whether the device hangs",
+            body,
+        )
+
+    def checked(self, script: str, timeout_s: float = QUICK_S) -> str:
+        """Run a script that has to succeed; its output."""
+        done = self.run(script, timeout_s)
+        if done.code:
+            said = clean(done.errors or done.output, 160) or "it said nothing"
+            if NO_SPACE in said:
+                raise NoSpaceError(f"{self.label}: no space left on the device: free some")
+            raise DeviceError(
+                f"{self.label}: a command failed on the device, exit code {done.code}: {said}"
+            )
+        return done.output
+
+    def push(self, path: Path) -> str:
+        """Copy a file into the folder, executable, and return where it lies.
+
+        Nothing is sent where a file of that content lies there already. Raises UsageError for a
+        file that cannot be read, NoSpaceError, and PushError for one that arrived damaged.
+        """
+        try:
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            size = path.stat().st_size
+        except OSError as error:
+            raise UsageError(f"cannot read {clean(str(path))}: {error.strerror}") from error
+        suffix = path.suffix if _SUFFIX.fullmatch(path.suffix) else ""
+        remote = f"{self.folder}/{content[:32]}{suffix}"
+        self.checked(shlex.join(["mkdir", "-p", self.folder]))
+        self._pushed.add(remote)
+        if self._content(remote) != content:
+            self._deliver(path, remote, content, PUSH_START_S + size / PUSH_BYTES_PER_S)
+        return remote
+
+    def _content(self, remote: str) -> str | None:
+        """The SHA-256 of a file on the device; None where there is no such file."""
+        place = shlex.quote(remote)
+        return self.checked(f"if [ -f {place} ]; then sha256sum <{place}; fi")[:64] or None
+
+    def _deliver(self, path: Path, remote: str, content: str, timeout_s: float) -> None:
+        """Send to a temporary name, look at the hash there, and only then rename."""
+        temporary = f"{self.folder}/.{secrets.token_hex(8)}.part"
+        self._pushed.add(temporary)
+        self._send(path, temporary, timeout_s)
+        if self._content(temporary) != content:
+            raise PushError(
+                f"{self.label}: {clean(path.name)} arrived damaged or not at all: check the cable"
+                " and the device's storage, then run it again"
+            )
+        place = shlex.quote(temporary)
+        self.checked(f"chmod 755 {place} && mv -f {place} {shlex.quote(remote)}")
+        self._pushed.discard(temporary)
+
+    def remove(self, remotes: Iterable[str]) -> None:
+        """Remove files of the folder, by the names that :meth:`push` gave; missing ones are fine.
+
+        Raises UsageError for a name outside the folder.
+        """
+        names = sorted(remotes)
+        for name in names:
+            place = PurePosixPath(name)
+            if str(place.parent) != self.folder or place.name == "..":
+                raise UsageError(f"{clean(name)!r} does not lie in {self.folder}")
+        if names:
+            self.checked(shlex.join(["rm", "-f", "--", *names]))
+        self._pushed.difference_update(names)
+
+    @contextmanager
+    def fresh(self) -> Iterator[Self]:
+        """Remove what is pushed inside, at the end, however it ends."""
+        try:
+            yield self
+        except BaseException as error:
+            try:
+                self.remove(self._pushed)
+            except DeviceError as left:  # must not hide what happened first
+                error.add_note(f"files were left in {self.folder} on the device: {left}")
+            raise
+        self.remove(self._pushed)
+
+
+class LocalShell(Shell):
+    """This machine's own shell: a Linux board runs the benchmark tool natively."""
+
+    label = "local"
+
+    def _call(self, script: str, timeout_s: float) -> Ended:
+        return call(["/bin/sh", "-c", script], timeout_s)
+
+    def _send(self, path: Path, remote: str, timeout_s: float) -> None:
+        try:
+            shutil.copyfile(path, remote)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise NoSpaceError(f"no space left in {self.folder}: free some") from error
+            raise PushError(f"cannot write into {self.folder}: {error.strerror}") from error
