@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _DEVICES = {
     "adb": ("hwbench.devices.phone", "AdbPhone"),
     "cpu": ("hwbench.devices.onnx_cpu", "OnnxCpu"),
-    "cuda": ("hwbench.devices.cuda", "Cuda"),
+    "cuda": ("hwbench.devices.cuda.device", "Cuda"),
     "litert": ("hwbench.devices.litert", "LiteRt"),
     "shell": ("hwbench.devices.phone", "Board"),
 }

@@ -49,6 +49,8 @@ class Device(ABC):
 
     name: str
     description: ClassVar[str] = ""
+    #: The ending of the model files that it runs.
+    suffix: ClassVar[str] = ".onnx"
 
     @classmethod
     def open(cls, address: str | None, options: Mapping[str, str]) -> Self:

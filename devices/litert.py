@@ -65,6 +65,7 @@ class LiteRt(Device):
 
     name = "litert"
     description = "this machine's CPU through TFLite (LiteRT, XNNPACK)"
+    suffix = ".tflite"
 
     def __init__(self, options: LiteRtOptions | None = None) -> None:
         self.options = options or LiteRtOptions()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hwbench.devices.cuda.models import TorchModule
 from hwbench.errors import ModelError
 from hwbench.graph import Graph
 from hwbench.lower.onnx_file import external_location, external_tensors, input_specs, open_onnx
@@ -46,7 +47,7 @@ class TfliteModelFile:
 
 
 ModelFile = OnnxModelFile | TfliteModelFile
-Model = GraphModel | ModelFile
+Model = GraphModel | ModelFile | TorchModule
 
 _TFLITE = ".tflite"
 

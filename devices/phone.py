@@ -67,6 +67,8 @@ class PhoneOptions:
 class ToolDevice(Device):
     """Base of both: everything but how the shell is reached and what the device is."""
 
+    suffix = ".tflite"
+
     def __init__(self, options: PhoneOptions) -> None:
         self.options = options
 

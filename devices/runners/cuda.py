@@ -1,11 +1,11 @@
 """Runs a network on an NVIDIA GPU through torch, or fails. A worker loads this file by its path.
 
-The numbers are GPU time between CUDA events: hwbench.devices.cuda_sampling says exactly what.
+The numbers are GPU time between CUDA events: hwbench.devices.cuda.sampling says exactly what.
 """
 
-from hwbench.devices.cuda_nvml import Nvml
-from hwbench.devices.cuda_runner import build_runner
-from hwbench.devices.cuda_stream import open_stream
+from hwbench.devices.cuda.nvml import Nvml
+from hwbench.devices.cuda.runner import build_runner
+from hwbench.devices.cuda.stream import open_stream
 
 
 def load(args):

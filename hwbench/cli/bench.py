@@ -35,6 +35,7 @@ from hwbench.errors import (
 
 if TYPE_CHECKING:
     from hwbench.devices.base import Device
+    from hwbench.devices.cuda.models import TorchModule
     from hwbench.measure.jobs import Job
     from hwbench.measure.ops import OpProfile
     from hwbench.measure.plan import Failure, Plan
@@ -44,7 +45,11 @@ if TYPE_CHECKING:
 
 def bench(
     models: Annotated[
-        list[Path], typer.Argument(metavar="MODEL", help="Model files (.onnx, .tflite).")
+        list[Path],
+        typer.Argument(
+            metavar="MODEL",
+            help="Files (.onnx, .tflite), or module:function that makes a torch module.",
+        ),
     ],
     device: DeviceName = "cpu",
     option: DeviceOptions = None,
@@ -116,6 +121,8 @@ def jobs_of(
     """One job a model file; a given shape goes to every model that has an input of that name."""
     from hwbench.devices.models import input_names, read_model_file
 
+    if any(is_torch_module(path) for path in paths):
+        return [target.job(torch_module(path, given), threads) for path in paths]
     inputs = [input_names(path) for path in paths]
     known = set[str]().union(*inputs)
     for name in given:
@@ -126,6 +133,18 @@ def jobs_of(
         for path, mine in zip(paths, inputs, strict=True)
     ]
     return [target.job(file, threads) for file in files]
+
+
+def is_torch_module(path: Path) -> bool:
+    """Whether a text names a function that makes a module, rather than a file."""
+    return ":" in path.name and not path.exists()
+
+
+def torch_module(path: Path, given: Mapping[str, tuple[int, ...]]) -> TorchModule:
+    """The torch module of a text; the given shapes are its inputs."""
+    from hwbench.devices.cuda.models import read_torch_module
+
+    return read_torch_module(str(path), given)
 
 
 def measure(

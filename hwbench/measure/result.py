@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -212,8 +212,7 @@ def conclude(
         causes = sorted({CAUSES[c] for c in bursts.cause[~kept]})
         raise InconclusiveError(
             f"{log.workload.name}: {kept.sum()} of {len(bursts)} bursts count, too few"
-            f"{' (' + ', '.join(causes) + ')' if causes else ''}; "
-            "leave the machine a free core, or give more time"
+            f"{' (' + ', '.join(causes) + ')' if causes else ''}; " + _cure(causes)
         )
     if context.epoch is not None:
         reference = np.array(context.epoch.c0_ns)
@@ -224,6 +223,12 @@ def conclude(
         reference, se = provisional_ns, np.zeros(len(context.canaries))
     estimate = estimate_bursts(bursts, context.mixing, reference, log.footprint, se)
     return Result(log, context, bursts, estimate, look_confidence, confidence, reference)
+
+
+def _cure(causes: Sequence[str]) -> str:
+    if "throttled" in causes:
+        return "let the device cool down, or lock a lower clock"
+    return "leave the machine a free core, or give more time"
 
 
 def estimate_bursts(

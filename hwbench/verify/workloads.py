@@ -5,12 +5,10 @@ another, so every figure of a check is given by class.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from hwbench.devices.models import GraphModel, Model, read_onnx_file
+from hwbench.devices.models import GraphModel, Model, read_model_file
 from hwbench.graph import Graph, GraphBuilder
+from hwbench.verify.transformers import write_transformer
 
 #: Classes whose work a conv-net canary resembles; the bars for them are tighter.
 CONV_CLASSES = frozenset({"conv", "depthwise"})
@@ -64,60 +62,11 @@ def elementwise(depth: int, size: int) -> Graph:
     return b.build(y)
 
 
-def write_transformer(path: Path, depth: int, tokens: int, width: int, heads: int) -> None:
-    """Write an ONNX file of transformer encoder blocks."""
-    from onnx import TensorProto, helper, numpy_helper, save
+def check_models(folder: Path, suffix: str, *, quick: bool) -> list[tuple[str, Model]]:
+    """(class, model) pairs: every class, small and large.
 
-    rng = np.random.default_rng(0)
-    nodes: list[Any] = []
-    weights: list[Any] = []
-
-    def constant(array: np.ndarray) -> str:
-        weights.append(numpy_helper.from_array(array, f"c{len(weights)}"))
-        return str(weights[-1].name)
-
-    def node(kind: str, *inputs: str, **attributes: Any) -> str:
-        output = f"t{len(nodes)}"
-        nodes.append(helper.make_node(kind, list(inputs), [output], **attributes))
-        return output
-
-    def linear(x: str, rows: int, columns: int) -> str:
-        matrix = rng.standard_normal((rows, columns)) / np.sqrt(rows)
-        return node("MatMul", x, constant(matrix.astype(np.float32)))
-
-    def norm(x: str) -> str:
-        ones, zeros = np.ones(width, np.float32), np.zeros(width, np.float32)
-        return node("LayerNormalization", x, constant(ones), constant(zeros))
-
-    split = constant(np.array([1, tokens, heads, width // heads]))
-    merge = constant(np.array([1, tokens, width]))
-    scale = constant(np.array((width // heads) ** -0.5, np.float32))
-    x = "x"
-    for _ in range(depth):
-        q, k, v = (
-            node("Transpose", node("Reshape", linear(x, width, width), split), perm=order)
-            for order in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3])
-        )
-        mixed = node("Softmax", node("Mul", node("MatMul", q, k), scale), axis=-1)
-        heads_out = node("Transpose", node("MatMul", mixed, v), perm=[0, 2, 1, 3])
-        x = norm(node("Add", x, linear(node("Reshape", heads_out, merge), width, width)))
-        hidden = node("Relu", linear(x, width, 4 * width))
-        x = norm(node("Add", x, linear(hidden, 4 * width, width)))
-    shape = [1, tokens, width]
-    graph = helper.make_graph(
-        nodes,
-        "transformer",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info(x, TensorProto.FLOAT, shape)],
-        weights,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    model.ir_version = 9
-    save(model, str(path))
-
-
-def check_models(folder: Path, *, quick: bool) -> list[tuple[str, Model]]:
-    """(class, model) pairs: every class, small and large. Files go to ``folder``."""
+    What no graph expresses is a file of that ``suffix`` (.onnx or .tflite) in ``folder``.
+    """
     graphs = {
         "conv small": ("conv", conv(4, 32, 32)),
         "conv medium": ("conv", conv(6, 48, 48)),
@@ -136,7 +85,7 @@ def check_models(folder: Path, *, quick: bool) -> list[tuple[str, Model]]:
     ]
     transformers = {"transformer-small": (2, 64, 128, 4), "transformer": (2, 128, 256, 4)}
     for name, sizes in transformers.items():
-        path = folder / f"{name}.onnx"
+        path = folder / f"{name}{suffix}"
         write_transformer(path, *sizes)
-        models.append(("attention", read_onnx_file(path)))
+        models.append(("attention", read_model_file(path)))
     return models[::2] if quick else models

@@ -15,18 +15,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from hwbench.devices import cuda_probe
-from hwbench.devices.cuda import Cuda
-from hwbench.devices.cuda_models import TorchModule, read_torch_module
-from hwbench.devices.cuda_network import build_network
-from hwbench.devices.cuda_nvml import GpuState, Sensor, reasons_of
-from hwbench.devices.cuda_options import CudaOptions
-from hwbench.devices.cuda_probe import GpuFacts, read_answer
-from hwbench.devices.cuda_runner import build_runner
-from hwbench.devices.cuda_stream import device_errors, open_stream
-from hwbench.devices.cuda_twin import CpuStream, ScriptedSensor
+from hwbench.devices.cuda import probe
+from hwbench.devices.cuda.device import Cuda
+from hwbench.devices.cuda.models import TorchModule, read_torch_module
+from hwbench.devices.cuda.network import build_network
+from hwbench.devices.cuda.nvml import GpuState, Sensor, reasons_of
+from hwbench.devices.cuda.options import CudaOptions
+from hwbench.devices.cuda.probe import GpuFacts, read_answer
+from hwbench.devices.cuda.runner import build_runner
+from hwbench.devices.cuda.stream import device_errors, open_stream
+from hwbench.devices.cuda.twin import CpuStream, ScriptedSensor
 from hwbench.devices.models import GraphModel, Model, OnnxModelFile, read_onnx_file
-from hwbench.errors import DeviceError, GraphError, ModelError, UsageError
+from hwbench.errors import DeviceError, GraphError, ModelError, UsageError, WorkerError
 from hwbench.graph import Graph, GraphBuilder
 from hwbench.lower import to_onnx, to_torch
 from hwbench.measure.jobs import RunnerSpec
@@ -43,8 +43,8 @@ HOT = GpuState(1200, 2619, 700.0, 90, reasons_of(0x40))
 
 #: The device's own runner on the twins of a stream and a sensor, with canaries that a CPU can do.
 TWIN = """
-from hwbench.devices.cuda_runner import build_runner
-from hwbench.devices.cuda_twin import CpuStream
+from hwbench.devices.cuda.runner import build_runner
+from hwbench.devices.cuda.twin import CpuStream
 
 def load(args):
     smaller = {"matmul": 64, "copy": 1}
@@ -327,7 +327,7 @@ class TestRefusals:
     def test_a_worker_given_the_real_runner_refuses_too(self, tmp_path: Path) -> None:
         args = Twin().job(tiny_net(), 1).build(tmp_path).args
         spec = RunnerSpec(Cuda.runner_file, args)
-        refused = pytest.raises(ModelError, match="was built without CUDA")
+        refused = pytest.raises(WorkerError, match="was built without CUDA")
         with WorkerProcess(sys.executable) as worker, refused:
             worker.load("net", spec)
 
@@ -402,11 +402,11 @@ class TestRefusals:
 
         monkeypatch.setattr(subprocess, "run", other)
         with pytest.raises(DeviceError, match=message):
-            cuda_probe.look(sys.executable, 0)
+            probe.look(sys.executable, 0)
 
     def test_a_probe_without_an_interpreter_is_an_error(self) -> None:
         with pytest.raises(DeviceError, match="cannot start '/nowhere/python'"):
-            cuda_probe.look("/nowhere/python", 0)
+            probe.look("/nowhere/python", 0)
 
     def test_a_probes_answer_becomes_facts(self) -> None:
         assert read_answer(json.dumps(dataclasses.asdict(H100))) == H100
@@ -414,9 +414,9 @@ class TestRefusals:
 
 
 def test_a_kernel_with_a_right_result_is_what_the_probe_demands() -> None:
-    cuda_probe.check_kernel(CpuStream())
+    probe.check_kernel(CpuStream())
     with pytest.raises(DeviceError, match="clock stands still"):
-        cuda_probe.check_kernel(CpuStream(resolution_ns=10**18))
+        probe.check_kernel(CpuStream(resolution_ns=10**18))
 
 
 @pytest.mark.cuda

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwbench.devices import cuda_health
 from hwbench.devices.base import Check
-from hwbench.devices.cuda_nvml import REASONS, THROTTLING, GpuState, Nvml, reasons_of
+from hwbench.devices.cuda import health
+from hwbench.devices.cuda.nvml import REASONS, THROTTLING, GpuState, Nvml, reasons_of
 from hwbench.errors import DeviceError
 
 COOL = GpuState(1980, 2619, 310.5, 61, ())
@@ -213,27 +213,27 @@ class TestHealth:
     @pytest.mark.parametrize(
         ("check", "state", "detail"),
         [
-            (cuda_health.throttling(COOL), "ok", "none; SM clock 1980 MHz, 61 C, 310.5 W"),
+            (health.throttling(COOL), "ok", "none; SM clock 1980 MHz, 61 C, 310.5 W"),
             (
-                cuda_health.throttling(GpuState(1200, 2619, 700.0, 90, reasons_of(0x44))),
+                health.throttling(GpuState(1200, 2619, 700.0, 90, reasons_of(0x44))),
                 "warn",
                 "power cap, hardware thermal slowdown; SM clock 1200 MHz, 90 C, 700.0 W",
             ),
             (
-                cuda_health.throttling(GpuState(None, None, None, None, None)),
+                health.throttling(GpuState(None, None, None, None, None)),
                 "warn",
                 "the driver does not tell",
             ),
-            (cuda_health.others(()), "ok", "nobody else uses the GPU"),
-            (cuda_health.others(("pid 7 (python)",)), "warn", "also used by pid 7 (python)"),
-            (cuda_health.others(None), "warn", "the driver does not tell who uses the GPU"),
-            (cuda_health.persistence({"persistence": "on"}), "ok", "on"),
-            (cuda_health.persistence({}), "ok", "unknown"),
-            (cuda_health.persistence({"persistence": "off"}), "warn", "off: an idle GPU is reset"),
-            (cuda_health.slices({"mig": "on"}), "warn", "on: this is a slice of a GPU"),
-            (cuda_health.slices({"mig": "unknown"}), "ok", "unknown"),
+            (health.others(()), "ok", "nobody else uses the GPU"),
+            (health.others(("pid 7 (python)",)), "warn", "also used by pid 7 (python)"),
+            (health.others(None), "warn", "the driver does not tell who uses the GPU"),
+            (health.persistence({"persistence": "on"}), "ok", "on"),
+            (health.persistence({}), "ok", "unknown"),
+            (health.persistence({"persistence": "off"}), "warn", "off: an idle GPU is reset"),
+            (health.slices({"mig": "on"}), "warn", "on: this is a slice of a GPU"),
+            (health.slices({"mig": "unknown"}), "ok", "unknown"),
             (
-                cuda_health.blind("NVML is not at hand: pip install nvidia-ml-py"),
+                health.blind("NVML is not at hand: pip install nvidia-ml-py"),
                 "warn",
                 "NVML is not at hand: throttled runs cannot be told from others",
             ),

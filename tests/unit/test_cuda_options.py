@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwbench.devices.cuda_batch import rebatch
-from hwbench.devices.cuda_models import read_torch_module
-from hwbench.devices.cuda_options import CudaOptions
+from hwbench.devices.cuda.batch import rebatch
+from hwbench.devices.cuda.models import read_torch_module
+from hwbench.devices.cuda.options import CudaOptions
 from hwbench.errors import GraphError, ModelError, UsageError
 from hwbench.graph import GraphBuilder
 from hwbench.spaces import get_space, space_names

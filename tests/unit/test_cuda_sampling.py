@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwbench.devices.cuda_sampling import (
+from hwbench.devices.cuda.sampling import (
     FLUSH_L2_SIZES,
     LEAST_SAMPLE_NS,
     MOST_REPEATS,
@@ -18,7 +18,7 @@ from hwbench.devices.cuda_sampling import (
     flusher,
     repeats_for,
 )
-from hwbench.devices.cuda_twin import CpuStream
+from hwbench.devices.cuda.twin import CpuStream
 
 LAUNCH_NS = 5_000
 MARK_NS = 1_000

@@ -13,6 +13,7 @@ from hwbench.records import Measurement
 from hwbench.verify import claim_names, get_claim
 from hwbench.verify import repeatability as check
 from hwbench.verify.figures import repeatability_figure
+from hwbench.verify.transformers import write_transformer
 from tests.measurements import measurement
 
 MODELS, CLASSES = ["a", "b"], ["conv", "dense"]
@@ -111,3 +112,21 @@ def test_claims_are_known_by_name() -> None:
         assert claim.protocol
     with pytest.raises(UnknownNameError, match="did you mean 'budgets'"):
         get_claim("budget")
+
+
+def test_the_transformers_of_both_formats_compute_the_same(tmp_path: Path) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    from hwbench.lower import create_session
+
+    onnx, tflite = tmp_path / "net.onnx", tmp_path / "net.tflite"
+    for path in (onnx, tflite):
+        write_transformer(path, depth=2, tokens=8, width=32, heads=4)
+    x = np.random.default_rng(0).standard_normal((1, 8, 32), np.float32)
+    (expected,) = create_session(onnx).run(None, {"x": x})
+    interpreter = Interpreter(str(tflite))
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+    interpreter.invoke()
+    found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    assert np.abs(found - expected).max() < 1e-4

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from hwbench.devices.cuda_network import build_network, check_finite, set_precision
-from hwbench.devices.cuda_nvml import GpuState, Sensor
-from hwbench.devices.cuda_options import CudaOptions
-from hwbench.devices.cuda_sampling import Sampler, flusher
-from hwbench.devices.cuda_stream import Stream, Work, device_errors
+from hwbench.devices.cuda.network import build_network, check_finite, set_precision
+from hwbench.devices.cuda.nvml import GpuState, Sensor
+from hwbench.devices.cuda.options import CudaOptions
+from hwbench.devices.cuda.sampling import Sampler, flusher
+from hwbench.devices.cuda.stream import Stream, Work, device_errors
 
 
 class CudaRunner:
@@ -42,7 +42,7 @@ class CudaRunner:
             yield
 
     def run(self, n: int) -> list[int]:
-        """Device time of n runs, in nanoseconds (see :mod:`hwbench.devices.cuda_sampling`)."""
+        """Device time of n runs, in nanoseconds (see :mod:`hwbench.devices.cuda.sampling`)."""
         self.states.clear()
         with self._context():
             times = self._sampler.times_ns(n, self._read)

@@ -1,7 +1,7 @@
 """The CPU twins of a GPU's stream and sensor: the same loop, tested where no GPU stands.
 
 No device uses them: :class:`hwbench.devices.cuda.Cuda` opens a
-:class:`~hwbench.devices.cuda_stream.CudaStream` or fails.
+:class:`~hwbench.devices.cuda.stream.CudaStream` or fails.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
-from hwbench.devices.cuda_nvml import GpuState
-from hwbench.devices.cuda_stream import Work
+from hwbench.devices.cuda.nvml import GpuState
+from hwbench.devices.cuda.stream import Work
 
 if TYPE_CHECKING:
     import torch

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from hwbench.devices.cuda_stream import Stream, Work
+from hwbench.devices.cuda.stream import Stream, Work
 
 if TYPE_CHECKING:
     import torch

@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 
 from hwbench.devices.base import Check
-from hwbench.devices.cuda_nvml import UNKNOWN, GpuState, Sensor
-from hwbench.devices.cuda_probe import GpuFacts
+from hwbench.devices.cuda.nvml import UNKNOWN, GpuState, Sensor
+from hwbench.devices.cuda.probe import GpuFacts
 
 
 def kernel(facts: GpuFacts) -> Check:

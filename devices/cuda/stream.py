@@ -1,7 +1,7 @@
 """A queue of a GPU's work and time marks in it: all that timing needs to know of CUDA.
 
-The sample loop (:mod:`hwbench.devices.cuda_sampling`) sees :class:`Stream` only. Its other
-implementation, on the CPU and for tests, is :mod:`hwbench.devices.cuda_twin`.
+The sample loop (:mod:`hwbench.devices.cuda.sampling`) sees :class:`Stream` only. Its other
+implementation, on the CPU and for tests, is :mod:`hwbench.devices.cuda.twin`.
 """
 
 from __future__ import annotations

@@ -11,13 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from hwbench.devices import cuda_health
 from hwbench.devices.base import Check, Device
-from hwbench.devices.cuda_batch import rebatch
-from hwbench.devices.cuda_models import TorchModule
-from hwbench.devices.cuda_nvml import Nvml, Sensor
-from hwbench.devices.cuda_options import CudaOptions
-from hwbench.devices.cuda_probe import GpuFacts, look
+from hwbench.devices.cuda import health
+from hwbench.devices.cuda.batch import rebatch
+from hwbench.devices.cuda.models import TorchModule
+from hwbench.devices.cuda.nvml import Nvml, Sensor
+from hwbench.devices.cuda.options import CudaOptions
+from hwbench.devices.cuda.probe import GpuFacts, look
 from hwbench.devices.models import GraphModel, Model, OnnxModelFile
 from hwbench.devices.options import parse_options
 from hwbench.errors import DeviceError, ModelError, UsageError
@@ -26,7 +26,7 @@ from hwbench.measure.fingerprint import fingerprint_host
 from hwbench.measure.jobs import Canary, Job, RunnerSpec
 from hwbench.records import Fingerprint, InputSpec, Workload
 
-_RUNNERS = Path(__file__).resolve().parent / "runners"
+_RUNNERS = Path(__file__).resolve().parents[1] / "runners"
 #: The least compute capability on which a precision is the hardware's own.
 _NEEDS = {"fp16": (5, 3), "bf16": (8, 0), "tf32": (8, 0)}
 
@@ -109,9 +109,9 @@ class Cuda(Device):
             what, _, cure = str(error).rpartition(": ")
             return [Check("gpu", "fail", what, cure)]
         try:
-            return [cuda_health.kernel(facts), *cuda_health.watched(self.sensor(facts))]
+            return [health.kernel(facts), *health.watched(self.sensor(facts))]
         except DeviceError as error:
-            return [cuda_health.kernel(facts), cuda_health.blind(str(error))]
+            return [health.kernel(facts), health.blind(str(error))]
 
     # -- the work -----------------------------------------------------------------------------
 
@@ -129,7 +129,7 @@ class Cuda(Device):
             Canary("copy_128mib", version, self._spec({"copy": 128}), 3, 1, "memory"),
         )
 
-    def job(self, model: Model | TorchModule, threads: int) -> Job:
+    def job(self, model: Model, threads: int) -> Job:
         """A graph, an ONNX file that a graph can express, or a user's own module.
 
         ``threads`` are the host's business and change nothing here but the workload's name.

@@ -1,7 +1,7 @@
 """Asks a GPU, in a process of its own, what it is, and lets it work.
 
 The asking process would otherwise hold a CUDA context of some hundred MB for as long as it
-measures. Run as ``python -P -m hwbench.devices.cuda_probe INDEX``: one JSON object on the last
+measures. Run as ``python -P -m hwbench.devices.cuda.probe INDEX``: one JSON object on the last
 line of standard output, ``{"error": text}`` where there is nothing to measure on.
 """
 
@@ -13,7 +13,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hwbench.devices.cuda_stream import Stream, device_errors, open_stream
+from hwbench.devices.cuda.stream import Stream, device_errors, open_stream
 from hwbench.errors import DeviceError
 
 #: Importing torch, making a context and loading a first kernel: seconds, minutes on a cold disk.
@@ -46,7 +46,7 @@ def look(python: str, index: int) -> GpuFacts:
 
     Raises DeviceError, with the cure, unless a kernel ran there and its result is right.
     """
-    command = [python, "-P", "-m", "hwbench.devices.cuda_probe", str(index)]
+    command = [python, "-P", "-m", "hwbench.devices.cuda.probe", str(index)]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False

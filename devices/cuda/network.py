@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from hwbench.devices.cuda_batch import rebatch
-from hwbench.devices.cuda_models import findable
-from hwbench.devices.cuda_options import CudaOptions
+from hwbench.devices.cuda.batch import rebatch
+from hwbench.devices.cuda.models import findable
+from hwbench.devices.cuda.options import CudaOptions
 from hwbench.errors import ModelError
 from hwbench.lower import from_onnx, to_torch
 from hwbench.records import InputSpec
