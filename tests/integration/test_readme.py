@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import re
@@ -13,8 +14,11 @@ from types import ModuleType
 
 import pytest
 
+from hwbench.devices.cuda.options import CudaOptions
+from hwbench.devices.litert import LiteRtOptions
+from hwbench.devices.phone import PhoneOptions
 from hwbench.graph import GraphBuilder
-from hwbench.lower import random_weights, to_onnx
+from hwbench.lower import random_weights, to_onnx, to_tflite
 from hwbench.spaces import get_space, space_filling
 from hwbench.testing.devices import check_device
 from hwbench.testing.predictors import check_predictor
@@ -22,6 +26,7 @@ from hwbench.testing.spaces import check_space
 
 _ROOT = Path(__file__).resolve().parents[2]
 _README = (_ROOT / "README.md").read_text(encoding="utf-8")
+_DEVICES = (_ROOT / "devices" / "README.md").read_text(encoding="utf-8")
 
 
 def python_blocks() -> list[str]:
@@ -33,9 +38,9 @@ def block(word: str) -> str:
     return found
 
 
-def commands() -> list[list[str]]:
-    """Every ``hwbench`` command that the README shows, comments removed."""
-    lines = re.findall(r"^\$ (?:\.venv/bin/)?hwbench (.*)$", _README, re.MULTILINE)
+def commands(page: str) -> list[list[str]]:
+    """Every ``hwbench`` command that a page shows, comments removed."""
+    lines = re.findall(r"^\$ (?:\.venv/bin/)?hwbench (.*)$", page, re.MULTILINE)
     return [shlex.split(line, comments=True) for line in lines]
 
 
@@ -68,8 +73,9 @@ def test_the_commands_run_one_after_the_other(tmp_path: Path) -> None:
     x = b.input("x", (1, 3, 32, 32))
     graph = b.build(b.linear(b.flatten(b.global_avg_pool(b.conv(x, 8))), 10))
     to_onnx(graph, random_weights(graph)).save(tmp_path / "model.onnx")
-    shown = commands()
-    assert [c[0] for c in shown] == ["bench", "profile", "fit", "predict"]
+    to_tflite(graph).save(tmp_path / "model.tflite")
+    shown = commands(_README)
+    assert [c[0] for c in shown] == ["bench", "bench", "profile", "fit", "predict"]
     for command in shown:
         fewer = ["8" if word == "300" else word for word in command]
         done = run([sys.executable, "-m", "hwbench", *fewer], tmp_path)
@@ -79,6 +85,35 @@ def test_the_commands_run_one_after_the_other(tmp_path: Path) -> None:
     done = run([sys.executable, "-c", code], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("r")
+
+
+@pytest.mark.parametrize("command", commands(_DEVICES), ids=" ".join)
+def test_the_commands_of_the_devices_page_parse(command: list[str], tmp_path: Path) -> None:
+    """No phone and no GPU stands here: what is missing is said in one line, with exit code 4."""
+    graph = GraphBuilder("net")
+    net = graph.build(graph.conv(graph.input("x", (1, 3, 16, 16)), 4))
+    to_onnx(net, random_weights(net)).save(tmp_path / "model.onnx")
+    to_tflite(net).save(tmp_path / "model.tflite")
+    package = tmp_path / "my_package"
+    package.mkdir()
+    (package / "nets.py").write_text("def small(): ...", encoding="utf-8")
+    done = run([sys.executable, "-m", "hwbench", *command], tmp_path)
+    if "litert" in command:
+        assert done.returncode in {0, 3}, done.stderr
+    else:
+        assert done.returncode == 4, done.stderr
+        assert len([line for line in done.stderr.splitlines() if line.startswith("hwbench:")]) <= 1
+        assert "Traceback" not in done.stderr
+
+
+def test_the_options_of_the_devices_page_are_those_there_are() -> None:
+    for kind, options in (
+        ("litert", LiteRtOptions),
+        ("adb", PhoneOptions),
+        ("cuda", CudaOptions),
+    ):
+        names = {field.name for field in dataclasses.fields(options)}
+        assert names <= set(re.findall(r"`(\w+)`", _DEVICES)), kind
 
 
 def test_the_targets_it_names_exist() -> None:
