@@ -241,3 +241,20 @@ def mobile_net(resolution: int = 224) -> Graph:
     x = b.global_avg_pool(b.activation(b.conv(x, 960, kernel=1), "hswish"))
     x = b.activation(b.conv(x, 1280, kernel=1), "hswish")
     return b.build(b.linear(b.flatten(x), 1000))
+
+
+def residual_net(resolution: int = 64) -> Graph:
+    """A ResNet-18 of half the width, its batch norms not yet folded."""
+    b = GraphBuilder("residual_net")
+
+    def conv(x: str, channels: int, kernel: int, stride: int = 1) -> str:
+        y = b.conv(x, channels, kernel=kernel, stride=stride, padding=kernel // 2, bias=False)
+        return b.op("batch_norm", [y], {"epsilon": 1e-5})
+
+    x = b.activation(conv(b.input("x", (1, 3, resolution, resolution)), 32, 7, 2), "relu")
+    x = b.max_pool(x, 3, 2, 1)
+    for channels, stride in ((32, 1), (32, 1), (64, 2), (64, 1), (128, 2), (128, 1)):
+        y = b.activation(conv(x, channels, 3, stride), "relu")
+        x = conv(x, channels, 1, stride) if stride == 2 else x
+        x = b.activation(b.add(conv(y, channels, 3), x), "relu")
+    return b.build(b.linear(b.flatten(b.global_avg_pool(x)), 100))

@@ -19,8 +19,11 @@ from hwbench.graph import Graph
 from hwbench.lower.tflite_calibrate import Range, calibrated
 from hwbench.lower.tflite_net import Array, Net, Operator, Quant, Tensor
 
-#: Operators without an int8 kernel that may be relied on, in TFLite as in XNNPACK.
-NOT_IN_INT8 = ("DIV", "SQRT", "LOCAL_RESPONSE_NORMALIZATION")
+#: Operators that no int8 model may hold, and why.
+NOT_IN_INT8 = {
+    "DIV": "fails on divisors that are stored as 0",
+    "LOCAL_RESPONSE_NORMALIZATION": "does not exist",
+}
 #: Operators whose output lies in a known range: the specification fixes how it is stored.
 _FIXED = {"SOFTMAX": (1 / 256, -128), "LOGISTIC": (1 / 256, -128), "TANH": (1 / 128, 0)}
 #: Operators that move numbers: what comes in and what goes out is stored alike.
@@ -67,13 +70,13 @@ class Int8:
 def quantised(net: Net, feeds: Sequence[Sequence[Array]]) -> Net:
     """The int8 net of a float net, calibrated on ``feeds``, arrays in the order of its inputs.
 
-    Raises :class:`GraphError` for operators that TFLite has no int8 kernel for.
+    Raises :class:`GraphError` for operators that TFLite cannot be trusted with in int8.
     """
     for op in net.operators:
-        if op.kind in NOT_IN_INT8:
+        if why := NOT_IN_INT8.get(op.kind):
             name = net.tensors[op.output].name
             raise GraphError(
-                f"op {name!r}: TFLite has no int8 {op.kind}: lower the graph without int8"
+                f"op {name!r}: TFLite's int8 {op.kind} {why}: lower the graph without int8"
             )
     quants = _Quants(net, calibrated(net, feeds))
     made = Net(net.name, [replace(t) for t in net.tensors], [], list(net.inputs), list(net.outputs))

@@ -1,4 +1,4 @@
-"""What a device hands to the engine: work that a worker can run, and the canaries beside it."""
+"""What a device hands to the engine: work for a worker or a launcher, and the canaries beside it."""
 
 from __future__ import annotations
 
@@ -65,6 +65,23 @@ class Launched:
 
 
 @dataclass(frozen=True, slots=True)
+class Node:
+    """One operator of a model as the runtime ran it, fusions included: its time a run, in ns."""
+
+    name: str
+    kind: str
+    ns: float
+
+
+@dataclass(frozen=True, slots=True)
+class Profiled:
+    """The operators of an instrumented pass, in their order, and its whole run in ns."""
+
+    nodes: tuple[Node, ...]
+    whole_ns: float
+
+
+@dataclass(frozen=True, slots=True)
 class Script:
     """What became of the launches of one script, in their order.
 
@@ -94,17 +111,26 @@ class Launcher(Protocol):
     def load(self, runner: RunnerSpec) -> str:
         """Bring a model to the device; answers the handle that :meth:`run` takes."""
 
+    def unload(self, handle: str) -> None:
+        """Take a model off the device; its handle is then of no more use."""
+
     def run(self, handles: Sequence[str], seconds: float) -> Script:
         """Launch these models one after the other, about ``seconds`` of runs each."""
 
     def disturbed(self) -> tuple[str, ...]:
-        """What the device says now that spoils a launch: throttling, a low battery."""
+        """What the device says now that spoils a launch: throttling, a low battery.
+
+        Raises ShellError where it does not answer.
+        """
 
     def recover(self) -> None:
-        """After a script broke: wait, within a bound, until the device answers again.
+        """After the device broke off: wait, within a bound, until it answers again.
 
-        Raises DeviceError where it does not come back.
+        It then holds what was loaded. Raises DeviceError where it does not come back.
         """
+
+    def profile(self, handle: str, seconds: float) -> Profiled:
+        """Launch a model with its operators timed. Raises DeviceError where that cannot be."""
 
 
 class Target(Protocol):

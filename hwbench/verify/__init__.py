@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _CLAIMS = {
     "repeatability": ("hwbench.verify.repeatability", "Repeatability"),
     "budgets": ("hwbench.verify.budgets", "Budgets"),
+    "lowering": ("hwbench.verify.lowering", "Lowering"),
 }
 
 

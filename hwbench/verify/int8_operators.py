@@ -17,6 +17,7 @@ from hwbench.lower import Int8
 from hwbench.lower.tflite_model import lowered
 from hwbench.lower.tflite_net import Net, Operator, Tensor
 from hwbench.lower.tflite_write import serialise
+from hwbench.verify.litert import interpreter_of
 
 Floats = NDArray[np.float32]
 
@@ -31,8 +32,8 @@ def operator_steps(graph: Graph, int8: Int8) -> float:
     net, inputs, _ = lowered(graph, int8=int8)
     batch = int8.feeds(graph)[0]
     interpreter = interpreter_of(serialise(net), xnnpack=False, keep=True)
-    for detail, port in zip(interpreter.get_input_details(), inputs, strict=True):
-        interpreter.set_tensor(detail["index"], port.to_file(batch[port.name]))
+    for number, port in zip(net.inputs, inputs, strict=True):
+        interpreter.set_tensor(number, port.to_file(batch[port.name]))
     interpreter.invoke()
     return max(_steps(net, op, interpreter.get_tensor) for op in net.operators)
 
@@ -84,18 +85,3 @@ def _real(tensor: Tensor, stored: NDArray[Any]) -> NDArray[Any]:
     if len(scale) > 1:
         scale = scale.reshape([-1 if i == quant.axis else 1 for i in range(stored.ndim)])
     return ((stored.astype(np.float64) - quant.zero_point) * scale).astype(np.float32)
-
-
-def interpreter_of(content: bytes, *, xnnpack: bool, keep: bool = False) -> Any:
-    """LiteRT on one thread, ready to run; ``keep`` lets every tensor be read afterwards."""
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    interpreter = Interpreter(
-        model_content=content,
-        experimental_op_resolver_type=OpResolverType.AUTO if xnnpack else plain,
-        experimental_preserve_all_tensors=keep,
-        num_threads=1,
-    )
-    interpreter.allocate_tensors()
-    return interpreter
