@@ -59,6 +59,8 @@ _MEMORY = tuple(
     )
 )
 _FAILED = "Benchmarking failed"
+#: Flags that the tool does not know; it goes on without them.
+_UNKNOWN_FLAGS = "Unconsumed cmdline flags:"
 _TROUBLE = re.compile(r"error|fail|cannot|could not|unable|disallowed|not found", re.IGNORECASE)
 
 
@@ -129,6 +131,12 @@ def parse_launch(text: str) -> Launch:
     lines = [line for i, line in enumerate(lines) if line and line not in lines[max(i - 1, 0) : i]]
     if any(_FAILED in line for line in lines):
         raise ToolOutputError(f"benchmark_model failed: {_telling(lines)}")
+    for line in lines:
+        if line.startswith(_UNKNOWN_FLAGS):
+            flags = clean(line.removeprefix(_UNKNOWN_FLAGS), 160)
+            raise ToolOutputError(
+                f"benchmark_model does not know {flags}, and measured without: take a newer build"
+            )
     ends = [i for i, line in enumerate(lines) if _IS_SUMMARY.match(line)]
     if not ends:
         raise ToolOutputError(f"benchmark_model gave no latency: {_telling(lines)}")

@@ -37,18 +37,19 @@ class PhoneOptions:
     """What ``--option NAME=VALUE`` may say to a device that runs ``benchmark_model``.
 
     ``benchmark_model`` is the tool's path here, of a build for the device; ``adb`` names an adb,
-    ``folder`` a folder on the device. ``cores`` are ``big``, ``little``, ``all`` or a mask.
-    ``partial`` accepts a delegate that runs a part of a model, ``precision_loss`` a GPU that
-    computes in fp16. ``dtype`` is what a graph of ours is lowered to. A launch does not count
-    when a canary moved by more than ``drift`` per cent across it; ``patience`` are the seconds
-    that a session waits for a hot device.
+    ``folder`` a folder on the device. ``cores`` are ``big``, ``little``, ``all`` or a mask;
+    ``auto`` takes the big ones of a device that tells their speeds, else all. ``partial`` accepts
+    a delegate that runs a part of a model, ``precision_loss`` a GPU that computes in fp16.
+    ``dtype`` is what a graph of ours is lowered to. A launch does not count when a canary moved
+    by more than ``drift`` per cent across it; ``patience`` are the seconds that a session waits
+    for a hot device until a launch counts again.
     """
 
     benchmark_model: str = ""
     adb: str = ""
     folder: str = ""
     delegate: Literal["none", "xnnpack", "gpu", "nnapi"] = "xnnpack"
-    cores: str = "big"
+    cores: str = "auto"
     partial: bool = False
     precision_loss: bool = False
     dtype: Literal["fp32", "int8"] = "fp32"
@@ -57,8 +58,8 @@ class PhoneOptions:
 
     @property
     def labels(self) -> tuple[tuple[str, str], ...]:
-        """What tells two workloads of one model apart."""
-        found = {"delegate": self.delegate, "cores": self.cores, "dtype": self.dtype}
+        """What tells two workloads of one model apart; the fingerprint has the cores."""
+        found: dict[str, str] = {"delegate": self.delegate, "dtype": self.dtype}
         if self.delegate == "gpu":
             found["precision_loss"] = "on" if self.precision_loss else "off"
         return tuple(sorted(found.items()))
@@ -101,9 +102,15 @@ class ToolDevice(Device):
     @cached_property
     def mask(self) -> str | None:
         """The cores to run on, as ``taskset`` takes them; None for all."""
-        if self.options.cores == "all":
+        which = self.options.cores
+        if which == "all":
             return None
-        return core_mask(self._state().cores, self.options.cores)
+        cores = self._state().cores
+        if which == "auto":
+            if not cores or any(core.max_khz is None for core in cores):
+                return None  # a virtual machine, or a board without cpufreq
+            which = "big"
+        return core_mask(cores, which)
 
     def launcher(self, threads: int) -> ToolLauncher:
         """What a session drives."""

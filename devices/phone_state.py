@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hwbench.devices.shell import QUICK_S, Shell, block_script, clean, split_block
-from hwbench.errors import DeviceError, UnsupportedDeviceError, UsageError
+from hwbench.errors import ShellError, UnsupportedDeviceError, UsageError
 
 #: Below this a phone throttles or shuts down.
 LOW_BATTERY_PERCENT = 15
@@ -93,7 +93,7 @@ def read_state(shell: Shell) -> PhoneState:
     output = shell.run(block_script(_COMMANDS), QUICK_S).output
     said = {s.index: s.text if s.code == 0 else "" for s in split_block(output)}
     if len(said) != len(_COMMANDS):
-        raise DeviceError(f"{shell.label}: the device's state came back incomplete: try again")
+        raise ShellError(f"{shell.label}: the device's state came back incomplete: try again")
     thermal, battery, power, cores = (said[i] for i in range(len(_COMMANDS)))
     status = _STATUS.search(thermal)
     wakefulness = re.search(r"mWakefulness=(\w{1,20})", power)

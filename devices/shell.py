@@ -162,6 +162,7 @@ class Shell(ABC):
             raise UsageError(f"the device's folder must be an absolute path, not {clean(folder)!r}")
         self.folder = str(PurePosixPath(folder))
         self._pushed: set[str] = set()
+        self._made_folder = False
         self._kill_leftover = ""
 
     @abstractmethod
@@ -171,6 +172,13 @@ class Shell(ABC):
     @abstractmethod
     def _send(self, path: Path, remote: str, timeout_s: float) -> None:
         """Copy a file to the device. It need not notice that it failed."""
+
+    def wait_until_online(self, bound_s: float) -> None:
+        """Wait until the device answers again after it broke off.
+
+        Raises DeviceError when it has not within ``bound_s``.
+        """
+        self.run(":", min(QUICK_S, bound_s))
 
     def _broken(self, ended: Ended, partial: str) -> DeviceError:
         """Why a script ended without its sentinel."""
@@ -245,11 +253,16 @@ class Shell(ABC):
             raise UsageError(f"cannot read {clean(str(path))}: {error.strerror}") from error
         suffix = path.suffix if _SUFFIX.fullmatch(path.suffix) else ""
         remote = f"{self.folder}/{content[:32]}{suffix}"
-        self.checked(shlex.join(["mkdir", "-p", self.folder]))
+        self._make_folder()
         self._pushed.add(remote)
         if self._content(remote) != content:
             self._deliver(path, remote, content, PUSH_START_S + size / PUSH_BYTES_PER_S)
         return remote
+
+    def _make_folder(self) -> None:
+        place = shlex.quote(self.folder)
+        made = self.checked(f"[ -d {place} ] || {{ mkdir -p {place} && echo made; }}")
+        self._made_folder |= bool(made)
 
     def _content(self, remote: str) -> str | None:
         """The SHA-256 of a file on the device; None where there is no such file."""
@@ -286,16 +299,23 @@ class Shell(ABC):
 
     @contextmanager
     def fresh(self) -> Iterator[Self]:
-        """Remove what is pushed inside, at the end, however it ends."""
+        """Remove what is pushed inside, and a folder made for it, at the end, however it ends."""
         try:
             yield self
         except BaseException as error:
             try:
-                self.remove(self._pushed)
+                self._clean_up()
             except DeviceError as left:  # must not hide what happened first
                 error.add_note(f"files were left in {self.folder} on the device: {left}")
             raise
+        self._clean_up()
+
+    def _clean_up(self) -> None:
         self.remove(self._pushed)
+        if self._made_folder:
+            # Not where another session still uses it.
+            self.run(f"rmdir {shlex.quote(self.folder)}", QUICK_S)
+            self._made_folder = False
 
 
 class LocalShell(Shell):

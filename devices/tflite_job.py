@@ -26,7 +26,8 @@ def tflite_job(
     if isinstance(model, TfliteModelFile):
         if dtype != "fp32":
             raise UsageError(f"{model.name}: a file is run as it is: leave out the option dtype")
-        workload = Workload(model.name, model.hash, model.inputs, threads, labels)
+        how = tuple((name, value) for name, value in labels if name != "dtype")  # has its own
+        workload = Workload(model.name, model.hash, model.inputs, threads, how)
         runner = specify(model.path.resolve(), model.inputs)
         return Job(workload, lambda folder: runner)
     if not isinstance(model, GraphModel):

@@ -1,4 +1,4 @@
-"""What a device hands to the engine: work for a worker or a launcher, and the canaries beside it."""
+"""What a device hands to the engine: work for a worker or a launcher, and canaries beside it."""
 
 from __future__ import annotations
 

@@ -8,9 +8,9 @@ own, with the canaries' readings before and after it.
 
 What a phone does is known beforehand, so that a launch is rejected for a recorded cause only:
 the device says that it throttles (before or after its script), or a canary moved by more than
-``drift`` across it. After a rejection by state the session waits, with growing pauses and within
-a bound, and starts with a launch that does not count. A workload all of whose launches were
-rejected is inconclusive: there is no number.
+``drift`` across it. Where none of a script's launches counted, the session waits, with growing
+pauses and within a bound, and goes on with launches that do not count. A workload that is
+launched ``ATTEMPTS`` times as often as needed in vain is inconclusive: there is no number.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from numpy.typing import NDArray
 
 from hwbench.errors import DeviceError, HwbenchError, InconclusiveError, UsageError
 from hwbench.measure import canary as canary_time
-from hwbench.measure.jobs import Canary, Job, Launched, Launcher, Script, Target
+from hwbench.measure.jobs import Job, Launched, Launcher, Target
 from hwbench.measure.plan import Failure, Plan, Progress
 from hwbench.measure.result import BurstLog, Context, Result, conclude
-from hwbench.records import CanaryEpoch, Measurement
+from hwbench.measure.rig import Outcome, Rig, Turn
+from hwbench.records import CanaryEpoch, Measurement, Workload
 
 #: Workloads in one script: it ends within a minute or so, and what breaks costs no more.
 TOGETHER = 6
@@ -40,11 +41,9 @@ TOGETHER = 6
 ATTEMPTS = 3
 #: Fewer launches that count give no interval.
 LEAST = 2
-#: A workload that failed, or that a script broke at, so many times is given up.
+#: A workload whose launches failed, or broke a script, so many times is given up.
 STRIKES = 2
-#: Scripts in a row that brought nothing, after which the device is given up.
-MOST_BROKEN = 3
-CALIBRATION_SCRIPTS, CALIBRATION_READINGS = 8, 3
+CALIBRATION_SCRIPTS, CALIBRATION_READINGS, CALIBRATION_SECONDS = 8, 3, 0.5
 
 
 def measure_launches(
@@ -61,7 +60,8 @@ def measure_launches(
     """Measure ``jobs`` by launches, yielding each result when it stands.
 
     As :func:`hwbench.measure.session.measure`: ``plan.processes`` launches of each workload share
-    ``plan.seconds``; an interrupt or a broken device first yields what two launches measured.
+    ``plan.seconds``. An interrupt, or a device that does not come back, first yields what two
+    launches measured. ``sleep`` takes seconds.
     """
     if not jobs:
         return
@@ -71,13 +71,11 @@ def measure_launches(
     rng = random.Random(plan.seed)
     order = list(jobs)
     rng.shuffle(order)
+    blocks = [order[i : i + plan.loaded] for i in range(0, len(order), plan.loaded)]
     with launcher:
-        session = _Session(target, launcher, threads.pop(), plan, epoch, rng, sleep)
-        blocks = [order[i : i + plan.loaded] for i in range(0, len(order), plan.loaded)]
+        rig = Rig(target, launcher, threads.pop(), sleep)
+        session = _Session(target, rig, plan, epoch, rng)
         for index, block in enumerate(blocks):
-            if session.given_up is not None:
-                yield from (Failure(job.workload, session.given_up) for job in block)
-                continue
 
             def tell(share: float, index: int = index) -> None:
                 if progress:
@@ -100,25 +98,19 @@ def calibrate_launches(
 ) -> CanaryEpoch:
     """Measure the canonical times of a device that is given launches.
 
-    Raises InconclusiveError where it never came to rest.
+    Raises InconclusiveError where it never came to rest, DeviceError where a canary does not run.
     """
-    plan = Plan(processes=2, seed=seed)
     runs: list[NDArray[np.float64]] = []
     with launcher:
-        session = _Session(target, launcher, threads, plan, None, random.Random(seed), sleep)
-        for attempt in range(ATTEMPTS * CALIBRATION_SCRIPTS):
-            session.settle()
-            handles = session.canary_handles * CALIBRATION_READINGS
-            script = launcher.run([*session.warm_up(), *handles], session.seconds)
-            outcomes = session.counted(script.outcomes)
-            if script.broken is not None:
-                launcher.recover()
-            elif not (failed := [o for o in outcomes if isinstance(o, HwbenchError)]):
-                if not session.disturbed_now():
-                    times = [o.median_ns for o in outcomes if isinstance(o, Launched)]
-                    runs.append(np.array(times).reshape(CALIBRATION_READINGS, -1))
-            elif attempt + 1 >= STRIKES:
-                raise DeviceError(f"{target.name}: a canary does not run: {failed[0]}")
+        rig = Rig(target, launcher, threads, sleep)
+        handles = rig.canary_handles * CALIBRATION_READINGS
+        for _ in range(ATTEMPTS * CALIBRATION_SCRIPTS):
+            turn = rig.turn(handles, CALIBRATION_SECONDS)
+            rig.blame(turn.broke or _ill(rig.name, turn.outcomes))
+            times = [o.median_ns for o in turn.outcomes if isinstance(o, Launched)]
+            if len(times) == len(handles) and not turn.throttled:
+                rig.counted()
+                runs.append(np.array(times).reshape(CALIBRATION_READINGS, -1))
             if progress:
                 progress(len(runs) / CALIBRATION_SCRIPTS)
             if len(runs) == CALIBRATION_SCRIPTS:
@@ -126,134 +118,85 @@ def calibrate_launches(
         else:
             raise InconclusiveError(
                 f"{target.name}: {len(runs)} of {CALIBRATION_SCRIPTS} runs of the canaries counted "
-                f"({'; '.join(session.reasons) or 'it broke off'}): let the device rest, then again"
+                f"({'; '.join(rig.reasons) or 'it broke off'}): let the device rest, then again"
             )
-    canaries = session.canaries
-    band = canary_time.quiet_band(canaries)
-    c0, low, high = canary_time.canonical(runs, band, np.random.default_rng(seed))
-    return canary_time.epoch_of(target, threads, canaries, (c0, low, high), len(runs))
+    band = canary_time.quiet_band(rig.canaries)
+    found = canary_time.canonical(runs, band, np.random.default_rng(seed))
+    return canary_time.epoch_of(target, threads, rig.canaries, found, len(runs))
 
 
 @dataclass(slots=True)
 class _Work:
-    """A workload on the device, and what is still to be done for it."""
+    """A workload on the device, and what is still to be done for it.
+
+    ``looked``: launches that counted when its interval was last looked at.
+    """
 
     log: BurstLog
     handle: str
     kept: int = 0
     tried: int = 0
+    looked: int = 0
     strikes: int = 0
     first: Launched | None = None
     error: HwbenchError | None = None
 
+    def strike(self, error: HwbenchError) -> None:
+        """Note that a launch of it failed."""
+        self.strikes, self.error = self.strikes + 1, error
+
 
 class _Session:
-    """What all blocks of a session share, and how a script is turned into readings."""
+    """What all blocks of a session share, and how a turn of the device becomes answers."""
 
     def __init__(
-        self,
-        target: Target,
-        launcher: Launcher,
-        threads: int,
-        plan: Plan,
-        epoch: CanaryEpoch | None,
-        rng: random.Random,
-        sleep: Callable[[float], None],
+        self, target: Target, rig: Rig, plan: Plan, epoch: CanaryEpoch | None, rng: random.Random
     ) -> None:
-        self.target, self.launcher, self.plan, self.rng = target, launcher, plan, rng
-        self.sleep = sleep
-        self.canaries: tuple[Canary, ...] = target.canaries(threads)
-        self.canary_handles = [launcher.load(canary.runner) for canary in self.canaries]
+        self.rig, self.plan, self.rng = rig, plan, rng
         self.seconds = plan.seconds / plan.processes
         self.readings: list[list[int]] = []
-        self.reasons: tuple[str, ...] = ()
-        self.launches = 0
         self.given_up: InconclusiveError | None = None
-        self._cold = True
         self.context = Context(
             session=uuid.uuid4().hex[:12],
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            fingerprint=target.fingerprint(threads),
-            canaries=self.canaries,
+            fingerprint=target.fingerprint(rig.threads),
+            canaries=rig.canaries,
             epoch=epoch,
             anchors=True,
             tags=plan.tags,
         )
 
-    # -- the device's state -------------------------------------------------------------------
-
-    def disturbed_now(self) -> bool:
-        """Ask the device; what it says is kept for the answer where nothing else is."""
-        found = self.launcher.disturbed()
-        self.reasons = found or self.reasons
-        self._cold |= bool(found)
-        return bool(found)
-
-    def settle(self) -> None:
-        """Wait until the device is fit. Raises InconclusiveError when it takes too long."""
-        pause, waited = 2.0, 0.0
-        while self.disturbed_now():
-            if waited + pause > self.launcher.patience_s:
-                raise InconclusiveError(
-                    f"{self.target.name} is not fit to be measured ({'; '.join(self.reasons)}), "
-                    f"after {waited:.0f} s of waiting: let it cool and charge, then again"
-                )
-            self.sleep(pause)
-            waited, pause = waited + pause, min(2 * pause, 60.0)
-
-    def warm_up(self) -> list[str]:
-        """Handles of launches that do not count, where the device rested before."""
-        return self.canary_handles if self._cold else []
-
-    def counted(
-        self, outcomes: tuple[Launched | HwbenchError, ...]
-    ) -> tuple[Launched | HwbenchError, ...]:
-        """The outcomes without those of :meth:`warm_up`, which are done now."""
-        rest = outcomes[len(self.warm_up()) :]
-        self._cold = False
-        return rest
-
     def floor(self) -> NDArray[np.float64]:
         """This session's own canonical canary times in ns, shape (K,)."""
-        band = canary_time.quiet_band(self.canaries)
+        band = canary_time.quiet_band(self.rig.canaries)
         return canary_time.floor(np.array(self.readings, float), band)
-
-    # -- blocks -------------------------------------------------------------------------------
 
     def block(
         self, jobs: Sequence[Job], folder: Path, tell: Progress
     ) -> Iterator[Measurement | Failure]:
-        """Bring these workloads to the device and launch them until each has its answer."""
-        work: list[_Work] = []
-        for job in jobs:
-            log = BurstLog(job.workload)
-            try:
-                runner = job.build(folder)
-                work.append(_Work(log, self.launcher.load(runner)))
-            except (UsageError, InconclusiveError) as error:  # this model's fault
-                yield Failure(job.workload, error)
-        total, broken = len(work), 0
+        """Bring these workloads to the device and launch them until each has its answer.
+
+        After a device that did not come to rest there are no more launches in this session.
+        """
+        if self.given_up is not None:
+            yield from (_failure(job.workload, self.given_up) for job in jobs)
+            tell(1.0)
+            return
+        waiting, work = list(jobs), list[_Work]()
         try:
-            while work:
-                self.settle()
-                batch = self.rng.sample(work, min(TOGETHER, len(work)))
-                script = self._launch(batch)
-                broken = broken + 1 if script.broken is not None and not script.outcomes else 0
-                if broken == MOST_BROKEN:
-                    assert script.broken is not None
-                    raise script.broken
-                for each in batch:
-                    if (answer := self._answer(each)) is not None:
-                        work.remove(each)
-                        yield answer
-                counted = sum(w.kept for w in work) + (total - len(work)) * self.plan.processes
-                tell(counted / max(total * self.plan.processes, 1))
-                if script.broken is not None:
-                    self.launcher.recover()
-        except InconclusiveError as error:  # the device does not come to rest
+            while waiting:
+                try:
+                    handle = self.rig.load(waiting[-1].build(folder))
+                    work.append(_Work(BurstLog(waiting[-1].workload), handle))
+                except UsageError as error:  # this model's fault
+                    yield Failure(waiting[-1].workload, error)
+                waiting.pop()
+            yield from self._measure(work, tell)
+        except InconclusiveError as error:
             self.given_up = error
+            yield from (_failure(job.workload, error) for job in waiting)
             for each in work:
-                yield self._early(each) or _failure(each, error)
+                yield self._early(each) or _failure(each.log.workload, error)
             tell(1.0)
         except (KeyboardInterrupt, HwbenchError):
             for each in work:
@@ -261,91 +204,121 @@ class _Session:
                     yield found
             raise
 
-    def _early(self, work: _Work) -> Measurement | None:
-        """What a workload's launches so far are worth, if there are enough."""
-        if work.kept < LEAST:
-            return None
-        return work.log.complete(self._concluded(work, 1.0).measurement("interrupted"))
+    def _measure(self, work: list[_Work], tell: Progress) -> Iterator[Measurement | Failure]:
+        """Launch what is open, and take out what has its answer, until nothing is left."""
+        handles, total = [each.handle for each in work], len(work) * self.plan.processes
+        while work:
+            batch = self.rng.sample(work, min(TOGETHER, len(work)))
+            self._launch(batch)
+            for each in batch:
+                if (answer := self._answer(each)) is not None:
+                    work.remove(each)
+                    yield answer
+            missing = sum(self.plan.processes - each.kept for each in work)
+            tell(1 - missing / total)
+        self.rig.unload(handles)
 
-    def _launch(self, batch: Sequence[_Work]) -> Script:
+    # -- launches -----------------------------------------------------------------------------
+
+    def _launch(self, batch: Sequence[_Work]) -> None:
         """One script: the canaries, then each workload followed by the canaries."""
-        began, k = time.monotonic(), len(self.canary_handles)
-        warm = self.warm_up()
-        handles = [*warm, *self.canary_handles]
+        began, canaries = time.monotonic(), self.rig.canary_handles
+        handles = list(canaries)
         for work in batch:
-            handles += [work.handle, *self.canary_handles]
-        script = self.launcher.run(handles, self.seconds)
-        outcomes = self.counted(script.outcomes)
-        spoiled = "throttled" if script.broken is None and self.disturbed_now() else None
-        before = _reading(outcomes[:k], k)
-        for index, work in enumerate(batch):
-            at = k + index * (k + 1)
-            own, after = outcomes[at : at + 1], _reading(outcomes[at + 1 : at + 1 + k], k)
-            if own:
-                self._note(work, own[0], before, after, spoiled)
-            elif script.broken is not None and at == len(outcomes):
-                work.strikes += 1
-                work.error = script.broken
-            before = after
+            handles += [work.handle, *canaries]
+        turn = self.rig.turn(handles, self.seconds)
         for work in batch:
             work.log.seconds += (time.monotonic() - began) / len(batch)
-        return Script(outcomes, script.broken)
+        causes = self._note_turn(batch, turn)
+        if "kept" in causes:
+            self.rig.counted()
+        elif "canary_unstable" in causes:
+            self.rig.unsteady(f"the canaries moved by more than {self.rig.launcher.drift:.0%}")
+
+    def _note_turn(self, batch: Sequence[_Work], turn: Turn) -> set[str | None]:
+        """Enter what a script brought into the record; what became of its launches."""
+        k = len(self.rig.canary_handles)
+        step, finished = k + 1, len(turn.outcomes)
+        readings = [
+            _reading(turn.outcomes[at : at + k], k) for at in range(0, step * len(batch) + 1, step)
+        ]
+        if not turn.throttled:
+            self.readings += [reading for reading in readings if reading is not None]
+        causes = set[str | None]()
+        for index, work in enumerate(batch):
+            at = index * step + k
+            if at < finished:
+                before, after = readings[index : index + 2]
+                causes.add(self._note(work, turn.outcomes[at], before, after, turn.throttled))
+        place, part = divmod(finished, step)
+        if turn.broke is not None and part == k and place < len(batch):
+            batch[place].strike(turn.broke)  # it broke off in the middle of this one
+        else:
+            of_canaries = [o for at, o in enumerate(turn.outcomes) if at % step != k]
+            self.rig.blame(turn.broke or _ill(self.rig.name, of_canaries))
+        return causes
 
     def _note(
         self,
         work: _Work,
-        outcome: Launched | HwbenchError,
+        outcome: Outcome,
         before: list[int] | None,
         after: list[int] | None,
-        spoiled: str | None,
-    ) -> None:
-        """Enter a launch into the record, with the cause that rejects it if there is one."""
+        throttled: bool,
+    ) -> str | None:
+        """Enter a launch, with the cause that rejects it or "kept"; None where it is no reading."""
         work.tried += 1
+        if before is None:
+            return None  # whatever it says: where a canary does not run, the device is ill
         if isinstance(outcome, HwbenchError):
-            work.strikes += 1
-            work.error = outcome
-            return
+            work.strike(outcome)
+            return None
         work.first = work.first or outcome
         work.log.tags |= dict(outcome.notes)
-        if before is None or after is None:
-            return  # a canary's launch failed: nothing anchors this one
+        if after is None:
+            return None  # nothing anchors it
         moved = np.abs(np.log(np.array(after) / np.array(before))).max()
-        cause = spoiled or ("canary_unstable" if moved > self.launcher.drift else None)
+        drifted = moved > np.log1p(self.rig.launcher.drift)
+        cause = "throttled" if throttled else "canary_unstable" if drifted else "kept"
         burst = {
             "ns": [round(outcome.median_ns)],
             "start": time.monotonic_ns(),
             "preemptions": 0,
             "steal_ns": 0,
-            "cause": cause or "kept",
+            "cause": cause,
         }
-        work.log.add(self.launches, 0, work.tried, burst, before, after)
-        self.launches += 1
-        self.readings += [before, after] if spoiled is None else []
-        work.kept += cause is None
+        work.log.add(work.tried, 0, work.tried, burst, before, after)
+        work.kept += cause == "kept"
+        return cause
 
-    # -- results ------------------------------------------------------------------------------
+    # -- answers ------------------------------------------------------------------------------
 
     def _answer(self, work: _Work) -> Measurement | Failure | None:
         """The answer of a workload that has one, or has come to its end without."""
         if work.strikes >= STRIKES:
             assert work.error is not None
-            return _failure(work, work.error)
-        final = work.kept >= self.plan.processes
-        share = 1.0 if final else self.plan.looks.get(work.kept)
+            return _failure(work.log.workload, work.error)
+        share = self.plan.looks.get(work.kept) if work.kept > work.looked else None
         if share is not None:
-            result = self._concluded(work, self.plan.looks.get(work.kept, share))
-            precision = self.plan.precision
+            work.looked = work.kept
+            result, precision = self._concluded(work, share), self.plan.precision
             precise = precision is not None and result.relative_half_width <= precision
-            if final or precise:
+            if precise or work.kept >= self.plan.processes:
                 return work.log.complete(result.measurement("precision" if precise else "time"))
         if work.tried < ATTEMPTS * self.plan.processes:
             return None
         if work.kept >= LEAST:
             return work.log.complete(self._concluded(work, 1.0).measurement("time"))
-        limit = f"the canaries moved by more than {self.launcher.drift:.0%}"
-        why = "; ".join(self.reasons) or limit
+        why = "; ".join(self.rig.reasons) or "the canaries beside them failed"
         text = f"{work.tried - work.kept} of {work.tried} launches were rejected ({why})"
-        return _failure(work, InconclusiveError(f"{text}: let the device rest, then again"))
+        error = InconclusiveError(f"{text}: let the device rest, then again")
+        return _failure(work.log.workload, error)
+
+    def _early(self, work: _Work) -> Measurement | None:
+        """What a workload's launches so far are worth, if there are enough."""
+        if work.kept < LEAST:
+            return None
+        return work.log.complete(self._concluded(work, 1.0).measurement("interrupted"))
 
     def _concluded(self, work: _Work, share: float) -> Result:
         """The estimate of one workload, at a look that spends ``share`` of the error."""
@@ -355,16 +328,20 @@ class _Session:
         log.first_ns = None if first.first_ns is None else round(first.first_ns)
         log.peak_memory = first.peak_memory_bytes
         confidence = 1 - (1 - self.plan.confidence) * share
-        floor = self.floor() if self.readings else None
-        return conclude(log, self.context, confidence, self.plan.confidence, floor)
+        return conclude(log, self.context, confidence, self.plan.confidence, self.floor())
 
 
-def _failure(work: _Work, error: HwbenchError) -> Failure:
-    named = type(error)(f"{work.log.workload.name}: {error}")
-    return Failure(work.log.workload, named)
+def _failure(workload: Workload, error: HwbenchError) -> Failure:
+    return Failure(workload, type(error)(f"{workload.name}: {error}"))
 
 
-def _reading(outcomes: Sequence[Launched | HwbenchError], k: int) -> list[int] | None:
+def _reading(outcomes: Sequence[Outcome], k: int) -> list[int] | None:
     """The canaries' times in ns, None where one of them is missing."""
     times = [round(o.median_ns) for o in outcomes if isinstance(o, Launched)]
     return times if len(times) == k else None
+
+
+def _ill(device: str, of_canaries: Sequence[Outcome]) -> DeviceError | None:
+    """The error of a device on which a canary did not run, if so."""
+    failed = next((o for o in of_canaries if isinstance(o, HwbenchError)), None)
+    return None if failed is None else DeviceError(f"{device}: a canary does not run: {failed}")

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hwbench.errors import WorkerError
-from hwbench.measure.jobs import Job, Target
+from hwbench.measure.jobs import Job, Node, Profiled, RunnerSpec, Target
 from hwbench.measure.process import WorkerProcess
 
-RUNS = 30
+#: Instrumented runs in a worker, and the seconds of an instrumented launch.
+RUNS, LAUNCH_SECONDS = 30, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +43,30 @@ class OpProfile:
 
 
 def profile_ops(target: Target, job: Job, *, runs: int = RUNS) -> OpProfile:
-    """Profile one workload in a worker of its own.
+    """Profile one workload, in a worker or a launch of its own.
 
-    Raises ModelError when the model cannot run, WorkerError when the runtime gives no profile.
+    Raises ModelError when the model cannot run, DeviceError when the runtime gives no profile.
     """
-    with (
-        tempfile.TemporaryDirectory(prefix="hwbench-") as folder,
-        WorkerProcess(target.python) as worker,
-    ):
-        worker.load("model", job.build(Path(folder)))
-        answer = worker.ask("profile", "model", runs, expect_s=600)["ops"]
-    total = sum(node["ns"] for node in answer["nodes"])
-    if not total > 0 or not answer["whole_ns"] > 0:
+    with tempfile.TemporaryDirectory(prefix="hwbench-") as folder:
+        runner, launcher = job.build(Path(folder)), target.launcher(job.workload.threads)
+        if launcher is None:
+            found = _in_worker(target.python, runner, runs)
+        else:
+            with launcher:
+                found = launcher.profile(launcher.load(runner), LAUNCH_SECONDS)
+    total = sum(node.ns for node in found.nodes)
+    if not total > 0 or not found.whole_ns > 0:
         raise WorkerError(f"{job.workload.name}: the runtime gave no profile")
     ops = [
-        OpTime(node["name"], node["kind"], node["ns"], node["ns"] / total)
-        for node in sorted(answer["nodes"], key=lambda node: -node["ns"])
+        OpTime(node.name, node.kind, node.ns, node.ns / total)
+        for node in sorted(found.nodes, key=lambda node: -node.ns)
     ]
-    return OpProfile(tuple(ops), answer["whole_ns"], total / answer["whole_ns"])
+    return OpProfile(tuple(ops), found.whole_ns, total / found.whole_ns)
+
+
+def _in_worker(python: str, runner: RunnerSpec, runs: int) -> Profiled:
+    with WorkerProcess(python) as worker:
+        worker.load("model", runner)
+        answer = worker.ask("profile", "model", runs, expect_s=600)["ops"]
+    nodes = tuple(Node(node["name"], node["kind"], node["ns"]) for node in answer["nodes"])
+    return Profiled(nodes, answer["whole_ns"])

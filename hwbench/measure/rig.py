@@ -7,9 +7,9 @@ A device that broke off is waited for, and given up where it breaks again and ag
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from hwbench.errors import (
@@ -20,7 +20,7 @@ from hwbench.errors import (
     PushError,
     ShellError,
 )
-from hwbench.measure.jobs import Canary, Launched, Launcher, RunnerSpec, Target
+from hwbench.measure.jobs import Canary, Launched, Launcher, RunnerSpec, Script, Target
 
 #: Times in a row that a device may break off with no workload to blame, before it is given up.
 MOST_BROKEN = 3
@@ -51,67 +51,80 @@ class Rig:
     def __init__(
         self, target: Target, launcher: Launcher, threads: int, sleep: Callable[[float], None]
     ) -> None:
-        self.name, self.launcher = target.name, launcher
+        self.name, self.launcher, self.threads = target.name, launcher, threads
         self.canaries: tuple[Canary, ...] = target.canaries(threads)
         self.reasons: tuple[str, ...] = ()
         self._sleep = sleep
         self._cold, self._waited, self._pause = True, 0.0, _PAUSE_S
-        self._broken = 0
+        self._broken, self._away, self._unsteady = 0, False, False
         self.canary_handles = [self.load(canary.runner) for canary in self.canaries]
 
     def load(self, runner: RunnerSpec) -> str:
         """Bring a model to the device, again where it broke off; its handle."""
-        return self._insist(lambda: self.launcher.load(runner))
+        return self._insist(partial(self.launcher.load, runner))
 
     def unload(self, handles: Sequence[str]) -> None:
         """Take models off the device again."""
         for handle in handles:
-            self._insist(lambda handle=handle: self.launcher.unload(handle))  # type: ignore[misc]
+            self._insist(partial(self.launcher.unload, handle))
 
     def turn(self, handles: Sequence[str], seconds: float) -> Turn:
         """Wait until the device is fit, then launch these, about ``seconds`` of runs each.
 
         Raises InconclusiveError when it does not become fit within its patience, and the
-        device's own error when it does not come back.
+        device's own error when it does not come back after it broke off.
         """
-        self._settle()
+        if self._away:
+            self._recover()
+        if self._unsteady:
+            self._rest()
+        while self._insist(self._disturbed):
+            self._rest()
         warm = self.canary_handles if self._cold else []
         script = self.launcher.run([*warm, *handles], seconds)
-        outcomes, broke = script.outcomes[len(warm) :], script.broken
-        if broke is None:
+        outcomes = script.outcomes[len(warm) :]
+        if script.broken is None:
             self._cold = False
             try:
-                spoiled = self._disturbed()
+                return Turn(outcomes, self._disturbed())
             except ShellError as error:
-                broke = error
-            else:
-                if not spoiled:
-                    self._waited, self._pause = 0.0, _PAUSE_S
-                return Turn(outcomes, spoiled)
-        # The launches that it finished count: each stands between two readings of the canaries.
-        self._recover()
-        return Turn(outcomes, broke=broke)
+                script = Script(script.outcomes, error)
+        # What it finished counts: each launch stands between two readings of the canaries. To
+        # wait for the device is the next turn's, after these were noted.
+        self._away = True
+        return Turn(outcomes, broke=script.broken)
+
+    def unsteady(self, reason: str) -> None:
+        """Note that what the last turn measured does not count: the next one rests first."""
+        self.reasons, self._unsteady = (reason,), True
+
+    def counted(self) -> None:
+        """Note that a launch counted: patience and pauses start anew."""
+        self._waited, self._pause = 0.0, _PAUSE_S
 
     def blame(self, error: DeviceError | None) -> None:
-        """Note that no workload, but the device itself, broke the last turn; None: all was well.
+        """Note that no workload, but the device itself, spoiled the last turn; None: all was well.
 
         Raises the error when it did so ``MOST_BROKEN`` times in a row.
         """
-        self._broken = 0 if error is None else self._broken + 1
-        if error is not None and self._broken >= MOST_BROKEN:
+        if error is None:
+            self._broken = 0
+            return
+        self._broken, self._away = self._broken + 1, True  # it may have lost the canaries' files
+        if self._broken >= MOST_BROKEN:
             raise error
 
-    def _settle(self) -> None:
-        """Pauses grow, and add up, until a script was not spoiled."""
-        while self._insist(self._disturbed):
-            if self._waited + self._pause > self.launcher.patience_s:
-                raise InconclusiveError(
-                    f"{self.name} is not fit to be measured ({'; '.join(self.reasons)}), "
-                    f"after {self._waited:.0f} s of waiting: let it cool and charge, then again"
-                )
-            self._sleep(self._pause)
-            self._waited += self._pause
-            self._pause = min(2 * self._pause, _LONGEST_PAUSE_S)
+    def _rest(self) -> None:
+        """Pause: each time longer, until a launch counted. Raises InconclusiveError at the end."""
+        if self._waited + self._pause > self.launcher.patience_s:
+            raise InconclusiveError(
+                f"{self.name} is not fit to be measured ({'; '.join(self.reasons)}), "
+                f"after {self._waited:.0f} s of waiting: let it cool and charge, then again"
+            )
+        self._sleep(self._pause)
+        self._waited += self._pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE_S)
+        self._cold, self._unsteady = True, False
 
     def _disturbed(self) -> bool:
         found = self.launcher.disturbed()
@@ -135,3 +148,4 @@ class Rig:
     def _recover(self) -> None:
         self._cold = True
         self.launcher.recover()
+        self._away = False

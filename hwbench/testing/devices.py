@@ -16,7 +16,7 @@ from hwbench.errors import HwbenchError
 from hwbench.graph import GraphBuilder
 from hwbench.measure.canary import load_canaries
 from hwbench.measure.estimate import KINDS
-from hwbench.measure.jobs import Job, RunnerSpec, canary_key
+from hwbench.measure.jobs import Job, Launcher, RunnerSpec, canary_key
 from hwbench.measure.plan import Failure, Plan
 from hwbench.measure.process import WorkerProcess
 from hwbench.measure.session import measure
@@ -27,7 +27,8 @@ _PLAN = Plan(processes=2, seconds=0.05)
 def check_device(device: Device, *, threads: int = 1) -> None:
     """Raise AssertionError unless ``device`` keeps the contract of :class:`Device`.
 
-    Starts workers, runs the canaries and a short session on ``threads`` threads: some seconds.
+    Runs the canaries, two networks and a short session on ``threads`` threads, in workers or by
+    the device's launcher: some seconds.
     """
     _check_identity(device)
     with _no_errors(device, "fingerprint"):
@@ -37,10 +38,17 @@ def check_device(device: Device, *, threads: int = 1) -> None:
     with _no_errors(device, "job"):
         jobs = [device.job(_tiny_net(channels), threads) for channels in (4, 8)]
         _check_workloads(device, jobs, threads)
-    with _no_errors(device, "a worker"), tempfile.TemporaryDirectory() as folder:
+    with _no_errors(device, "launcher"):
+        launcher = device.launcher(threads)
+    how = "a worker" if launcher is None else "a launch"
+    with _no_errors(device, how), tempfile.TemporaryDirectory() as folder:
         _check_canaries(device, threads)
-        backdrop = device.backdrop(Path(folder), threads)
-        _check_runners(device, [*(job.build(Path(folder)) for job in jobs), backdrop])
+        specs = [job.build(Path(folder)) for job in jobs]
+        _check_json(device, specs)
+        if launcher is None:
+            _check_in_worker(device, [*specs, device.backdrop(Path(folder), threads)], threads)
+        else:
+            _check_launches(device, launcher, specs, threads)
     with _no_errors(device, "a session"):
         _check_session(device, jobs, threads)
 
@@ -115,21 +123,24 @@ def _check_canaries(device: Device, threads: int) -> None:
         canary_key(canaries) == canary_key(device.canaries(threads)),
         f"{device.name}: the canaries' versions change from call to call",
     )
+
+
+def _check_json(device: Device, specs: list[RunnerSpec]) -> None:
+    for spec in specs:
+        copy = json.loads(json.dumps(dict(spec.args)))
+        _require(copy == dict(spec.args), f"{device.name}: a runner's args are not plain JSON")
+
+
+def _check_in_worker(device: Device, specs: list[RunnerSpec], threads: int) -> None:
+    canaries = device.canaries(threads)
     with WorkerProcess(device.python) as worker:
-        steps = load_canaries(worker, canaries)
-        readings = worker.ask("round", [], steps)["readings"][0]
-    for name, reading in zip(names, readings, strict=True):
-        _require(reading > 0, f"{device.name}: canary {name} takes {reading} ns")
-
-
-def _check_runners(device: Device, specs: list[RunnerSpec]) -> None:
+        readings = worker.ask("round", [], load_canaries(worker, canaries))["readings"][0]
+    for canary, reading in zip(canaries, readings, strict=True):
+        _require(reading > 0, f"{device.name}: canary {canary.name} takes {reading} ns")
     with WorkerProcess(device.python) as worker:
         for index, spec in enumerate(specs):
-            copy = json.loads(json.dumps(dict(spec.args)))
-            _require(copy == dict(spec.args), f"{device.name}: a runner's args are not plain JSON")
-            slot = f"net{index}"
-            worker.load(slot, spec)
-            worker.ask("check", slot)
+            worker.load(f"net{index}", spec)
+            worker.ask("check", f"net{index}")
         # Together, as in a session; the worker itself refuses a wrong number of times.
         steps = [[f"net{index}", runs, 1] for index in range(len(specs)) for runs in (1, 5)]
         bursts = worker.ask("round", steps, [])["bursts"]
@@ -137,6 +148,39 @@ def _check_runners(device: Device, specs: list[RunnerSpec]) -> None:
         all(time > 0 for burst in bursts for time in burst["ns"]),
         f"{device.name}: a runner answers times of 0 ns",
     )
+
+
+def _check_launches(
+    device: Device, launcher: Launcher, specs: list[RunnerSpec], threads: int
+) -> None:
+    names = [*(canary.name for canary in device.canaries(threads)), "net0", "net1"]
+    with launcher:
+        runners = [*(canary.runner for canary in device.canaries(threads)), *specs]
+        handles = [launcher.load(runner) for runner in runners]
+        _require(len(set(handles)) == len(handles), f"{device.name}: two models have one handle")
+        launcher.disturbed()
+        script = launcher.run(handles, _PLAN.seconds)
+        if script.broken is not None:
+            raise script.broken
+        _require(
+            len(script.outcomes) == len(handles),
+            f"{device.name}: {len(handles)} launches, {len(script.outcomes)} outcomes",
+        )
+        for name, outcome in zip(names, script.outcomes, strict=True):
+            if isinstance(outcome, HwbenchError):
+                raise outcome
+            _require(
+                outcome.median_ns > 0 and math.isfinite(outcome.median_ns),
+                f"{device.name}: {name} takes {outcome.median_ns} ns",
+            )
+        launcher.recover()  # of nothing: what is loaded stays so
+        again = launcher.run(handles[-1:], _PLAN.seconds)
+        _require(
+            len(again.outcomes) == 1 and not isinstance(again.outcomes[0], HwbenchError),
+            f"{device.name}: after recover() a model that was loaded does not run",
+        )
+        for handle in handles:
+            launcher.unload(handle)
 
 
 def _check_session(device: Device, jobs: list[Job], threads: int) -> None:

@@ -1,0 +1,507 @@
+"""Sessions on a phone that drops, dies, hangs, lies, fills up or gets hot: real adb clients."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hwbench.cli import main
+from hwbench.devices.launcher import ToolLauncher
+from hwbench.devices.models import GraphModel
+from hwbench.devices.phone import ToolDevice
+from hwbench.errors import (
+    EXIT_DEVICE,
+    EXIT_INCONCLUSIVE,
+    EXIT_USAGE,
+    DeviceError,
+    DeviceOfflineError,
+    HwbenchError,
+    InconclusiveError,
+    NoSpaceError,
+    PushError,
+    ShellError,
+    ShellTimeoutError,
+    ToolOutputError,
+    UnauthorisedError,
+    UsageError,
+)
+from hwbench.lower import to_tflite
+from hwbench.measure.campaign import record
+from hwbench.measure.jobs import Launched, RunnerSpec
+from hwbench.measure.launches import LEAST, measure_launches
+from hwbench.measure.plan import Failure, Plan
+from hwbench.records import CAUSES, Measurement
+from hwbench.store import Store
+from tests.loopback import (
+    CorruptPush,
+    DieInShell,
+    DropPush,
+    Hang,
+    LoopbackPhone,
+    NoSpace,
+    TruncateShell,
+)
+from tests.loopback.clients import CLIENTS, find_client
+from tests.loopback.faults import Fault
+from tests.phones import Lent, anchored, in_hand
+from tests.targets import tiny_net
+
+#: One workload on the phone at a time: between two there are pushes.
+PLAN = Plan(processes=2, seconds=0.02, loaded=1)
+NAMES = {"tiny4", "tiny5"}
+#: In a script of launches, and in a push.
+LAUNCH, PUSH = "--graph", ".part"
+Answers = list[Measurement | Failure]
+
+
+@pytest.fixture(params=CLIENTS)
+def lent(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lent]:
+    with in_hand(find_client(request.param), monkeypatch) as lent:
+        yield lent
+
+
+@pytest.fixture
+def one(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lent]:
+    """With one client, where it makes no difference which."""
+    with in_hand(find_client("wheel"), monkeypatch) as lent:
+        yield lent
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What hangs is given up after seconds."""
+    patient = ToolDevice.launcher
+
+    def launcher(device: ToolDevice, threads: int) -> ToolLauncher:
+        made = patient(device, threads)
+        quick = dataclasses.replace(
+            made.settings, launch_s=2.0, canary_s=1.0, back_within_s=2.0, patience_s=1.0
+        )
+        return ToolLauncher(device.shell, quick)
+
+    monkeypatch.setattr(ToolDevice, "launcher", launcher)
+
+
+def sweep(
+    lent: Lent, store: Path, midway: Callable[[], None] = lambda: None
+) -> tuple[Answers, HwbenchError | None]:
+    """A campaign of two nets, with ``midway`` called after the first one's answer.
+
+    Its answers, and the error that ended it early.
+    """
+    device, answers = lent.device(), Answers()
+    jobs = [device.job(tiny_net(channels), 1) for channels in (4, 5)]
+    with Store.open(store) as opened:
+        try:
+            for answer in record(device, jobs, PLAN, opened, None, campaign="sweep"):
+                answers.append(answer)
+                if len(answers) == 1:
+                    midway()
+        except HwbenchError as error:
+            return answers, error
+    return answers, None
+
+
+def stored(store: Path) -> set[str]:
+    """The names of what the campaign holds; each of launches that came to their end."""
+    with Store.open(store) as opened:
+        held = opened.measurements(plan="sweep")
+    for result in held:
+        kept = [cause for cause in result.bursts.cause if CAUSES[cause] == "kept"]
+        assert LEAST <= len(kept) <= PLAN.processes
+        assert (result.bursts.sample_ns > 0).all()
+    names = [result.workload.name for result in held]
+    assert len(set(names)) == len(names)
+    return set(names)
+
+
+def goes_on(lent: Lent, store: Path) -> None:
+    """Whatever was wrong is over: the same command completes the set."""
+    lent.phone.faults.clear()
+    lent.phone.set_tool("sound")
+    lent.phone.connect(lent.client)
+    answers, error = sweep(lent, store)
+    assert error is None
+    assert all(isinstance(answer, Measurement) for answer in answers)
+    assert stored(store) == NAMES
+    assert lent.left_over() == []
+
+
+ONCE = [
+    pytest.param(DropPush(PUSH, after_bytes=100), id="drop in mid-push"),
+    pytest.param(CorruptPush(PUSH), id="damaged push"),
+    pytest.param(DieInShell(LAUNCH, after_bytes=5000), id="death in mid-shell"),
+    pytest.param(DieInShell(LAUNCH, after_bytes=5000, offline_s=0.5), id="some time offline"),
+    pytest.param(
+        DieInShell(LAUNCH, after_bytes=5000, kill_child=False), id="a tool that outlives its shell"
+    ),
+    pytest.param(TruncateShell(LAUNCH, after_bytes=5000), id="truncated output"),
+    pytest.param(DieInShell("thermalservice", after_s=0.0), id="death while the state is read"),
+]
+
+
+class TestFaultsThatPass:
+    @pytest.mark.parametrize("fault", ONCE)
+    def test_the_session_goes_on_by_itself(self, lent: Lent, own_store: Path, fault: Fault) -> None:
+        """With adb 29 too, whose shell says 0 when the phone died."""
+        answers, error = sweep(lent, own_store, lambda: lent.phone.faults.order(fault))
+        assert error is None
+        assert lent.phone.faults.pending() == ()  # it did strike
+        for answer in answers:
+            assert isinstance(answer, Measurement)
+            assert [CAUSES[cause] for cause in answer.bursts.cause] == ["kept"] * PLAN.processes
+        assert stored(own_store) == NAMES
+        assert lent.left_over() == []
+
+    def test_a_phone_that_hangs_is_given_up_in_time_and_waited_for(
+        self, one: Lent, own_store: Path
+    ) -> None:
+        hang = Hang(LAUNCH, seconds=7)  # of which a script is given about 6
+        answers, error = sweep(one, own_store, lambda: one.phone.faults.order(hang))
+        assert error is None
+        assert all(isinstance(answer, Measurement) for answer in answers)
+        assert stored(own_store) == NAMES
+
+    def test_a_slow_link_takes_longer(self, one: Lent, own_store: Path) -> None:
+        with one.phone.faults.slow_link(200_000):
+            _, error = sweep(one, own_store)
+        assert error is None
+        assert stored(own_store) == NAMES
+
+
+LASTING = [
+    pytest.param(DropPush(PUSH, after_bytes=100), (PushError, ShellError), id="drop in mid-push"),
+    pytest.param(CorruptPush(PUSH), PushError, id="damaged push"),
+    pytest.param(NoSpace(PUSH), NoSpaceError, id="full"),
+    pytest.param(DieInShell(LAUNCH, after_bytes=100), ShellError, id="death in mid-shell"),
+    pytest.param(TruncateShell(LAUNCH, after_bytes=100), ShellError, id="truncated output"),
+]
+
+
+class TestFaultsThatStay:
+    @pytest.mark.parametrize(("fault", "kind"), LASTING)
+    def test_they_end_the_session_and_what_was_measured_stays(
+        self, one: Lent, own_store: Path, fault: Fault, kind: type[HwbenchError]
+    ) -> None:
+        answers, error = sweep(one, own_store, lambda: one.phone.faults.order(fault, times=99))
+        assert isinstance(error, kind)
+        assert error.exit_code == EXIT_DEVICE
+        assert "\n" not in str(error)
+        assert len(stored(own_store)) == len(answers) == 1
+        goes_on(one, own_store)
+
+    def test_a_phone_that_stays_away(self, lent: Lent, own_store: Path) -> None:
+        answers, error = sweep(lent, own_store, lent.phone.faults.go_offline)
+        assert isinstance(error, DeviceOfflineError)
+        assert len(stored(own_store)) == len(answers) == 1
+        goes_on(lent, own_store)
+
+    def test_a_phone_that_hangs_for_good(self, one: Lent, own_store: Path) -> None:
+        def hang() -> None:
+            one.phone.faults.order(Hang(LAUNCH, seconds=12))  # longer than it is waited for
+
+        answers, error = sweep(one, own_store, hang)
+        assert isinstance(error, DeviceOfflineError | ShellTimeoutError)
+        assert len(stored(own_store)) == len(answers) == 1
+
+    def test_trust_that_was_withdrawn(self, one: Lent, own_store: Path) -> None:
+        def withdraw() -> None:
+            one.phone.faults.authorise(False)
+            one.phone.faults.order(DieInShell(LAUNCH, after_bytes=100))
+
+        answers, error = sweep(one, own_store, withdraw)
+        assert isinstance(error, UnauthorisedError)
+        assert "unlock it" in str(error)
+        assert len(stored(own_store)) == len(answers) == 1
+
+    def test_a_phone_that_was_cleaned_up_gets_its_files_again(
+        self, one: Lent, own_store: Path
+    ) -> None:
+        """Somebody removed the folder between two launches."""
+        device = one.device()
+        jobs = [device.job(tiny_net(4), 1)]
+        plan = dataclasses.replace(PLAN, processes=4)
+
+        def clean(share: float) -> None:
+            shutil.rmtree(one.folder, ignore_errors=True)
+
+        todo = [clean, *[lambda share: None] * 99]
+        found = list(
+            measure_launches(
+                device,
+                device.launcher(1),
+                jobs,
+                plan,
+                None,
+                progress=lambda share: todo.pop(0)(share),
+            )
+        )
+        assert isinstance(found[0], Measurement)
+        assert one.left_over() == []
+
+
+class TestTheTool:
+    @pytest.mark.parametrize("mode", ["crash", "fail", "warmup_only", "nan", "blank"])
+    def test_a_launch_that_died_is_no_number(self, one: Lent, own_store: Path, mode: str) -> None:
+        """The net's, once: its two launches that count are others."""
+        one.phone.set_tool(mode, after=4, launches=1)
+        answers, error = sweep(one, own_store)
+        assert error is None
+        assert all(len(a.bursts) == 2 for a in answers if isinstance(a, Measurement))
+        assert stored(own_store) == NAMES
+        assert int(one.phone.state.joinpath("tool").read_text().count('"launches": 0')) == 1
+
+    @pytest.mark.parametrize("mode", ["crash", "warmup_only"])
+    def test_a_tool_that_never_works_is_the_devices_error(
+        self, one: Lent, own_store: Path, mode: str
+    ) -> None:
+        def spoil() -> None:
+            one.phone.set_tool(mode)
+
+        answers, error = sweep(one, own_store, spoil)
+        assert isinstance(error, DeviceError)
+        assert "a canary does not run: benchmark_model gave no latency" in str(error)
+        assert len(stored(own_store)) == len(answers) == 1
+        goes_on(one, own_store)
+
+    def test_one_that_hangs_is_ended_on_the_phone(self, one: Lent, own_store: Path) -> None:
+        one.phone.set_tool("hang", after=4, launches=1)
+        answers, error = sweep(one, own_store)
+        assert error is None
+        assert all(isinstance(answer, Measurement) for answer in answers)
+        assert stored(own_store) == NAMES
+        assert one.left_over() == []
+
+    def test_a_model_that_it_refuses_fails_alone(self, one: Lent, tmp_path: Path) -> None:
+        device = one.device()
+        good = device.job(tiny_net(4), 1)
+        broken = tmp_path / "broken.tflite"
+        to_tflite(tiny_net(6).graph).save(broken)
+        bad = dataclasses.replace(
+            device.job(tiny_net(6), 1),
+            build=lambda folder: dataclasses.replace(
+                good.build(folder), args={"model": str(broken)}
+            ),
+        )
+        broken.write_bytes(broken.read_bytes()[:500])
+        plan = dataclasses.replace(PLAN, loaded=2)
+        found = list(measure_launches(device, device.launcher(1), [good, bad], plan, None))
+        by_name = {answer.workload.name: answer for answer in found}
+        assert isinstance(by_name["tiny4"], Measurement)
+        failure = by_name["tiny6"]
+        assert isinstance(failure, Failure)
+        assert isinstance(failure.error, ToolOutputError)
+        assert "Failed to" in str(failure.error)
+
+
+class TestHeat:
+    def test_what_ran_hot_does_not_count_and_is_measured_again(self, one: Lent) -> None:
+        device, naps, told = one.device(), list[float](), list[float]()
+        jobs = [device.job(tiny_net(4), 1)]
+
+        def cool_down(seconds: float) -> None:
+            naps.append(seconds)
+            if len(naps) == 2:
+                one.phone.set_state("cool")
+
+        def heat_up(share: float) -> None:
+            told.append(share)
+            if len(told) == 1:  # from the look before the next script on
+                one.phone.set_state("cool", reads=1, then="throttling")
+
+        launcher = device.launcher(1)
+        launcher.patience_s = 60.0
+        (result,) = measure_launches(
+            device, launcher, jobs, PLAN, None, progress=heat_up, sleep=cool_down
+        )
+        assert isinstance(result, Measurement)
+        causes = [CAUSES[cause] for cause in result.bursts.cause]
+        assert causes == ["kept", "throttled", "kept"]
+        assert naps == [2.0, 4.0]
+
+    @pytest.mark.parametrize("state", ["throttling", "capped", "low_battery"])
+    def test_a_phone_that_is_never_fit_gives_no_number(
+        self, one: Lent, own_store: Path, state: str
+    ) -> None:
+        answers, error = sweep(one, own_store, lambda: one.phone.set_state(state))
+        assert error is None
+        failure = answers[1]
+        assert isinstance(failure, Failure)
+        assert isinstance(failure.error, InconclusiveError)
+        assert len(stored(own_store)) == 1
+        one.phone.set_state("cool")
+        goes_on(one, own_store)
+
+    def test_the_command_says_inconclusive(
+        self, one: Lent, own_store: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        anchored(one.device(), own_store)
+        one.phone.set_state("throttling")
+        assert one.main("profile", "-s", "mbv3_small", "-n", "2") == EXIT_INCONCLUSIVE
+        assert "thermal status 2" in capsys.readouterr().err
+        with Store.open(own_store) as store:
+            assert store.measurements() == []
+
+
+class TestWhatTheCommandSays:
+    """Nothing can be measured: one line with the cure, and exit code 4."""
+
+    def refused(self, one: Lent, capsys: pytest.CaptureFixture[str], *words: str) -> None:
+        code = one.main("profile", "-s", "mbv3_small", "-n", "2")
+        said = capsys.readouterr().err
+        assert code == EXIT_DEVICE, said
+        error = [line for line in said.splitlines() if line.startswith("hwbench: ")]
+        assert len(error) == 1
+        assert all(word in error[0] for word in words), said
+
+    def test_a_32_bit_phone(self, one: Lent, capsys: pytest.CaptureFixture[str]) -> None:
+        one.phone.set_property("ro.product.cpu.abilist64", "")
+        self.refused(one, capsys, "32-bit phone", "64-bit")
+
+    def test_no_adb(self, one: Lent, capsys: pytest.CaptureFixture[str]) -> None:
+        one.options["adb"] = "/nowhere/adb"
+        self.refused(one, capsys, "/nowhere/adb", "name an adb that runs")
+
+    def test_no_tool(self, one: Lent, capsys: pytest.CaptureFixture[str]) -> None:
+        one.options["benchmark_model"] = "/nowhere/benchmark_model"
+        self.refused(one, capsys, "/nowhere", "https://storage.googleapis.com")
+        del one.options["benchmark_model"]
+        self.refused(one, capsys, "name it by --option", "https://storage.googleapis.com")
+
+    def test_an_unauthorised_phone(self, one: Lent, capsys: pytest.CaptureFixture[str]) -> None:
+        one.phone.adb(one.client, "disconnect")
+        one.phone.faults.authorise(False)
+        one.phone.adb(one.client, "connect", one.phone.serial)
+        self.refused(one, capsys, "does not trust this machine", "unlock it")
+
+    def test_a_phone_that_is_not_there(self, one: Lent, capsys: pytest.CaptureFixture[str]) -> None:
+        one.phone.adb(one.client, "disconnect")
+        self.refused(one, capsys, "is connected", "USB debugging")
+
+    def test_several_phones(self, one: Lent, capsys: pytest.CaptureFixture[str]) -> None:
+        with LoopbackPhone(beside=one.phone) as other:
+            other.connect(one.client)
+            given = [f"--option={name}={value}" for name, value in one.options.items()]
+            code = main(["profile", "-d", "adb", "-s", "mbv3_small", "-n", "2", *given])
+            said = capsys.readouterr().err
+            assert code == EXIT_DEVICE
+            assert one.phone.serial in said
+            assert other.serial in said
+
+    def test_a_full_phone(self, one: Lent, capsys: pytest.CaptureFixture[str]) -> None:
+        one.phone.faults.order(NoSpace(PUSH), times=99)
+        self.refused(one, capsys, "no space left", "free some")
+
+    def test_a_phone_that_drops_for_good(
+        self, lent: Lent, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        lent.phone.faults.order(DieInShell(LAUNCH, after_bytes=100, offline_s=60), times=99)
+        self.refused(lent, capsys, "did not come back within")
+
+
+HOSTILE = [
+    "; touch {}",
+    "$(touch {})",
+    "`touch {}`",
+    "'; touch {}; '",
+    '"; touch {}; "',
+    "a\ntouch {}\n",
+    "-rf && touch {}",
+    "| touch {} &",
+]
+
+
+class TestHostileText:
+    """A file that is never made tells that no text became a command."""
+
+    @pytest.fixture
+    def trap(self, tmp_path: Path) -> Iterator[Path]:
+        path = tmp_path / "trap"
+        yield path
+        assert not path.exists()
+
+    @pytest.fixture
+    def texts(self, trap: Path) -> list[str]:
+        return [text.format(trap) for text in HOSTILE]
+
+    def test_as_a_serial(self, one: Lent, texts: list[str]) -> None:
+        given = [f"--option={name}={value}" for name, value in one.options.items()]
+        for text in texts:
+            assert main(["doctor", "-d", f"adb:{text}", *given]) in (EXIT_USAGE, EXIT_DEVICE)
+
+    @pytest.mark.parametrize("option", ["cores", "adb", "benchmark_model", "delegate"])
+    def test_as_an_option(self, one: Lent, option: str, texts: list[str]) -> None:
+        for text in texts:
+            with (
+                pytest.raises((UsageError, DeviceError)),
+                one.device(**{option: text}).launcher(1) as launcher,
+            ):
+                launcher.load(one.device().canaries(1)[0].runner)
+
+    def test_as_a_folder(self, one: Lent, texts: list[str]) -> None:
+        """Any name will do, of one line."""
+        for text in texts:
+            device = one.device(folder=f"{one.phone.folder}/{text}")
+            if "\n" in text:
+                with pytest.raises(UsageError, match="folder must be"):
+                    device.launcher(1)
+                continue
+            with device.launcher(1) as launcher:
+                script = launcher.run([launcher.load(device.canaries(1)[0].runner)], 0.01)
+            assert isinstance(script.outcomes[0], Launched)
+
+    def test_as_the_names_of_models_and_tools(
+        self, one: Lent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        net = tiny_net(4).graph
+        paths = [tmp_path / f"{text.format('trap')}.tflite" for text in HOSTILE]
+        for path in paths:
+            to_tflite(net).save(path)
+        tool = tmp_path / "-$(touch trap);'"
+        shutil.copy(one.phone.tool, tool)
+        device = one.device(benchmark_model=str(tool))
+        with device.launcher(1) as launcher:
+            specs = [RunnerSpec("benchmark_model", {"model": str(path)}) for path in paths]
+            script = launcher.run([launcher.load(spec) for spec in specs], 0.01)
+        assert script.broken is None
+        assert all(isinstance(outcome, Launched) for outcome in script.outcomes)
+        assert len(script.outcomes) == len(HOSTILE)
+        for folder in (tmp_path, one.phone.folder):
+            assert not (folder / "trap").exists()
+
+    def test_as_a_property(self, one: Lent, texts: list[str]) -> None:
+        for text in texts:
+            for name in ("ro.product.model", "ro.build.fingerprint", "ro.soc.model"):
+                one.phone.set_property(name, text)
+            facts = one.device().fingerprint(1).facts
+            assert facts["model"]
+            assert all(value.isprintable() and len(value) <= 80 for value in facts.values())
+
+    def test_as_an_architecture(self, one: Lent, texts: list[str]) -> None:
+        device, graph = one.device(), tiny_net(4).graph
+        jobs = [device.job(GraphModel(graph, text), 1) for text in texts[:2]]
+        results = list(measure_launches(device, device.launcher(1), jobs, PLAN, None))
+        assert all(isinstance(result, Measurement) for result in results)
+
+
+def test_an_interrupt_is_not_waited_out_and_leaves_nothing(one: Lent, own_store: Path) -> None:
+    one.phone.set_tool("hang", after=4)
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 2.0)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sweep(one, own_store)
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    assert one.left_over() == []
+    goes_on(one, own_store)
