@@ -74,9 +74,9 @@ def printed(capsys: pytest.CaptureFixture[str]) -> Any:
 
 
 class TestContract:
-    def test_a_phone_keeps_it(self, lent: Lent) -> None:
-        check_device(lent.device())
-        assert lent.left_over() == []
+    def test_a_phone_keeps_it(self, one: Lent) -> None:
+        check_device(one.device())
+        assert one.left_over() == []
 
     def test_a_board_keeps_it(self, board: Board, tmp_path: Path) -> None:
         check_device(board)
@@ -120,21 +120,18 @@ class TestProfile:
 
 class TestBench:
     def test_the_models_own_latency_comes_back(
-        self, lent: Lent, tmp_path: Path, own_store: Path, capsys: pytest.CaptureFixture[str]
+        self, one: Lent, tmp_path: Path, own_store: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """Of a model a hundred times as large, and of a quantised one."""
-        anchored(lent.device(), own_store)
-        graph = get_space("mbv3_small").graph(
-            sample_profile(lent.device(), get_space("mbv3_small"), 1).codes[0]
-        )
+        """Of a model ten times as slow as the canary, of the canary, and of a quantised one."""
+        anchored(one.device(), own_store)
+        (code,) = sample_profile(one.device(), get_space("ofa_mbv3"), 1).codes
+        graph = get_space("ofa_mbv3").graph(code)
         large = tmp_path / "large.tflite"
         to_tflite(graph).save(large)
         quantised = write_net(tmp_path, "quantised", 8, int8=True)
         models = [str(large), str(CANARY), str(quantised)]
-        assert (
-            lent.main("bench", *models, "--seconds", "0.1", "--precision", "50", "--json")
-            in ANSWERED
-        )
+        options = ("--seconds", "0.1", "--precision", "50", "--json")
+        assert one.main("bench", *models, *options) in ANSWERED
         results = {entry["name"]: entry for entry in printed(capsys)["results"]}
         assert set(results) == {"large.tflite", CANARY.name, "quantised.tflite"}
         for entry in results.values():
@@ -153,16 +150,8 @@ class TestBench:
     ) -> None:
         anchored(one.device(), own_store)
         net = write_net(tmp_path, "net", 4)
-        options = (
-            "--seconds",
-            "0.1",
-            "--precision",
-            "50",
-            "--profile-ops",
-            "--json",
-            "--option",
-            "delegate=none",
-        )
+        one.options["delegate"] = "none"
+        options = ("--seconds", "0.1", "--precision", "50", "--profile-ops", "--json")
         assert one.main("bench", str(net), *options) in ANSWERED
         (entry,) = printed(capsys)["results"]
         assert "CONV_2D" in json.dumps(entry["operators"])
@@ -189,11 +178,11 @@ class TestBench:
 
 class TestDelegates:
     def test_a_gpu_that_falls_back_gives_no_number(
-        self, lent: Lent, tmp_path: Path, own_store: Path, capsys: pytest.CaptureFixture[str]
+        self, one: Lent, tmp_path: Path, own_store: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        anchored(lent.device(delegate="gpu"), own_store)
+        anchored(one.device(delegate="gpu"), own_store)
         net = write_net(tmp_path, "net", 4)
-        code = lent.main("bench", str(net), "--json", "--option", "delegate=gpu")
+        code = one.main("bench", str(net), "--json", "--option", "delegate=gpu")
         assert code == EXIT_DEVICE
         told = capsys.readouterr()
         (entry,) = json.loads(told.out)["results"]
@@ -242,15 +231,15 @@ class TestWhatItIs:
         assert device.fingerprint(1).device == f"adb:{one.phone.serial}"
 
     def test_doctor_tells_phone_tool_and_state(
-        self, lent: Lent, own_store: Path, capsys: pytest.CaptureFixture[str]
+        self, one: Lent, own_store: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        anchored(lent.device(), own_store)
-        assert lent.main("doctor", "--json") == EXIT_OK
+        anchored(one.device(), own_store)
+        assert one.main("doctor", "--json") == EXIT_OK
         checks = {check["name"]: check for check in printed(capsys)["checks"]}
         assert "loopback-x86" in checks["connection"]["detail"]
         assert "ran a canary" in checks["benchmark_model"]["detail"]
-        lent.phone.set_state("throttling")
-        assert lent.main("doctor", "--json") == EXIT_OK
+        one.phone.set_state("throttling")
+        assert one.main("doctor", "--json") == EXIT_OK
         checks = {check["name"]: check for check in printed(capsys)["checks"]}
         assert checks["state"]["state"] == "warn"
         assert "thermal status 2" in checks["state"]["detail"]
