@@ -35,14 +35,14 @@ def parse_options(kind: type[T], texts: Mapping[str, str]) -> T:
 def _value(name: str, text: str, hint: Any) -> bool | int | str:
     if hint is bool:
         if text.lower() not in _SWITCH:
-            raise UsageError(f"option {name}={text}: say on or off")
+            raise UsageError(f"option {name}={text!r}: say on or off")
         return _SWITCH[text.lower()]
     if hint is int:
         if not (text.isascii() and text.isdigit() and len(text) <= 18):
-            raise UsageError(f"option {name}={text}: give a whole number")
+            raise UsageError(f"option {name}={text!r}: give a whole number")
         return int(text)
     if get_origin(hint) is Literal:
         if text not in get_args(hint):
-            raise UsageError(f"option {name}={text}: it is one of {', '.join(get_args(hint))}")
+            raise UsageError(f"option {name}={text!r}: it is one of {', '.join(get_args(hint))}")
         return text
     return text

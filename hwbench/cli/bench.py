@@ -26,11 +26,11 @@ from hwbench.cli.options import (
     shapes,
 )
 from hwbench.errors import (
+    DeviceError,
     InconclusiveError,
     ModelError,
     UnknownNameError,
     UsageError,
-    WorkerError,
 )
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def operators(
             if isinstance(answer, Measurement):
                 try:
                     profiles[-1] = profile_ops(target, job)
-                except (ModelError, WorkerError) as error:  # the measurement stands without it
+                except (ModelError, DeviceError) as error:  # the measurement stands without it
                     console.error(f"{job.workload.name}: operators: {error}")
             report(len(profiles) / len(jobs))
     return profiles

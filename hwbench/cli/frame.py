@@ -85,6 +85,8 @@ def _report(error: Exception, invocation: Invocation) -> int:
     if invocation.debug:
         traceback.print_exception(error, file=sys.stderr)
     console.error(message)
+    for note in getattr(error, "__notes__", ()):
+        console.error(note)
     return code
 
 

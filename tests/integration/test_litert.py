@@ -116,7 +116,7 @@ def test_an_onnx_file_is_refused_with_the_way_out(tmp_path: Path) -> None:
     ("options", "error", "words"),
     [
         ({"xnpack": "on"}, UnknownNameError, "did you mean 'xnnpack'"),
-        ({"xnnpack": "maybe"}, UsageError, "option xnnpack=maybe: say on or off"),
+        ({"xnnpack": "maybe"}, UsageError, "option xnnpack='maybe': say on or off"),
         ({"dtype": "fp8"}, UsageError, "it is one of fp32, int8"),
     ],
 )
