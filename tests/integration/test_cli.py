@@ -104,7 +104,7 @@ def test_no_verb_shows_the_help_and_counts_as_a_usage_error() -> None:
         (["profile", "-s", "ofa_mbv3", "-n", "0"], ["-n"]),
         (["profile", "-s", "ofa_mbv3", "-n", "-3"], ["-n"]),
         (["profile", "-s", "ofa_mb", "-n", "3"], ["'ofa_mb'", "did you mean 'ofa_mbv3'?"]),
-        (["profile", "-s", "ofa_mbv3", "--fix", "resolution"], ["decision=value"]),
+        (["profile", "-s", "ofa_mbv3", "--fix", "resolution"], ["name=value"]),
         (["predict", "absent.json", "--file", "absent.txt"], ["absent.txt", "No such file"]),
     ],
 )

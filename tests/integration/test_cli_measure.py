@@ -235,10 +235,11 @@ def test_profile_goes_on_where_it_stopped_and_holds_decisions(
     own_store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["profile", "-s", "mbv3_small", "-n", "3", "--fix", "r=28", "--json"]
-    assert main(command) == 0
+    # 3: measured, but a busy machine may leave every interval too wide to be an answer.
+    assert main(command) in {0, 3}
     first = printed(capsys)
     assert (first["measured"], first["already_stored"], first["failed"]) == (3, 0, 0)
-    assert main(command) == 0
+    assert main(command) in {0, 3}
     again = printed(capsys)
     assert (again["measured"], again["already_stored"]) == (0, 3)
     assert again["campaign"] == first["campaign"]
@@ -252,7 +253,7 @@ def test_profile_goes_on_where_it_stopped_and_holds_decisions(
     [
         ("resolutio=28", "'resolutio'"),
         ("r=29", "r is one of 28"),
-        ("r", "decision=value"),
+        ("r", "name=value"),
     ],
 )
 def test_a_decision_that_is_not_there_is_told(
