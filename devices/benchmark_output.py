@@ -58,6 +58,8 @@ _MEMORY = tuple(
         rf"Memory footprint delta from the start of the tool \(MB\): init={_N} overall=({_N})",
     )
 )
+#: A run takes a nanosecond at least, and no day.
+_NS_US, _DAY_US = 1e-3, 86_400e6
 _FAILED = "Benchmarking failed"
 #: Flags that the tool does not know; it goes on without them.
 _UNKNOWN_FLAGS = "Unconsumed cmdline flags:"
@@ -186,6 +188,8 @@ def _launch(before: Sequence[str], summary: re.Match[str], lines: Sequence[str])
 
 
 def _ns(us: float | None) -> float | None:
+    if us is not None and us > _DAY_US:
+        raise ToolOutputError(f"benchmark_model says that something took {us:g} us: it lies")
     return None if us is None else us * 1e3
 
 
@@ -208,7 +212,9 @@ def _stats(line: str) -> _Stats | None:
         stats = _Stats(
             count, first, mean, std, float(match["min"]), float(match["max"]), percentiles
         )
-    if not stats.mean > 0:
+    if stats.max > _DAY_US:
+        raise ToolOutputError(f"benchmark_model's times cannot be: {line[:160]}")
+    if stats.mean < _NS_US or (percentiles and percentiles[1] < _NS_US):
         raise ToolOutputError(
             f"benchmark_model measured {stats.mean:g} us: the model is too short for its clock"
         )

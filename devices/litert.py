@@ -92,6 +92,8 @@ class LiteRt(Device):
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
             found: dict[str, str] = json.loads(done.stdout)
+            if not isinstance(found, dict):
+                raise ValueError("no Python answered")
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             reason = getattr(error, "strerror", None) or type(error).__name__
             raise DeviceError(
@@ -125,7 +127,11 @@ class LiteRt(Device):
         from hwbench.devices.doctor import host_checks
 
         cure = self._cure()
-        if "tflite-runtime" in self.packages:
+        try:
+            packages = self.packages
+        except DeviceError as error:
+            return [Check("runtime", "fail", str(error), "name another --option python=PATH")]
+        if "tflite-runtime" in packages:
             # It imports beside numpy 2, and then refuses every model with a SystemError.
             cure = f"{self.python} -m pip install 'numpy<2' onnxruntime"
         return host_checks(self, cure)

@@ -32,6 +32,10 @@ from hwbench.records import Fingerprint
 _CANARIES = Path(__file__).resolve().parent / "canaries"
 
 
+#: Beyond this a canary says nothing.
+_MOST_DRIFT = 1000
+
+
 @dataclass(frozen=True, slots=True)
 class PhoneOptions:
     """What ``--option NAME=VALUE`` may say to a device that runs ``benchmark_model``.
@@ -55,6 +59,10 @@ class PhoneOptions:
     dtype: Literal["fp32", "int8"] = "fp32"
     drift: int = 5
     patience: int = 600
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.drift <= _MOST_DRIFT:
+            raise UsageError(f"option drift is 1 to {_MOST_DRIFT} per cent, not {self.drift}")
 
     @property
     def labels(self) -> tuple[tuple[str, str], ...]:

@@ -17,12 +17,14 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import ClassVar, Self
+from typing import IO, ClassVar, Self
 
 from hwbench.errors import (
     DeviceError,
@@ -37,6 +39,8 @@ from hwbench.errors import (
 QUICK_S = 20.0
 #: A push is given a while for its start, and then the time of the slowest link that is any use.
 PUSH_START_S, PUSH_BYTES_PER_S = 30.0, 200_000
+#: A block of launches prints some hundred kilobytes.
+MOST_OUTPUT = 16 << 20
 #: After its group was killed, a client has this long to let go of its pipes.
 _LETTING_GO_S = 2.0
 #: How every system words a full disk where its language is not set.
@@ -111,7 +115,7 @@ def split_block(output: str) -> tuple[Section, ...]:
 def call(arguments: Sequence[str], timeout_s: float) -> Ended:
     """Run a program of this machine; when its time is up, its whole process group is killed.
 
-    Raises ShellError where it cannot be started.
+    Raises ShellError where it cannot be started, and where it prints without end.
     """
     try:
         process = subprocess.Popen(
@@ -123,29 +127,58 @@ def call(arguments: Sequence[str], timeout_s: float) -> Ended:
         )
     except OSError as error:
         raise ShellError(f"cannot start {clean(arguments[0])!r}: {error.strerror}") from error
-    with process:
-        try:
-            output, errors = process.communicate(timeout=timeout_s)
-            return Ended(process.returncode, output, errors)
-        except subprocess.TimeoutExpired:
-            _kill_group(process)
-            output, errors = _last_words(process)
-            return Ended(None, output, errors)
-        except BaseException:  # an interrupt, which the group does not see by itself
-            _kill_group(process)
-            raise
+    assert process.stdout is not None
+    assert process.stderr is not None
+    pipes = _Pipe(process.stdout, process), _Pipe(process.stderr, process)
+    try:
+        in_time = _drained(pipes, timeout_s)
+    except BaseException:  # an interrupt, which the group does not see by itself
+        _kill_group(process)
+        process.wait()
+        raise
+    if not in_time:
+        _kill_group(process)
+        _drained(pipes, _LETTING_GO_S)  # a child that left the group may hold the pipes
+    code = process.wait()
+    if any(pipe.full for pipe in pipes):
+        raise ShellError(
+            f"{clean(arguments[0])} printed more than {MOST_OUTPUT >> 20} MiB and was ended: look"
+            " at what runs there"
+        )
+    output, errors = (bytes(pipe.content) for pipe in pipes)
+    return Ended(code if in_time else None, output, errors)
+
+
+class _Pipe(threading.Thread):
+    """Reads a process's pipe to its end; a process that prints too much is killed."""
+
+    def __init__(self, stream: IO[bytes], process: subprocess.Popen[bytes]) -> None:
+        super().__init__(daemon=True)
+        self._stream, self._process = stream, process
+        self.content, self.full = bytearray(), False
+        self.start()
+
+    def run(self) -> None:
+        with self._stream:
+            while chunk := os.read(self._stream.fileno(), 1 << 16):
+                if len(self.content) + len(chunk) > MOST_OUTPUT:
+                    self.full = True
+                    _kill_group(self._process)
+                    return
+                self.content += chunk
+
+
+def _drained(pipes: Iterable[_Pipe], timeout_s: float) -> bool:
+    """Whether both pipes came to their end in time."""
+    until = time.monotonic() + timeout_s
+    for pipe in pipes:
+        pipe.join(max(until - time.monotonic(), 0))
+    return not any(pipe.is_alive() for pipe in pipes)
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-
-
-def _last_words(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
-    try:
-        return process.communicate(timeout=_LETTING_GO_S)
-    except subprocess.TimeoutExpired as error:  # a child that left the group holds the pipes
-        return error.output or b"", error.stderr or b""
 
 
 class Shell(ABC):
@@ -158,9 +191,13 @@ class Shell(ABC):
     label: ClassVar[str]
 
     def __init__(self, folder: str) -> None:
-        if not PurePosixPath(folder).is_absolute() or not folder.isprintable():
-            raise UsageError(f"the device's folder must be an absolute path, not {clean(folder)!r}")
-        self.folder = str(PurePosixPath(folder))
+        root, *parts = PurePosixPath(folder).parts or ("",)
+        if not root.startswith("/") or not parts or ".." in parts or not folder.isprintable():
+            raise UsageError(
+                "the device's folder must be an absolute path of a folder of its own, not "
+                f"{clean(folder)!r}"
+            )
+        self.folder = "/" + "/".join(parts)
         self._pushed: set[str] = set()
         self._made_folder = False
         self._kill_leftover = ""

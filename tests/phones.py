@@ -75,7 +75,7 @@ def in_hand(client: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lent]:
             "adb": client,
             "benchmark_model": str(phone.tool),
             "folder": str(phone.folder / "hwbench"),
-            "drift": "10000",  # this machine has other users
+            "drift": "1000",  # this machine has other users
         }
         yield Lent(phone, client, options)
 

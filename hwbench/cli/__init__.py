@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+
+#: What a scheduler or a closed terminal sends: cleaned up after like Ctrl-C.
+_ENDS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -11,6 +16,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Imports happen inside, so that Ctrl-C ends in one line even while they run.
     """
+    ended = [signal.SIGINT]
+
+    def stop(number: int, frame: object) -> None:
+        ended[0] = signal.Signals(number)
+        raise KeyboardInterrupt
+
+    with suppress(ValueError):  # not in the main thread: whoever runs us ends us
+        for number in _ENDS:
+            signal.signal(number, stop)
     try:
         from hwbench.cli.frame import run
 
@@ -18,4 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         # A verb that keeps what it has done so far says so in the exception.
         sys.stderr.write(": ".join(["hwbench", "interrupted", *map(str, interrupt.args)]) + "\n")
-        return 130
+        return 128 + ended[0]
+    finally:
+        with suppress(ValueError):
+            for number in _ENDS:
+                signal.signal(number, signal.SIG_DFL)

@@ -13,6 +13,7 @@ from hwbench.cli import accuracy
 from hwbench.cli.options import (
     Debug,
     DeviceName,
+    DeviceOptions,
     Json,
     Seed,
     Session,
@@ -20,6 +21,7 @@ from hwbench.cli.options import (
     SpaceName,
     StoreUrl,
     Threads,
+    choices,
     opened,
 )
 from hwbench.errors import HwbenchError, UsageError
@@ -37,6 +39,7 @@ def _kinds() -> list[str]:
 def fit(
     space: SpaceName,
     device: DeviceName = "cpu",
+    option: DeviceOptions = None,
     threads: Threads = 1,
     out: Annotated[
         Path | None,
@@ -82,14 +85,26 @@ def fit(
             fingerprint=fingerprint,
             with_bursts=False,
         )
-    measured = one_environment([m for m in found if m.workload.threads == threads], device)
+    asked = choices("--option", option or ()).items()
+    measured = one_environment(
+        [
+            m
+            for m in found
+            if m.workload.threads == threads and asked <= dict(m.workload.options).items()
+        ],
+        device,
+    )
     if not measured:
         raise UsageError(
             f"no measurement of {space} on {device} with {threads} threads is stored: "
             f"run hwbench profile -d {device} -s {space} first"
         )
     if len(measured) < len(found):
-        console.note(f"{len(found) - len(measured)} measurements of other environments left out")
+        kept = ", ".join("=".join(pair) for pair in measured[0].workload.options)
+        console.note(
+            f"{len(found) - len(measured)} measurements of other environments left out"
+            + (f", kept are those with {kept}" if kept else "")
+        )
     training, provenance = training_from(learned, measured), provenance_of(measured)
     predictor = fit_predictor(learned, training, provenance, seed=seed, kind=kind)
     predictor.save(path)

@@ -84,9 +84,7 @@ def _report(error: Exception, invocation: Invocation) -> int:
     message, code = explain(error)
     if invocation.debug:
         traceback.print_exception(error, file=sys.stderr)
-    console.error(message)
-    for note in getattr(error, "__notes__", ()):
-        console.error(note)
+    console.error("; ".join([message, *getattr(error, "__notes__", ())]))
     return code
 
 

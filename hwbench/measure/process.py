@@ -139,7 +139,12 @@ class WorkerProcess:
         if not line.endswith("\n"):  # nothing, or what it could still say when it died
             raise WorkerError(self._obituary(op))
         self._waiting = False
-        answer: dict[str, Any] = json.loads(line)
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except ValueError:
+            answer = {}
+        if not isinstance(answer, dict) or (not answer and op != "check"):
+            raise WorkerError(f"the worker answered nonsense to {op!r}: is it a Python?")
         if "error" in answer:
             kind = WorkerError if answer["type"] == "DeviceError" else ModelError
             raise kind(str(answer["error"]))

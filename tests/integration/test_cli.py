@@ -163,7 +163,10 @@ def test_a_full_disk_behind_standard_output_is_told() -> None:
 
 
 @pytest.mark.timeout(60)
-def test_an_interrupt_is_one_line_and_130(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_an_interrupt_is_one_line(tmp_path: Path, number: int, code: int) -> None:
     pipe = tmp_path / "archs"
     os.mkfifo(pipe)
     with (
@@ -175,9 +178,9 @@ def test_an_interrupt_is_one_line_and_130(tmp_path: Path) -> None:
         ) as process,
         pipe.open("w"),
     ):  # opens once the command waits for architectures
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert stdout == ""
     assert_one_line(stderr, "interrupted")
 

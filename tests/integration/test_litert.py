@@ -13,7 +13,7 @@ import pytest
 from hwbench.devices import get_device
 from hwbench.devices.base import Device
 from hwbench.devices.models import GraphModel, TfliteModelFile, read_model_file
-from hwbench.errors import DeviceError, ModelError, UnknownNameError, UsageError
+from hwbench.errors import DeviceError, ModelError, UnknownNameError, UsageError, WorkerError
 from hwbench.graph import GraphBuilder
 from hwbench.lower import Int8, to_onnx, to_tflite
 from hwbench.measure.plan import Failure, Plan
@@ -139,6 +139,18 @@ class TestInterpreters:
         device = get_device("litert", {"python": "/nowhere/python"})
         with pytest.raises(DeviceError, match=r"/nowhere/python does not run .*--option python"):
             device.fingerprint(1)
+
+    @pytest.mark.parametrize("says", ["", "1", "[1, 2]", "null", "nonsense"])
+    def test_one_that_is_no_python_is_named(self, says: str, tmp_path: Path) -> None:
+        python = tmp_path / "python"
+        python.write_text(f"#!/bin/sh\necho '{says}'\n", encoding="utf-8")
+        python.chmod(0o755)
+        device = get_device("litert", {"python": str(python)})
+        with pytest.raises(DeviceError, match="does not run"):
+            device.fingerprint(1)
+        assert device.health()[0].state == "fail"
+        with pytest.raises(WorkerError), WorkerProcess(str(python)) as worker:
+            worker.ask("memory")
 
     def test_one_without_a_runtime_says_what_to_install(self, tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path], check=True)

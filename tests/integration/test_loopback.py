@@ -515,14 +515,16 @@ QUICK = ("--num_runs=5", "--min_secs=0.01", "--warmup_runs=1", "--warmup_min_sec
 
 @pytest.fixture(scope="module")
 def tool(at_hand: Client) -> Iterator[partial[subprocess.CompletedProcess[str]]]:
-    """Launches the pushed stand-in on the pushed model; of a flag given twice the first counts."""
+    """Launches the pushed stand-in on the pushed model."""
     for source in (at_hand.phone.tool, MODEL):
         assert at_hand("push", source, at_hand.phone.folder).returncode == 0
     binary = at_hand.phone.folder / at_hand.phone.tool.name
     graph = f"--graph={at_hand.phone.folder / MODEL.name}"
 
     def launch(*flags: str) -> subprocess.CompletedProcess[str]:
-        return at_hand("shell", " ".join([str(binary), *flags, graph, *QUICK]))
+        given = {flag.partition("=")[0] for flag in flags}
+        quick = [flag for flag in QUICK if flag.partition("=")[0] not in given]
+        return at_hand("shell", " ".join([str(binary), *flags, graph, *quick]))
 
     return launch
 

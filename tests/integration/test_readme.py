@@ -7,6 +7,7 @@ import importlib.util
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from types import ModuleType
 
 import pytest
 
+from hwbench.devices.adb import Adb
 from hwbench.devices.cuda.options import CudaOptions
 from hwbench.devices.litert import LiteRtOptions
 from hwbench.devices.phone import PhoneOptions
@@ -55,6 +57,12 @@ def module(folder: Path, name: str, source: str) -> ModuleType:
     return made
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
 def run(argv: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         argv,
@@ -89,7 +97,9 @@ def test_the_commands_run_one_after_the_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", commands(_DEVICES), ids=" ".join)
-def test_the_commands_of_the_devices_page_parse(command: list[str], tmp_path: Path) -> None:
+def test_the_commands_of_the_devices_page_parse(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No phone and no GPU stands here: what is missing is said in one line, with exit code 4."""
     graph = GraphBuilder("net")
     net = graph.build(graph.conv(graph.input("x", (1, 3, 16, 16)), 4))
@@ -98,7 +108,10 @@ def test_the_commands_of_the_devices_page_parse(command: list[str], tmp_path: Pa
     package = tmp_path / "my_package"
     package.mkdir()
     (package / "nets.py").write_text("def small(): ...", encoding="utf-8")
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(free_port()))  # not the user's own server
     done = run([sys.executable, "-m", "hwbench", *command], tmp_path)
+    if any(word.startswith("adb:") for word in command):
+        subprocess.run([Adb.find().path, "kill-server"], check=True)
     if "litert" in command:
         assert done.returncode in {0, 3}, done.stderr
     else:

@@ -319,7 +319,7 @@ def test_an_interrupt_leaves_no_program_behind(monkeypatch: pytest.MonkeyPatch) 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
+    monkeypatch.setattr("hwbench.devices.shell._drained", interrupted)
     with pytest.raises(KeyboardInterrupt):
         call(["sleep", "97.6"], 10)
     assert not [p for p in psutil.process_iter(["cmdline"]) if "97.6" in (p.info["cmdline"] or [])]
@@ -329,3 +329,15 @@ def test_an_interrupt_leaves_no_program_behind(monkeypatch: pytest.MonkeyPatch) 
 def test_a_devices_text_is_one_short_printable_line(text: str) -> None:
     assert clean(text, 30).isprintable()
     assert len(clean(text, 30)) <= 30
+
+
+@pytest.mark.parametrize("folder", ["", "relative", "/", "//", "/tmp/..", "/tmp/a\nb"])
+def test_a_folder_that_is_not_its_own_is_refused(folder: str) -> None:
+    with pytest.raises(UsageError, match="an absolute path of a folder of its own"):
+        LocalShell(folder)
+
+
+def test_output_without_end_is_cut_off(tmp_path: Path) -> None:
+    with pytest.raises(ShellError, match="printed more than 16 MiB and was ended"):
+        LocalShell(str(tmp_path)).run("exec yes", 60)
+    assert not [p for p in psutil.Process().children(recursive=True) if p.name() == "yes"]
