@@ -376,7 +376,8 @@ def log_ticks(low: float, high: float) -> list[float]:
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks: list[float] = []
     for family in _TICK_FAMILIES:
-        ticks = [float(f"{m}e{d}") for d in decades for m in family if low <= m * 10**d <= high]
+        marks = (float(f"{m}e{d}") for d in decades for m in family)
+        ticks = [mark for mark in marks if low <= mark <= high]
         if len(ticks) <= _MOST_TICKS:
             break
     return ticks
