@@ -51,17 +51,22 @@ class Device(ABC):
     description: ClassVar[str] = ""
     #: The ending of the model files that it runs.
     suffix: ClassVar[str] = ".onnx"
+    #: A dataclass as :func:`~hwbench.devices.options.parse_options` reads it.
+    options_type: ClassVar[type] = NoOptions
 
     @classmethod
     def open(cls, address: str | None, options: Mapping[str, str]) -> Self:
-        """The device that ``-d KIND:ADDRESS --option NAME=VALUE`` names; this base takes neither.
+        """The device that ``-d KIND:ADDRESS --option NAME=VALUE`` names; no ADDRESS here.
 
+        Options go to the constructor as an ``options_type``, where the device has any.
         Nothing is touched yet: what is not there is found when it is asked for something.
         """
         if address is not None:
             raise UsageError(f"there is one {cls.name} only: write it without {address!r}")
-        parse_options(NoOptions, options)
-        return cls()
+        if cls.options_type is NoOptions:
+            parse_options(NoOptions, options)
+            return cls()
+        return cls(parse_options(cls.options_type, options))  # type: ignore[call-arg]
 
     @property
     def python(self) -> str:

@@ -6,18 +6,16 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 from hwbench.devices.base import Check, Device, memory_canary
 from hwbench.devices.models import Model
 from hwbench.devices.onnx_cpu import check_threads
-from hwbench.devices.options import parse_options
 from hwbench.devices.tflite_job import tflite_job
-from hwbench.errors import DeviceError, UsageError
+from hwbench.errors import DeviceError
 from hwbench.measure.fingerprint import fingerprint_host
 from hwbench.measure.jobs import Canary, Job, RunnerSpec
 from hwbench.records import Fingerprint, InputSpec
@@ -66,16 +64,10 @@ class LiteRt(Device):
     name = "litert"
     description = "this machine's CPU through TFLite (LiteRT, XNNPACK)"
     suffix = ".tflite"
+    options_type = LiteRtOptions
 
     def __init__(self, options: LiteRtOptions | None = None) -> None:
         self.options = options or LiteRtOptions()
-
-    @classmethod
-    def open(cls, address: str | None, options: Mapping[str, str]) -> Self:
-        """``-d litert`` with its options."""
-        if address is not None:
-            raise UsageError(f"there is one {cls.name} only: write it without {address!r}")
-        return cls(parse_options(LiteRtOptions, options))
 
     @property
     def python(self) -> str:

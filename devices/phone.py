@@ -30,8 +30,6 @@ from hwbench.measure.jobs import Canary, Job, RunnerSpec
 from hwbench.records import Fingerprint
 
 _CANARIES = Path(__file__).resolve().parent / "canaries"
-
-
 #: Beyond this a canary says nothing.
 _MOST_DRIFT = 1000
 
@@ -77,6 +75,7 @@ class ToolDevice(Device):
     """Base of both: everything but how the shell is reached and what the device is."""
 
     suffix = ".tflite"
+    options_type = PhoneOptions
 
     def __init__(self, options: PhoneOptions) -> None:
         self.options = options
@@ -221,13 +220,6 @@ class Board(ToolDevice):
 
     name = "shell"
     description = "this Linux board through TFLite's benchmark_model"
-
-    @classmethod
-    def open(cls, address: str | None, options: Mapping[str, str]) -> Self:
-        """``-d shell`` with its options."""
-        if address is not None:
-            raise UsageError(f"there is one {cls.name} only: write it without {address!r}")
-        return cls(parse_options(PhoneOptions, options))
 
     @cached_property
     def shell(self) -> LocalShell:

@@ -22,9 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         ended[0] = signal.Signals(number)
         raise KeyboardInterrupt
 
+    before = {}
     with suppress(ValueError):  # not in the main thread: whoever runs us ends us
-        for number in _ENDS:
-            signal.signal(number, stop)
+        before = {number: signal.signal(number, stop) for number in _ENDS}
     try:
         from hwbench.cli.frame import run
 
@@ -34,6 +34,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(": ".join(["hwbench", "interrupted", *map(str, interrupt.args)]) + "\n")
         return 128 + ended[0]
     finally:
-        with suppress(ValueError):
-            for number in _ENDS:
-                signal.signal(number, signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -122,6 +122,8 @@ def jobs_of(
     from hwbench.devices.models import input_names, read_model_file
 
     if any(is_torch_module(path) for path in paths):
+        if not all(is_torch_module(path) for path in paths):
+            raise UsageError("files and torch modules read shapes differently: bench them apart")
         return [target.job(torch_module(path, given), threads) for path in paths]
     inputs = [input_names(path) for path in paths]
     known = set[str]().union(*inputs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -85,25 +85,11 @@ def fit(
             fingerprint=fingerprint,
             with_bursts=False,
         )
-    asked = choices("--option", option or ()).items()
-    measured = one_environment(
-        [
-            m
-            for m in found
-            if m.workload.threads == threads and asked <= dict(m.workload.options).items()
-        ],
-        device,
-    )
+    measured = comparable(found, device, choices("--option", option or ()), threads)
     if not measured:
         raise UsageError(
             f"no measurement of {space} on {device} with {threads} threads is stored: "
             f"run hwbench profile -d {device} -s {space} first"
-        )
-    if len(measured) < len(found):
-        kept = ", ".join("=".join(pair) for pair in measured[0].workload.options)
-        console.note(
-            f"{len(found) - len(measured)} measurements of other environments left out"
-            + (f", kept are those with {kept}" if kept else "")
         )
     training, provenance = training_from(learned, measured), provenance_of(measured)
     predictor = fit_predictor(learned, training, provenance, seed=seed, kind=kind)
@@ -131,30 +117,43 @@ def fit(
     )
 
 
-def one_environment(measured: Sequence[Measurement], device: str) -> list[Measurement]:
+def comparable(
+    found: Sequence[Measurement], device: str, options: Mapping[str, str], threads: int
+) -> list[Measurement]:
     """Those of one environment, one set of options and one canary epoch, whose times compare.
 
     The environment is the present one if any was measured in it, else the newest: others may
-    have been imported since.
+    have been imported since. What is left out is told.
     """
-    if not measured:
+    fitting = [
+        m
+        for m in found
+        if m.workload.threads == threads and options.items() <= dict(m.workload.options).items()
+    ]
+    if not fitting:
         return []
-    present = present_environment(device, measured[-1].workload.threads)
-    own = [m for m in measured if m.fingerprint.key == present]
-    newest = (own or measured)[-1]
-    wanted = _environment(newest)
-    return [m for m in measured if _environment(m) == wanted]
+    present = present_environment(device, options, threads)
+    own = [m for m in fitting if m.fingerprint.key == present]
+    wanted = _environment((own or fitting)[-1])
+    kept = [m for m in fitting if _environment(m) == wanted]
+    if len(kept) < len(found):
+        labels = ", ".join("=".join(pair) for pair in kept[0].workload.options)
+        console.note(
+            f"{len(found) - len(kept)} measurements of other environments left out"
+            + (f", kept are those with {labels}" if labels else "")
+        )
+    return kept
 
 
 def _environment(measured: Measurement) -> tuple[object, ...]:
     return measured.fingerprint.key, measured.workload.options, measured.epoch
 
 
-def present_environment(device: str, threads: int) -> str | None:
+def present_environment(device: str, options: Mapping[str, str], threads: int) -> str | None:
     """The key of the device's fingerprint now; None where it is not at hand."""
     from hwbench.devices import get_device
 
     try:
-        return get_device(device).fingerprint(threads).key
+        return get_device(device, options).fingerprint(threads).key
     except HwbenchError:
         return None

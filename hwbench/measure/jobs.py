@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
-from hwbench.errors import DeviceError, HwbenchError
+from hwbench.errors import DeviceError, HwbenchError, UsageError
 from hwbench.records import Fingerprint, Workload, digest
 
 
@@ -131,6 +131,14 @@ class Launcher(Protocol):
 
     def profile(self, handle: str, seconds: float) -> Profiled:
         """Launch a model with its operators timed. Raises DeviceError where that cannot be."""
+
+
+def threads_of(jobs: Sequence[Job]) -> int:
+    """The number of threads that all jobs ask for; UsageError where they do not agree."""
+    found = {job.workload.threads for job in jobs}
+    if len(found) != 1:
+        raise UsageError("workloads on different numbers of threads need sessions of their own")
+    return found.pop()
 
 
 class Target(Protocol):

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from hwbench.errors import DeviceError, HwbenchError, InconclusiveError, UsageError
 from hwbench.measure import canary as canary_time
-from hwbench.measure.jobs import Job, Launched, Launcher, Target
+from hwbench.measure.jobs import Job, Launched, Launcher, Target, threads_of
 from hwbench.measure.plan import Failure, Plan, Progress
 from hwbench.measure.result import BurstLog, Context, Result, conclude
 from hwbench.measure.rig import Outcome, Rig, Turn
@@ -65,15 +65,13 @@ def measure_launches(
     """
     if not jobs:
         return
-    threads = {job.workload.threads for job in jobs}
-    if len(threads) != 1:
-        raise UsageError("workloads on different numbers of threads need sessions of their own")
+    threads = threads_of(jobs)
     rng = random.Random(plan.seed)
     order = list(jobs)
     rng.shuffle(order)
     blocks = [order[i : i + plan.loaded] for i in range(0, len(order), plan.loaded)]
     with launcher:
-        rig = Rig(target, launcher, threads.pop(), sleep)
+        rig = Rig(target, launcher, threads, sleep)
         session = _Session(target, rig, plan, epoch, rng)
         for index, block in enumerate(blocks):
 

@@ -140,10 +140,10 @@ class WorkerProcess:
             raise WorkerError(self._obituary(op))
         self._waiting = False
         try:
-            answer: dict[str, Any] = json.loads(line)
+            answer: Any = json.loads(line)
         except ValueError:
-            answer = {}
-        if not isinstance(answer, dict) or (not answer and op != "check"):
+            answer = None
+        if not isinstance(answer, dict):
             raise WorkerError(f"the worker answered nonsense to {op!r}: is it a Python?")
         if "error" in answer:
             kind = WorkerError if answer["type"] == "DeviceError" else ModelError

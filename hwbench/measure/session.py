@@ -30,11 +30,10 @@ from hwbench.errors import (
     HwbenchError,
     InconclusiveError,
     ModelError,
-    UsageError,
     WorkerError,
 )
 from hwbench.measure import canary as canary_time
-from hwbench.measure.jobs import Canary, Job, RunnerSpec, Target
+from hwbench.measure.jobs import Canary, Job, RunnerSpec, Target, threads_of
 from hwbench.measure.launches import measure_launches
 from hwbench.measure.plan import Failure, Plan, Progress
 from hwbench.measure.process import WorkerProcess
@@ -83,16 +82,13 @@ def measure(
     """
     if not jobs:
         return
-    threads = {job.workload.threads for job in jobs}
-    if len(threads) != 1:
-        raise UsageError("workloads on different numbers of threads need sessions of their own")
-    count = threads.pop()
-    if (launcher := target.launcher(count)) is not None:
+    threads = threads_of(jobs)
+    if (launcher := target.launcher(threads)) is not None:
         yield from measure_launches(
             target, launcher, jobs, plan, epoch, progress=progress, watch=watch
         )
         return
-    session = _Session(target, count, plan, epoch)
+    session = _Session(target, threads, plan, epoch)
     order = list(jobs)
     session.random.shuffle(order)
     number = -(-len(order) // plan.loaded)
