@@ -19,6 +19,7 @@ from hwbench.devices.models import GraphModel, Model
 from hwbench.devices.options import parse_options
 from hwbench.errors import DeviceError, UsageError
 from hwbench.graph import GraphBuilder
+from hwbench.measure.fingerprint import last_cache_mib
 from hwbench.measure.jobs import Canary, Job, Launcher, RunnerSpec
 from hwbench.records import Fingerprint
 
@@ -90,7 +91,7 @@ class Device(ABC):
         return None
 
     def canaries(self, threads: int) -> tuple[Canary, ...]:
-        """Two conv nets in LiteRT and a walk through memory, on as many threads as the model.
+        """Two conv nets in LiteRT, on as many threads as the model, and reads of memory and cache.
 
         Not onnxruntime: an upgrade of the runtime under test would move both and hide itself.
         ``results/`` has the figures behind this choice.
@@ -98,7 +99,7 @@ class Device(ABC):
         return (
             _conv_canary("conv_dw_v1", threads),
             _conv_canary("conv_std_v1", threads),
-            memory_canary(),
+            *memory_canaries(),
         )
 
     def backdrop(self, folder: Path, threads: int) -> RunnerSpec:
@@ -115,9 +116,19 @@ class Device(ABC):
         return self.job(GraphModel(b.build(x), "backdrop"), threads).build(folder)
 
 
-def memory_canary() -> Canary:
-    """The walk through memory, the same on every device whose worker runs on this host."""
-    return Canary("walk_1mib", "1", _runner("memory.py", mib=1, block_mib=256), 5, 2, "memory")
+def memory_canaries() -> tuple[Canary, Canary]:
+    """A walk through memory and a sweep of the cache that cores share.
+
+    The same on every device whose worker runs on this host. The sweep reads three quarters of
+    the cache: what neighbours take of it moves its time, and that of any network about as large.
+    """
+    sweep = min(max((last_cache_mib() or 32) * 3 // 4, 2), 96)
+    walking = _runner("memory.py", mib=1, block_mib=256)
+    sweeping = _runner("memory.py", sweep_mib=sweep)
+    return (
+        Canary("walk_1mib", "1", walking, 5, 2, "memory"),
+        Canary(f"sweep_{sweep}mib", "1", sweeping, 3, 0, "cache", every_s=0.1),
+    )
 
 
 def _runner(file: str, **args: object) -> RunnerSpec:

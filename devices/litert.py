@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from hwbench.devices.base import Check, Device, memory_canary
+from hwbench.devices.base import Check, Device, memory_canaries
 from hwbench.devices.models import Model
 from hwbench.devices.onnx_cpu import check_threads
 from hwbench.devices.tflite_job import tflite_job
@@ -139,7 +139,7 @@ class LiteRt(Device):
         return (
             _conv_canary("conv_dw_v1", stamp, threads),
             _conv_canary("conv_std_v1", stamp, threads),
-            memory_canary(),
+            *memory_canaries(),
         )
 
     def job(self, model: Model, threads: int) -> Job:

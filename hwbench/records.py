@@ -139,9 +139,10 @@ class Measurement:
     caller met during the run. ``status`` says whether it is an answer: of an ``inconclusive``
     one the interval is too wide to be claimed, and ``observed_only`` was not anchored.
     ``beta`` are the workload's sensitivities to the canaries; with them and ``canary_ref_ns`` an
-    absolute latency can be restated for another epoch. ``footprint_bytes`` is the memory that
-    loading and a first run took, ``peak_memory_bytes`` the most that many runs did, in a pass of
-    its own.
+    absolute latency can be restated for another epoch. ``session_sd`` is the relative standard
+    deviation of what is alike in all measurements of its session: part of the interval, and what
+    no comparison within the session shows. ``footprint_bytes`` is the memory that loading and a
+    first run took, ``peak_memory_bytes`` the most that many runs did, in a pass of its own.
     """
 
     workload: Workload
@@ -167,6 +168,7 @@ class Measurement:
     first_inference_ns: int | None = None
     footprint_bytes: int | None = None
     peak_memory_bytes: int | None = None
+    session_sd: float = 0.0
     energy_mj: float | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
 

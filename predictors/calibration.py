@@ -69,3 +69,11 @@ def _student_t(level: float, degrees: int) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(degrees, level))
+
+
+@lru_cache(maxsize=256)
+def normal_quantile(level: float) -> float:
+    """The standard normal's quantile."""
+    from scipy.special import ndtri
+
+    return float(ndtri(level))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,12 +22,14 @@ class TrainingSet:
 
     ``codes`` is (n, L) in whole numbers; ``latency_ms`` (n,) positive; ``sd_ms`` (n,) the standard
     deviation of each label's own error, 0 where it is unknown (whole-millisecond timers:
-    0.3 ms). :class:`PredictorError` names the first row that is out of order.
+    0.3 ms). ``session_sd`` is the relative one of what all labels may share, as labels of one
+    session do. :class:`PredictorError` names the first row that is out of order.
     """
 
     codes: NDArray[np.integer]
     latency_ms: Array
     sd_ms: Array
+    session_sd: float = 0.0
 
     def __post_init__(self) -> None:
         n = len(self.codes)
@@ -54,18 +56,24 @@ class TrainingSet:
     def __getitem__(self, rows: ArrayLike) -> TrainingSet:
         """The rows of an index array or mask."""
         at = np.asarray(rows)
-        return TrainingSet(self.codes[at], self.latency_ms[at], self.sd_ms[at])
+        return replace(
+            self, codes=self.codes[at], latency_ms=self.latency_ms[at], sd_ms=self.sd_ms[at]
+        )
 
 
 def training_set(
-    space: Space, codes: ArrayLike, latency_ms: ArrayLike, sd_ms: ArrayLike = 0.0
+    space: Space,
+    codes: ArrayLike,
+    latency_ms: ArrayLike,
+    sd_ms: ArrayLike = 0.0,
+    *,
+    session_sd: float = 0.0,
 ) -> TrainingSet:
     """A checked training set of a space's architectures, canonical; sd may be one number."""
     latency = np.asarray(latency_ms, dtype=np.float64)
     rows = space.canonical(codes)
-    return TrainingSet(
-        rows, latency, np.broadcast_to(np.asarray(sd_ms, dtype=np.float64), latency.shape).copy()
-    )
+    sd = np.broadcast_to(np.asarray(sd_ms, dtype=np.float64), latency.shape).copy()
+    return TrainingSet(rows, latency, sd, session_sd)
 
 
 def prepared(space: Space, training: TrainingSet) -> TrainingSet:
@@ -89,7 +97,7 @@ def prepared(space: Space, training: TrainingSet) -> TrainingSet:
             "or the measurement broken"
         )
     if len(unique) == len(codes):
-        return TrainingSet(codes, latency, sd)
+        return replace(training, codes=codes)
     weight = 1 / sd**2 if (sd > 0).all() else np.ones_like(sd)
     total = np.bincount(group, weight)
     mean = np.bincount(group, weight * latency) / total
@@ -97,7 +105,7 @@ def prepared(space: Space, training: TrainingSet) -> TrainingSet:
     count = np.bincount(group)
     spread = np.sqrt(scatter / np.maximum(count - 1, 1))
     own = np.sqrt(np.bincount(group, (weight * sd) ** 2)) / total
-    return TrainingSet(unique, mean, np.maximum(own, spread))
+    return replace(training, codes=unique, latency_ms=mean, sd_ms=np.maximum(own, spread))
 
 
 @dataclass(frozen=True, eq=False)

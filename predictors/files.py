@@ -1,6 +1,6 @@
 """The predictor file ``.hwp``: a zip of one JSON header and plain arrays.
 
-    predictor.json    {"format": "hwbench-predictor", "version": 1, "checksum": …,
+    predictor.json    {"format": "hwbench-predictor", "version": 2, "checksum": …,
                        "arrays": {NAME: {"dtype": …, "shape": […], "sha256": …}}, "meta": {…}}
     NAME.npy          one a named array, numpy's format without objects
 
@@ -29,7 +29,7 @@ from hwbench.errors import PredictorError
 from hwbench.records import digest
 
 FORMAT = "hwbench-predictor"
-VERSION = 1
+VERSION = 2
 
 HEADER = "predictor.json"
 _MAX_HEADER_BYTES = 1 << 20

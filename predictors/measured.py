@@ -15,13 +15,16 @@ from hwbench.spaces import Space
 _NS_PER_MS = 1e6
 # A two-sided 95 % interval reaches this many standard errors to each side.
 _Z95 = 1.96
+#: Of a label's error at least this share is its own.
+_LEAST_OWN = 0.3
 
 
 def training_from(space: Space, measurements: Sequence[Measurement]) -> TrainingSet:
     """Architectures of ``space`` with their undisturbed latency and its standard error.
 
     Measurements without an architecture or without a latency are left out; an inconclusive one
-    counts with its own wide error. PredictorError where none is left.
+    counts with its own wide error. What a session's measurements have in common is no error of
+    one beside another, and told apart. PredictorError where none is left.
     """
     usable = [m for m in measurements if m.workload.arch is not None and m.latency_ns is not None]
     if not usable:
@@ -29,9 +32,12 @@ def training_from(space: Space, measurements: Sequence[Measurement]) -> Training
             f"no measured architecture of {space.name} to learn from: run hwbench profile first"
         )
     latency = np.array([m.latency_ns for m in usable], float) / _NS_PER_MS
-    half = np.array([_half_width(m) for m in usable])
+    error = np.array([_half_width(m) for m in usable]) / _Z95
+    shared = np.array([m.session_sd for m in usable])
+    own = np.sqrt(np.maximum(error**2 - shared**2, (_LEAST_OWN * error) ** 2))
     codes = space.encode([str(m.workload.arch) for m in usable])
-    return training_set(space, codes, latency, latency * half / _Z95)
+    session_sd = float(np.sqrt(np.mean(shared**2)))
+    return training_set(space, codes, latency, latency * own, session_sd=session_sd)
 
 
 def provenance_of(measurements: Sequence[Measurement]) -> Provenance:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hwbench.errors import UsageError
+from hwbench.predictors.calibration import normal_quantile
 from hwbench.predictors.predictor import LatencyPredictor
 from hwbench.predictors.table import LatencyTable, latency_table
 from hwbench.records import Measurement
@@ -208,7 +209,7 @@ class BudgetOracle:
             upper = self.predictor.bound(prediction, confidence)
             lower = self.predictor.bound(prediction, 1 - confidence)
             for row, known in self._measured_rows(codes):
-                beyond = _normal_quantile(confidence) * known.sd_ms
+                beyond = normal_quantile(confidence) * known.sd_ms
                 mean[row] = known.latency_ms
                 upper[row], lower[row] = known.latency_ms + beyond, known.latency_ms - beyond
         return upper, mean, lower
@@ -244,14 +245,8 @@ def _known(measurement: Measurement) -> _Known | None:
     if m.latency_ns is None or m.low_ns is None or m.high_ns is None:
         return None
     half_width = max(m.high_ns - m.latency_ns, m.latency_ns - m.low_ns)
-    z = _normal_quantile(0.5 + m.confidence / 2)
+    z = normal_quantile(0.5 + m.confidence / 2)
     return _Known(m.latency_ns / 1e6, half_width / z / 1e6)
-
-
-def _normal_quantile(level: float) -> float:
-    from scipy.special import ndtri
-
-    return float(ndtri(level))
 
 
 def _check_budget(budget_ms: float) -> None:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 import hwbench
 from hwbench.errors import PredictorError, UnknownNameError
 from hwbench.predictors import files
-from hwbench.predictors.calibration import Calibration
+from hwbench.predictors.calibration import Calibration, normal_quantile
 from hwbench.predictors.costs import op_costs
 from hwbench.predictors.data import Prediction, TrainingSet, prepared
 from hwbench.predictors.metrics import Metrics, metrics
@@ -57,6 +58,8 @@ class PredictorMeta:
 
     ``space_hash`` covers the decisions; ``features_hash`` the costs of the networks of
     ``witnesses`` (codes): it changes with the networks of the space, and with what we count.
+    ``session_sd`` is the relative standard deviation of what the sessions of the labels and of
+    a later measurement differ by.
     """
 
     kind: str
@@ -67,6 +70,7 @@ class PredictorMeta:
     provenance: Provenance
     n_train: int
     seed: int
+    session_sd: float
     cross_validated: Metrics
     created: str
     hwbench: str
@@ -108,8 +112,14 @@ class LatencyPredictor:
         return self.bound(prediction, beside), self.bound(prediction, 1 - beside)
 
     def bound(self, prediction: Prediction, level: float) -> Array:
-        """The ``level`` quantile (n,) in ms of a prediction of this predictor's."""
-        return prediction.mean_ms + self._calibration.quantile(level) * prediction.sd_ms
+        """The ``level`` quantile (n,) in ms of a prediction of this predictor's.
+
+        Of a measurement in another session: what held-out labels of the same sessions could
+        show, and what sessions differ by (as it was measured; normal), in quadrature.
+        """
+        own = self._calibration.quantile(level) * prediction.sd_ms
+        between = normal_quantile(level) * self.meta.session_sd * prediction.mean_ms
+        return prediction.mean_ms + own + np.sign(between) * (np.hypot(own, between) - abs(own))
 
     @property
     def parts(self) -> tuple[tuple[int, ...], ...]:
@@ -160,6 +170,8 @@ def fit_predictor(
         provenance=provenance,
         n_train=len(training),
         seed=seed,
+        # A label's session and a later one's: two draws.
+        session_sd=math.sqrt(2) * training.session_sd,
         cross_validated=_cross_validated(training, held_out),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         hwbench=hwbench.__version__,
@@ -256,11 +268,13 @@ def _require_same_space(path: Path, meta: PredictorMeta, space: Space) -> None:
 
 def _meta(header: Mapping[str, Any]) -> PredictorMeta:
     """Metadata from JSON; KeyError, TypeError or ValueError where it is not that."""
-    values = _typed(PredictorMeta, header)
+    values = _typed(PredictorMeta, {"session_sd": 0.0, **header})  # format 1 did not tell it
     provenance = _typed(Provenance, header["provenance"])
     provenance["c0_ns"] = tuple(float(c) for c in provenance["c0_ns"])
     provenance["options"] = tuple((str(k), str(v)) for k, v in provenance["options"])
     values["provenance"] = Provenance(**provenance)
+    if not 0 <= values["session_sd"] < math.inf:
+        raise ValueError(f"session_sd is {values['session_sd']}")
     values["cross_validated"] = Metrics(**_typed(Metrics, header["cross_validated"]))
     values["witnesses"] = tuple(tuple(int(c) for c in code) for code in header["witnesses"])
     if any(not 0 <= c < 2**15 for code in values["witnesses"] for c in code):

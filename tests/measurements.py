@@ -76,6 +76,7 @@ def measurement(number: int = 0, **changes: Any) -> Measurement:
         load_ns=40_000_000,
         footprint_bytes=12 << 20,
         peak_memory_bytes=123 << 20,
+        session_sd=0.004,
         tags={"commit": "abc"},
     )
     return dataclasses.replace(made, **changes)
@@ -184,6 +185,7 @@ random_measurements = st.builds(
     first_inference_ns=_optional(_int64),
     footprint_bytes=_optional(_int64),
     peak_memory_bytes=_optional(_int64),
+    session_sd=_floats,
     energy_mj=_optional(_floats),
     tags=_mapping(_names),
 )

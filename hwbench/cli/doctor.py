@@ -62,7 +62,7 @@ def doctor(
     with opened(store) as results:
         epoch = None if failed else calibrated(target, threads, results, anew=recalibrate)
         if epoch is not None:
-            checks.append(_drift(epoch, results))
+            checks.append(_drift(target, epoch, results))
     if as_json:
         console.write_json(
             {"device": target.name, "ok": not failed, "checks": checks, "epoch": epoch}
@@ -85,12 +85,12 @@ def calibrated(target: Device, threads: int, store: Store, *, anew: bool = False
         return set_epoch(target, threads, store, report)
 
 
-def _drift(epoch: CanaryEpoch, store: Store) -> Check:
+def _drift(target: Device, epoch: CanaryEpoch, store: Store) -> Check:
     """Whether the canaries of later sessions stayed with their epoch."""
     from hwbench.devices.base import Check
     from hwbench.measure.campaign import DRIFT_SESSIONS, drift_since
 
-    found = drift_since(epoch, store)
+    found = drift_since(target, epoch, store)
     if found is None:
         detail = f"fewer than {DRIFT_SESSIONS} sessions since {epoch.created}: too early to tell"
         return Check("epoch", "ok", detail)

@@ -37,7 +37,7 @@ from hwbench.store.documents import (
 )
 
 FORMAT: Final = "hwbench-archive"
-VERSION: Final = 2
+VERSION: Final = 3
 
 #: A measurement of a million samples takes a line of 4 MiB.
 MAX_LINE_BYTES: Final = 64 << 20

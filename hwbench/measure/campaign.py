@@ -49,10 +49,11 @@ def recalibrate(
     return epoch
 
 
-def drift_since(epoch: CanaryEpoch, store: Store) -> dict[str, float] | None:
+def drift_since(target: Target, epoch: CanaryEpoch, store: Store) -> dict[str, float] | None:
     """How far each canary lies from the epoch in the sessions since (log ratio).
 
     None where fewer than ``DRIFT_SESSIONS`` sessions followed it: a machine may be busy for one.
+    What neighbours hold of a shared cache says nothing of the machine: its canary is left out.
     """
     runs = store.canary_runs(
         fingerprint_key=epoch.fingerprint_key,
@@ -62,7 +63,9 @@ def drift_since(epoch: CanaryEpoch, store: Store) -> dict[str, float] | None:
     recent = [run.values_ns for run in runs if run.created >= epoch.created][-DRIFT_SESSIONS:]
     if len(recent) < DRIFT_SESSIONS:
         return None
-    return dict(zip(epoch.names, map(float, drift(epoch, recent)), strict=True))
+    moved = zip(epoch.names, map(float, drift(epoch, recent)), strict=True)
+    shared = {c.name for c in target.canaries(epoch.threads) if c.kind == "cache"}
+    return {name: by for name, by in moved if name not in shared}
 
 
 def record(

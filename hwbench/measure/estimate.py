@@ -2,7 +2,7 @@
 
 Model. A burst's log time y (the median of its runs) depends on the state of the machine, which
 the canaries' log readings x (relative to their canonical times) show, one x for each kind of
-canary (compute, memory), the mean over the canaries of that kind::
+canary (compute, memory, cache), the mean over the canaries of that kind::
 
     y = log u + sum_k (beta_k + delta_k) x_k + e
 
@@ -69,28 +69,40 @@ class Sensitivity:
     wander: Array
 
 
-KINDS = ("compute", "memory")
+KINDS = ("compute", "memory", "cache")
+#: Without these a device cannot be anchored. The cache canary is for models that share a host.
+NEEDED_KINDS = KINDS[:2]
 #: A clock that wanders moves every model and the conv nets alike: sensitivity 1, narrow, because
 #: bursts of a quiet machine cannot tell (see *attenuation*) and those of a busy one outvote any
-#: prior. Memory is felt by what does not fit the caches that a core has for itself: by 0.03 a
-#: megabyte of footprint up to 0.25, found on 13 models of five classes (results/README.md), with
-#: a standard deviation that grows with it.
+#: prior.
 COMPUTE_MEAN, COMPUTE_SD, COMPUTE_WANDER = 1.0, 0.06, 0.15
-MEMORY_A_MB, MOST_MEMORY = 0.03, 0.25
-MEMORY_LEAST_SD, MEMORY_SD_SHARE = 0.01, 0.4
-MEMORY_LEAST_WANDER, MEMORY_WANDER_SHARE = 0.03, 0.15
+#: Memory is felt by what does not fit the caches that a core has for itself: so much a megabyte
+#: of footprint, up to a limit.
+MEMORY_A_MB, MOST_MEMORY = 0.012, 0.15
+#: The cache that cores share is felt by what fills much of it: so much by the root of the
+#: footprint a millisecond, up to a limit; less by what fills less than this.
+CACHE_BY_ROOT, MOST_CACHE, FILLING_MB = 0.11, 0.6, 24.0
+#: Standard deviations of these two priors, and of their changes: at least so much, and a share.
+#: All are of some forty networks of seven kinds (results/README.md).
+LEAST_SD, SD_SHARE = 0.01, np.array([0.4, 0.3])
+LEAST_WANDER, WANDER_SHARE = 0.03, 0.15
 #: Taken for a model whose footprint the system does not tell.
 TYPICAL_FOOTPRINT = 10_000_000
 
 
-def prior_sensitivity(footprint_bytes: int | None) -> Sensitivity:
-    """The prior of beta for a model whose loading and first run took so much memory."""
-    known = TYPICAL_FOOTPRINT if footprint_bytes is None else footprint_bytes
-    memory = min(MEMORY_A_MB * known / 1e6, MOST_MEMORY)
+def prior_sensitivity(footprint_bytes: int | None, typical_ns: float) -> Sensitivity:
+    """The prior of beta for a model whose loading and first run took so much memory, and its
+    later runs about so long.
+    """
+    footprint_mb = (TYPICAL_FOOTPRINT if footprint_bytes is None else footprint_bytes) / 1e6
+    mb_a_ms = footprint_mb / (typical_ns / 1e6)
+    memory = min(MEMORY_A_MB * footprint_mb, MOST_MEMORY)
+    cache = min(CACHE_BY_ROOT * mb_a_ms**0.5, MOST_CACHE) * min(footprint_mb / FILLING_MB, 1.0)
+    felt = np.array([memory, cache])
     return Sensitivity(
-        mean=np.array([COMPUTE_MEAN, memory]),
-        sd=np.array([COMPUTE_SD, MEMORY_LEAST_SD + MEMORY_SD_SHARE * memory]),
-        wander=np.array([COMPUTE_WANDER, MEMORY_LEAST_WANDER + MEMORY_WANDER_SHARE * memory]),
+        mean=np.array([COMPUTE_MEAN, *felt]),
+        sd=np.array([COMPUTE_SD, *(LEAST_SD + SD_SHARE * felt)]),
+        wander=np.array([COMPUTE_WANDER, *(LEAST_WANDER + WANDER_SHARE * felt)]),
     )
 
 
@@ -98,12 +110,14 @@ def prior_sensitivity(footprint_bytes: int | None) -> Sensitivity:
 class Estimate:
     """An undisturbed latency on a log scale.
 
-    ``log_latency`` with standard error ``se`` on ``dof`` degrees of freedom; ``beta`` (K,) the
-    sensitivities found; ``shift`` (K,) the weighted mean state of the bursts that it rests on.
+    ``log_latency`` with standard error ``se`` on ``dof`` degrees of freedom, of which
+    ``session_sd`` is shared by the session; ``beta`` (K,) the sensitivities found; ``shift`` (K,)
+    the weighted mean state of the bursts that it rests on.
     """
 
     log_latency: float
     se: float
+    session_sd: float
     dof: float
     beta: Array
     shift: Array
@@ -163,10 +177,12 @@ def undisturbed(
     # The prior's width, not the posterior's: what bursts say of fast changes of the machine is
     # no proof for a slow one that all of them shared.
     uncertain = float(((prior.sd * shift) ** 2).sum())
+    session = SESSION_SHARE**2 * between + uncertain
     anchor = 0.0 if state_se is None else float(((beta * state_se) ** 2).sum())
     return Estimate(
         log_latency=float(precision @ levels),
-        se=float(np.sqrt(1 / total + SESSION_SHARE**2 * between + uncertain + anchor)),
+        se=float(np.sqrt(1 / total + session + anchor)),
+        session_sd=float(np.sqrt(session)),
         dof=float(PROCESS_WEIGHT + 1 / (precision**2).sum() - 1),
         beta=beta,
         shift=shift,

@@ -62,6 +62,16 @@ def fingerprint_host(root: Path = Path("/")) -> tuple[dict[str, str], dict[str, 
     return _told(facts), _told(state)
 
 
+def last_cache_mib(root: Path = Path("/")) -> int | None:
+    """Size of the largest cache of the first core, ``None`` where the host does not tell."""
+    sizes = [
+        int(text[:-1]) >> 10
+        for path in root.glob(f"{_CPU}/cpu0/cache/index[0-9]*/size")
+        if (text := _text(path)) and text[:-1].isdigit() and text.endswith("K")
+    ]
+    return max(sizes, default=None)
+
+
 class _Host:
     """Readers of one host's files; each answers ``None`` where the host does not tell."""
 

@@ -25,8 +25,10 @@ class Canary:
     """A fixed piece of work whose time tells how disturbed the machine is.
 
     ``version`` names its implementation: a canary that changes starts a new series. ``kind`` is
-    what it stands for, ``compute`` or ``memory``; canaries of one kind are averaged. A reading is
-    the minimum of ``runs`` runs after ``warm`` unmeasured ones.
+    what it stands for: ``compute``, ``memory``, or ``cache``, the caches that cores share;
+    canaries of one kind are averaged. A reading is the minimum of ``runs`` runs after ``warm``
+    unmeasured ones. One that takes long is read every ``every_s`` seconds only, and stands for
+    the bursts until its next reading.
     """
 
     name: str
@@ -34,7 +36,8 @@ class Canary:
     runner: RunnerSpec
     runs: int
     warm: int
-    kind: Literal["compute", "memory"]
+    kind: Literal["compute", "memory", "cache"]
+    every_s: float = 0.0
 
 
 def canary_key(canaries: Sequence[Canary]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwbench.errors import DeviceError, InconclusiveError
-from hwbench.measure.estimate import KINDS, Estimate, prior_sensitivity, undisturbed
+from hwbench.measure.estimate import KINDS, NEEDED_KINDS, Estimate, prior_sensitivity, undisturbed
 from hwbench.measure.jobs import Canary
 from hwbench.measure.stats import percentile
 from hwbench.measure.steady import classify
@@ -50,11 +50,14 @@ class Context:
 
     @property
     def mixing(self) -> NDArray[np.float64]:
-        """Matrix (canaries, kinds) that averages the canaries of each kind."""
+        """Matrix (canaries, kinds) that averages the canaries of each kind.
+
+        A kind that the device has no canary of passes for never disturbed.
+        """
+        if not {c.kind for c in self.canaries}.issuperset(NEEDED_KINDS):
+            raise DeviceError(f"the device needs a canary of each kind: {', '.join(NEEDED_KINDS)}")
         member = np.array([[c.kind == kind for kind in KINDS] for c in self.canaries], float)
-        if not member.any(axis=0).all():
-            raise DeviceError(f"the device needs a canary of each kind: {', '.join(KINDS)}")
-        return np.asarray(member / member.sum(axis=0))
+        return np.asarray(member / np.maximum(member.sum(axis=0), 1))
 
 
 @dataclass(slots=True)
@@ -187,6 +190,7 @@ class Result:
             seconds=log.seconds,
             load_ns=log.load_ns,
             footprint_bytes=log.footprint,
+            session_sd=self.estimate.session_sd,
             first_inference_ns=log.first_ns,
             tags={**context.tags, **log.tags},
         )
@@ -245,17 +249,32 @@ def estimate_bursts(
     """
     kept = bursts.cause == _KEPT
     states = np.log(bursts.canary_ns[kept] / reference_ns) @ mixing
-    # A reading's noise, as the mean of those before and after has it: from how the two differ.
-    change = states[:, 1] - states[:, 0]
+    process, times = bursts.process[kept], medians(bursts)[kept]
     return undisturbed(
-        np.log(medians(bursts)[kept]),
+        np.log(times),
         states.mean(axis=1),
-        bursts.process[kept],
-        prior_sensitivity(footprint_bytes),
+        process,
+        prior_sensitivity(footprint_bytes, float(np.median(times))),
         layout=bursts.copy[kept],
-        noise_sd=1.4826 * np.median(np.abs(change), axis=0) / 2,
+        noise_sd=_reading_noise(states, process),
         state_se=np.sqrt(reference_se**2 @ mixing**2),
     )
+
+
+def _reading_noise(
+    states: NDArray[np.float64], process: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """Noise (K,) of the mean of the readings before and after a burst, states (B, 2, K).
+
+    From how the two differ; where most are one and the same reading, of a canary that is read now
+    and then, from how those of successive bursts of a process do.
+    """
+    within = 1.4826 * np.median(np.abs(states[:, 1] - states[:, 0]), axis=0) / 2
+    steps = np.diff(states.mean(axis=1), axis=0)[np.diff(process) == 0]
+    if not len(steps):
+        return np.asarray(within)
+    between = 1.4826 * np.median(np.abs(steps), axis=0) / np.sqrt(2)
+    return np.where(within > 0, within, between)
 
 
 def _contention(bursts: Bursts, estimate: Estimate) -> dict[str, float]:

@@ -114,6 +114,7 @@ class Worker:
 
     def __init__(self, note):
         self._runners = {}
+        self._last = {}  # a canary's slot: its last reading, and when that was
         self._contention = Contention()
         self._note = note
 
@@ -150,9 +151,10 @@ class Worker:
     def round(self, steps, canaries, settle_s=0.0):
         """Time each step's burst between two readings of the canaries.
 
-        ``steps``: (slot, runs, warm runs); ``canaries``: the same. A reading is the minimum
-        over the canary's runs. ``settle_s`` is waited before each reading, so that threads which
-        a runtime leaves spinning come to rest. Answers one row a burst, and one reading more.
+        ``steps``: (slot, runs, warm runs); ``canaries``: the same, and the seconds for which a
+        reading stands. A reading is the minimum over the canary's runs. ``settle_s`` is waited
+        before each reading, so that threads which a runtime leaves spinning come to rest.
+        Answers one row a burst, and one reading more.
         """
         contention, readings, bursts = self._contention, [self._read(canaries)], []
         for slot, runs, warm in steps:
@@ -187,12 +189,16 @@ class Worker:
 
     def _read(self, canaries):
         values = []
-        for slot, runs, warm in canaries:
-            self._turn(slot)
-            runner = self._runners[slot]
-            if warm:
-                runner.run(warm)
-            values.append(min(checked(runner.run(runs), runs)))
+        for slot, runs, warm, every_s in canaries:
+            value, read = self._last.get(slot, (0, None))
+            if read is None or _now() - read >= every_s * 1e9:
+                self._turn(slot)
+                runner = self._runners[slot]
+                if warm:
+                    runner.run(warm)
+                value = min(checked(runner.run(runs), runs))
+                self._last[slot] = (value, _now())
+            values.append(value)
         return values
 
     def check(self, slot):

@@ -152,6 +152,7 @@ MEASUREMENT: Final[Mapping[str, Check]] = {
     "first_inference_ns": optional(integer),
     "footprint_bytes": optional(integer),
     "peak_memory_bytes": optional(integer),
+    "session_sd": real,
     "energy_mj": optional(real),
     "tags": table(text),
 }
@@ -237,6 +238,7 @@ def measurement_document(measurement: Measurement) -> Document:
         "first_inference_ns": _number(m.first_inference_ns),
         "footprint_bytes": _number(m.footprint_bytes),
         "peak_memory_bytes": _number(m.peak_memory_bytes),
+        "session_sd": _real(m.session_sd),
         "energy_mj": _real(m.energy_mj),
         "tags": dict(m.tags),
     }
@@ -282,6 +284,7 @@ def measurement_of(
         first_inference_ns=d["first_inference_ns"],
         footprint_bytes=d["footprint_bytes"],
         peak_memory_bytes=d["peak_memory_bytes"],
+        session_sd=d["session_sd"],
         energy_mj=d["energy_mj"],
         tags=d["tags"],
     )

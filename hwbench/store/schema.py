@@ -24,7 +24,7 @@ from sqlalchemy import (
 
 from hwbench.store.arrays import BURST_ARRAYS
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 VERSION_KEY: Final = "schema_version"
 
 metadata = MetaData()
@@ -89,6 +89,7 @@ measurements = Table(
     Column("first_inference_ns", BigInteger),
     Column("footprint_bytes", BigInteger),
     Column("peak_memory_bytes", BigInteger),
+    Column("session_sd", Double, nullable=False),
     Column("energy_mj", Double),
     Column("state", Text, nullable=False),
     Column("tags", Text, nullable=False),

@@ -116,7 +116,9 @@ def test_doctor_says_when_the_canaries_left_their_epoch(
     assert finding(1.0)[0] == "ok"
     state, detail = finding(0.5)
     assert state == "warn"
-    assert all(name in detail for name in known_epoch.names)
+    # What neighbours hold of the cache they share is no change of the machine.
+    shared = {c.name for c in get_device("cpu").canaries(1) if c.kind == "cache"}
+    assert {name for name in known_epoch.names if name not in detail} == shared
 
 
 def test_doctor_sets_a_new_epoch_only_on_purpose(

@@ -59,7 +59,8 @@ class TestOnnxruntime:
     ) -> None:
         opened, _ = loaded
         began = time.perf_counter_ns()
-        answer = opened.ask("round", [["net", 7, 2], ["net", 3, 0]], [["net", 4, 1], ["net", 2, 0]])
+        canaries = [["net", 4, 1, 0], ["net", 2, 0, 0]]
+        answer = opened.ask("round", [["net", 7, 2], ["net", 3, 0]], canaries)
         bursts = answer["bursts"]
         assert [len(b["ns"]) for b in bursts] == [7, 3]
         assert all(isinstance(t, int) and t > 0 for b in bursts for t in b["ns"])
@@ -72,9 +73,22 @@ class TestOnnxruntime:
     def test_a_round_of_nothing_reads_the_canaries_once(
         self, loaded: tuple[WorkerProcess, dict[str, Any]]
     ) -> None:
-        answer = loaded[0].ask("round", [], [["net", 2, 0]])
+        answer = loaded[0].ask("round", [], [["net", 2, 0, 0]])
         assert answer["bursts"] == []
         assert len(answer["readings"]) == 1
+
+    def test_a_reading_stands_for_as_long_as_it_was_told(
+        self, loaded: tuple[WorkerProcess, dict[str, Any]], tmp_path: Path
+    ) -> None:
+        opened, _ = loaded
+        opened.load("slow", get_device("cpu").job(tiny_net(8), 1).build(tmp_path))
+        steps, canaries = [["net", 3, 0]] * 20, [["slow", 1, 0, 3600], ["net", 1, 0, 0]]
+        first, second = (opened.ask("round", steps, canaries)["readings"] for _ in "ab")
+        kept = {slow for slow, _ in first + second}
+        assert len(kept) == 1
+        assert len({net for _, net in first}) > 1
+        anew = [opened.ask("round", [], [["slow", 1, 0, 0]])["readings"][0][0] for _ in range(20)]
+        assert len(set(anew)) > 1
 
     def test_warming_keeps_to_its_bounds(
         self, loaded: tuple[WorkerProcess, dict[str, Any]]

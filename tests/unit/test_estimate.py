@@ -30,7 +30,7 @@ LOG_U = float(np.log(U))
 K = len(KINDS)
 READING_NOISE = np.full(K, 0.005)
 #: Of a model that fits the caches.
-PRIOR = prior_sensitivity(1_500_000)
+PRIOR = prior_sensitivity(1_500_000, U)
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ class TestNeighbours:
 
     @pytest.mark.parametrize(
         ("beta", "footprint"),
-        [((0.6, 0.0), 1e6), ((1.0, 0.05), 1e6), ((1.0, 0.2), 1e6), ((1.3, 0.5), 4e6)],
+        [((0.6, 0.0), 1e6), ((1.0, 0.05), 1e6), ((1.0, 0.2), 1e6), ((1.3, 0.5), 8e6)],
     )
     def test_where_some_bursts_were_quiet_they_decide(
         self, beta: tuple[float, float], footprint: int
@@ -228,7 +228,7 @@ class TestNeighbours:
         machine = Machine(load=0.4, share=0.6, beta=beta, burst_sd=0.005)
         for seed in range(10):
             drawn = machine.draw(np.random.default_rng(seed))
-            bursts = dataclasses.replace(drawn, prior=prior_sensitivity(footprint))
+            bursts = dataclasses.replace(drawn, prior=prior_sensitivity(footprint, U))
             assert np.mean(bursts.log_time) > LOG_U + 0.05
             assert abs(bursts.error()) < 0.015
 
@@ -277,24 +277,34 @@ class TestNeighbours:
 
 
 class TestPrior:
-    """What a model's footprint says of its sensitivity to memory."""
+    """What a model's footprint and pace say of its sensitivity to memory and shared cache."""
 
-    def test_the_larger_the_footprint_the_more_memory_is_felt_up_to_a_limit(self) -> None:
-        means = [prior_sensitivity(int(mb * 1e6)).mean[1] for mb in (0, 1, 4, 16, 1000)]
+    MEGABYTES = (0, 1, 4, 10, 1000)
+
+    @pytest.mark.parametrize("kind", [1, 2])
+    def test_the_larger_the_footprint_the_more_is_felt_up_to_a_limit(self, kind: int) -> None:
+        means = [prior_sensitivity(int(mb * 1e6), 1e6).mean[kind] for mb in self.MEGABYTES]
         assert means[0] == 0
-        assert means == sorted(means)
-        assert means[2] < means[3] == means[4] < 0.5
+        assert means == sorted(set(means))
+        assert prior_sensitivity(10**10, 1e6).mean[kind] == means[-1] < 1
 
-    def test_a_prior_that_says_more_is_less_sure(self) -> None:
-        small, large = prior_sensitivity(100_000), prior_sensitivity(30_000_000)
-        assert large.sd[1] > 3 * small.sd[1]
-        assert large.wander[1] > small.wander[1]
+    def test_what_goes_through_its_memory_faster_feels_the_cache_more(self) -> None:
+        means = [prior_sensitivity(40_000_000, ms * 1e6).mean for ms in (100, 10, 3, 1, 0.1)]
+        assert [m[2] for m in means] == sorted(m[2] for m in means)
+        assert means[0][2] < 0.3 * means[-1][2]
+        assert len({m[1] for m in means}) == 1
+
+    @pytest.mark.parametrize("kind", [1, 2])
+    def test_a_prior_that_says_more_is_less_sure(self, kind: int) -> None:
+        small, large = prior_sensitivity(100_000, U), prior_sensitivity(30_000_000, U)
+        assert large.sd[kind] > 3 * small.sd[kind]
+        assert large.wander[kind] > small.wander[kind]
         assert small.mean[0] == large.mean[0] == 1
 
     def test_an_unknown_footprint_is_taken_for_a_middling_one(self) -> None:
-        unknown = prior_sensitivity(None)
-        assert prior_sensitivity(0).mean[1] < unknown.mean[1]
-        assert unknown.sd[1] > prior_sensitivity(1_000_000).sd[1]
+        unknown, small = prior_sensitivity(None, U), prior_sensitivity(1_000_000, U)
+        assert (small.mean[1:] < unknown.mean[1:]).all()
+        assert (unknown.sd[1:] > small.sd[1:]).all()
 
 
 class TestRobustness:

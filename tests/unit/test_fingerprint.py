@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hwbench.measure.fingerprint import NO_LIMIT, UNKNOWN, fingerprint_host
+from hwbench.measure.fingerprint import NO_LIMIT, UNKNOWN, fingerprint_host, last_cache_mib
 from hwbench.records import Fingerprint
 
 CPU = "sys/devices/system/cpu"
@@ -100,6 +100,14 @@ def test_an_arm_board_has_no_model_name(tmp_path: Path) -> None:
     assert (facts["cpu_model"], facts["cpu_id"]) == ("0x41 0xd0b", "0x4")
     assert facts["cpu_flags"] != UNKNOWN
     assert facts["hypervisor"] == UNKNOWN
+
+
+def test_the_last_cache_is_the_largest(tmp_path: Path) -> None:
+    cache = f"{CPU}/cpu0/cache"
+    sizes = {f"{cache}/index{i}/size": text for i, text in enumerate(("48K", "1024K", "32768K"))}
+    assert last_cache_mib(host(tmp_path / "three", sizes)) == 32
+    assert last_cache_mib(host(tmp_path / "odd", {f"{cache}/index0/size": "plenty"})) is None
+    assert last_cache_mib(tmp_path / "nothing") is None
 
 
 def test_what_a_host_does_not_tell_is_unknown_and_there(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from hwbench.errors import ImportFileError, StoreError, UsageError
 from hwbench.interchange import archive, export, format_of, import_archive
+from hwbench.interchange.archive import VERSION
 from hwbench.records import Fingerprint, Measurement
 from hwbench.store import ImportReport, Store
 from hwbench.store.arrays import empty_bursts
@@ -176,7 +177,7 @@ class TestBadArchives:
 
     def test_a_newer_version(self, store: Store, tmp_path: Path) -> None:
         path = tmp_path / "new.jsonl"
-        path.write_text('{"format": "hwbench-archive", "version": 3}\n')
+        path.write_text(f'{{"format": "hwbench-archive", "version": {VERSION + 1}}}\n')
         refused(path, store, "update hwbench")
 
     def test_too_large_in_all(self, store: Store, whole: Path) -> None:

@@ -267,6 +267,23 @@ def test_bounds_are_ordered_around_the_mean(predictor: LatencyPredictor) -> None
     assert (predictor.upper(codes, 0.98) > high).all()
 
 
+def test_what_sessions_differ_by_is_in_the_bounds(
+    predictor: LatencyPredictor, training: TrainingSet, fresh: TrainingSet
+) -> None:
+    """Labels of one session share an error that none of them held out can show: 3 % here."""
+    told = fit_predictor(OFA, dataclasses.replace(training, session_sd=0.03), HERE)
+    prediction = told.predict(fresh.codes)
+    assert np.array_equal(prediction.mean_ms, predictor.predict(fresh.codes).mean_ms)
+    assert np.array_equal(told.upper(fresh.codes, 0.5), predictor.upper(fresh.codes, 0.5))
+    sessions = np.exp(0.03 * np.sqrt(2) * np.random.default_rng(5).standard_normal((300, 1)))
+    later = fresh.latency_ms * sessions
+    assert np.mean(later <= predictor.upper(fresh.codes, 0.9)) < 0.8
+    assert 0.87 < np.mean(later <= told.upper(fresh.codes, 0.9)) < 0.95
+    for level in (0.05, 0.3, 0.7, 0.95):
+        wider = abs(told.bound(prediction, level) - prediction.mean_ms)
+        assert (wider > abs(predictor.bound(prediction, level) - prediction.mean_ms)).all()
+
+
 def test_uncertainty_grows_away_from_the_data(truth: Truth) -> None:
     rng = np.random.default_rng(3)
     codes = OFA.sample(100, rng, fixed={"r": 128})

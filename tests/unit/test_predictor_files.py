@@ -223,7 +223,9 @@ def test_changes_are_noticed(
         (drop_array, "not those that its header names"),
         (add_member, "not those that its header names"),
         (header_says(format="other"), "not that of a predictor"),
-        (header_says(version=2), "written by a newer hwbench (format 2, this one reads up to 1)"),
+        (header_says(version=99), "written by a newer hwbench (format 99, this one reads up to 2)"),
+        (meta_says(session_sd=-0.1), "session_sd is -0.1"),
+        (meta_says(session_sd="wide"), "session_sd is 'wide'"),
         (header_says(version=0), "format version 0 does not exist"),
         (header_says(version="1"), "format version '1' does not exist"),
         (header_says(arrays=[]), "lacks its parts"),
@@ -248,6 +250,19 @@ def test_forgeries_with_a_fitting_checksum_are_refused_by_what_they_say(
     tmp_path: Path, content: bytes, change: Callable[[dict[str, Any]], None], message: str
 ) -> None:
     assert message in refusal(tmp_path, rewritten(content, change, honest=True))
+
+
+def test_a_file_of_format_1_still_loads(
+    tmp_path: Path, content: bytes, predictor: LatencyPredictor
+) -> None:
+    def as_it_was(parts: dict[str, Any]) -> None:
+        parts["header"]["version"] = 1
+        del parts["header"]["meta"]["session_sd"]
+
+    path = tmp_path / "old.hwp"
+    path.write_bytes(rewritten(content, as_it_was, honest=True))
+    codes = SPACE.sample(20, np.random.default_rng(0))
+    assert np.array_equal(load_predictor(path).upper(codes, 0.9), predictor.upper(codes, 0.9))
 
 
 def test_a_pickled_array_is_not_unpickled(tmp_path: Path, content: bytes) -> None:

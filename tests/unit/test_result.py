@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwbench.errors import InconclusiveError
+from hwbench.errors import DeviceError, InconclusiveError
 from hwbench.measure.estimate import KINDS, prior_sensitivity
 from hwbench.measure.jobs import Canary, RunnerSpec
 from hwbench.measure.result import WIDEST, BurstLog, Context, Result, conclude, medians
@@ -84,6 +85,51 @@ def an_epoch(spread: float, times_ns: tuple[float, ...] = C0) -> CanaryEpoch:
         c0_low_ns=tuple(t * np.exp(-spread) for t in times_ns),
         c0_high_ns=tuple(t * np.exp(spread) for t in times_ns),
     )
+
+
+class TestMixing:
+    def test_canaries_of_a_kind_are_averaged(self) -> None:
+        assert CONTEXT.mixing.sum(axis=0).tolist() == [1.0] * len(KINDS)
+        assert CONTEXT.mixing[:2, 0].tolist() == [0.5, 0.5]
+
+    def test_without_a_canary_of_the_shared_cache_it_passes_for_undisturbed(self) -> None:
+        without = tuple(c for c in CANARIES if c.kind != "cache")
+        mixing = dataclasses.replace(CONTEXT, canaries=without).mixing
+        assert mixing.shape == (len(CANARIES) - 1, len(KINDS))
+        assert mixing[:, KINDS.index("cache")].tolist() == [0.0] * (len(CANARIES) - 1)
+
+    @pytest.mark.parametrize("kind", ["compute", "memory"])
+    def test_the_other_kinds_are_needed(self, kind: str) -> None:
+        without = tuple(c for c in CANARIES if c.kind != kind)
+        with pytest.raises(DeviceError, match="a canary of each kind: compute, memory"):
+            _ = dataclasses.replace(CONTEXT, canaries=without).mixing
+
+
+class TestSlowCanary:
+    """One that is read now and then: the same reading before and after most bursts."""
+
+    CACHE = CANARIES.index(next(c for c in CANARIES if c.kind == "cache"))
+
+    def estimate(self, readings: Callable[[int, int], float]) -> float:
+        """Log latency over 3 ms of a large model; ``readings`` by process and round (log)."""
+        log = filled()
+        log.footprints = [60_000_000]
+        for row, (process, _, index, _) in enumerate(log.rows):
+            reading = int(C0[self.CACHE] * np.exp(readings(process, index)))
+            before, after = (list(r) for r in log.readings[row])
+            before[self.CACHE] = after[self.CACHE] = reading
+            log.readings[row] = (before, after)
+        return float(concluded(log).estimate.log_latency - np.log(3 * MS))
+
+    def test_its_noise_moves_nothing(self) -> None:
+        noise = 0.06 * np.random.default_rng(1).standard_normal((4, 6))
+        noise -= noise.mean(axis=1, keepdims=True)
+        moved = self.estimate(lambda p, i: float(noise[p, i])) - self.estimate(lambda p, i: 0.0)
+        assert abs(moved) < 0.002
+
+    def test_what_it_says_all_the_time_is_taken_off(self) -> None:
+        moved = self.estimate(lambda p, i: 0.1) - self.estimate(lambda p, i: 0.0)
+        assert -0.06 < moved < -0.02
 
 
 class TestBursts:
@@ -168,7 +214,8 @@ class TestConclude:
 
     def test_canaries_of_one_kind_share_its_sensitivity(self) -> None:
         """So that a latency can be restated for other canonical times, canary by canary."""
-        found, prior = concluded(filled()).measurement("time"), prior_sensitivity(1_500_000)
+        found = concluded(filled()).measurement("time")
+        prior = prior_sensitivity(1_500_000, 3 * MS)
         one, two, *others = found.beta
         assert one == two == pytest.approx(prior.mean[0] / 2, abs=0.1)
         assert others == pytest.approx(prior.mean[1:], abs=0.1)

@@ -258,7 +258,7 @@ def test_a_verdict_is_plain(store: Store, evidence: dict[str, object], outcome: 
 class TestOpening:
     def test_a_newer_store_says_update(self, path: Path) -> None:
         Store.open(path).close()
-        sql(path, "UPDATE hwbench_meta SET value = '4'")
+        sql(path, f"UPDATE hwbench_meta SET value = '{schema.SCHEMA_VERSION + 1}'")
         with pytest.raises(StoreVersionError, match="update hwbench") as caught:
             Store.open(path)
         assert caught.value.exit_code == EXIT_USAGE
