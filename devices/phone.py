@@ -223,11 +223,12 @@ class Board(ToolDevice):
 
     @cached_property
     def shell(self) -> LocalShell:
-        """This machine's own."""
+        """This machine's own, in a folder whose name nobody else on it can have taken."""
+        import secrets
         import tempfile
 
-        folder = self.options.folder or str(Path(tempfile.gettempdir()) / "hwbench-board")
-        return LocalShell(folder)
+        unknown = f"{tempfile.gettempdir()}/hwbench-{secrets.token_hex(8)}"
+        return LocalShell(self.options.folder or unknown)
 
     def _facts(self) -> dict[str, str]:
         return fingerprint_host()[0]

@@ -264,15 +264,15 @@ class Shell(ABC):
             body,
         )
 
-    def checked(self, script: str, timeout_s: float = QUICK_S) -> str:
-        """Run a script that has to succeed; its output."""
+    def checked(self, script: str, timeout_s: float = QUICK_S, *, cure: str = "") -> str:
+        """Run a script that has to succeed; its output. ``cure`` ends the message if it fails."""
         done = self.run(script, timeout_s)
         if done.code:
             said = clean(done.errors or done.output, 160) or "it said nothing"
             if NO_SPACE in said:
                 raise NoSpaceError(f"{self.label}: no space left on the device: free some")
             raise DeviceError(
-                f"{self.label}: a command failed on the device, exit code {done.code}: {said}"
+                f"{self.label}: a command failed on the device, exit code {done.code}: {said}{cure}"
             )
         return done.output
 
@@ -298,7 +298,10 @@ class Shell(ABC):
 
     def _make_folder(self) -> None:
         place = shlex.quote(self.folder)
-        made = self.checked(f"[ -d {place} ] || {{ mkdir -p {place} && echo made; }}")
+        made = self.checked(
+            f"[ -d {place} ] || {{ mkdir -p -m 700 {place} && echo made; }}",
+            cure=": name another folder with --option folder=PATH",
+        )
         self._made_folder |= bool(made)
 
     def _content(self, remote: str) -> str | None:

@@ -314,6 +314,11 @@ def test_a_tool_that_ignores_a_flag_gives_no_number(one: Lent, tmp_path: Path) -
     assert "newer build" in str(outcome)
 
 
+def test_a_boards_folder_has_a_name_that_nobody_can_have_taken() -> None:
+    folders = {Board.open(None, {"benchmark_model": "/bin/true"}).shell.folder for _ in "abc"}
+    assert len(folders) == 3
+
+
 def test_a_board_measures_like_the_phone(board: Board, tmp_path: Path) -> None:
     """Whole, with a file and a graph in int8."""
     net = write_net(tmp_path, "net", 4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import subprocess
 from pathlib import Path
 
@@ -292,11 +293,20 @@ def test_a_full_disk_is_said_by_the_devices_own_words(shell: LocalShell) -> None
 def test_a_folder_that_cannot_be_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "net").touch()
-    with pytest.raises(DeviceError, match="exit code"):
-        LocalShell(str(tmp_path / "file")).push(tmp_path / "net")
+    with pytest.raises(DeviceError, match="exit code .* --option folder=PATH"):
+        LocalShell(str(tmp_path / "file" / "below")).push(tmp_path / "net")
     for folder in ("relative", "", "/with\nnewline"):
         with pytest.raises(UsageError):
             LocalShell(folder)
+
+
+def test_a_folder_that_it_made_is_for_its_owner_alone(tmp_path: Path) -> None:
+    (tmp_path / "net").touch()
+    shell = LocalShell(str(tmp_path / "made"))
+    with shell.fresh():
+        shell.push(tmp_path / "net")
+        assert stat.S_IMODE((tmp_path / "made").stat().st_mode) == 0o700
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_file_that_cannot_be_read_is_a_usage_error(tmp_path: Path, shell: LocalShell) -> None:

@@ -28,7 +28,7 @@ from hwbench.errors import (
     UsageError,
 )
 from hwbench.measure import launches
-from hwbench.measure.estimate import KINDS
+from hwbench.measure.estimate import NEEDED_KINDS
 from hwbench.measure.jobs import Canary, Job, Launched, Profiled, RunnerSpec, Script
 from hwbench.measure.launches import LEAST, calibrate_launches, measure_launches
 from hwbench.measure.plan import Failure, Plan
@@ -75,7 +75,7 @@ class Phone:
     def canaries(self, threads: int) -> tuple[Canary, ...]:
         return tuple(
             Canary(f"canary_{kind}", "1", RunnerSpec("tool", {"model": kind}), 1, 0, kind)
-            for kind in KINDS
+            for kind in NEEDED_KINDS
         )
 
     def backdrop(self, folder: Path, threads: int) -> RunnerSpec:
@@ -179,7 +179,7 @@ def jobs_of(phone: Phone, count: int) -> list[Job]:
 def epoch_of(phone: Phone) -> CanaryEpoch:
     return dataclasses.replace(
         any_epoch(),
-        names=tuple(f"canary_{kind}" for kind in KINDS),
+        names=tuple(f"canary_{kind}" for kind in NEEDED_KINDS),
         c0_ns=(CANARY_NS,) * 2,
         c0_low_ns=(0.999 * CANARY_NS,) * 2,
         c0_high_ns=(1.001 * CANARY_NS,) * 2,
@@ -241,7 +241,7 @@ class TestAnswers:
     def test_canaries_stand_on_both_sides_of_every_launch(self) -> None:
         phone = Phone()
         run(phone, jobs_of(phone, 3), processes=2)
-        pair = [f"{kind}" for kind in KINDS]
+        pair = [f"{kind}" for kind in NEEDED_KINDS]
         for names in phone.scripts:
             for at, name in enumerate(names):
                 if name.startswith("net"):
@@ -257,8 +257,8 @@ class TestAnswers:
 
         phone.script = note
         run(phone, jobs_of(phone, 9), processes=2, loaded=3)
-        assert most == len(KINDS) + 3
-        assert sorted(phone.loaded.values()) == sorted(KINDS)
+        assert most == len(NEEDED_KINDS) + 3
+        assert sorted(phone.loaded.values()) == sorted(NEEDED_KINDS)
 
     def test_precision_ends_it_early(self) -> None:
         phone = Phone()
@@ -318,7 +318,7 @@ class TestRejection:
 
         def jump(name: str, number: int) -> None:
             """Twice the canaries, the net, and then they are slow."""
-            phone.times_ns[KINDS[0]] = CANARY_NS * (1.3 if number in (6, 7) else 1)
+            phone.times_ns[NEEDED_KINDS[0]] = CANARY_NS * (1.3 if number in (6, 7) else 1)
 
         phone.script = jump
         found = run(phone, jobs_of(phone, 1), processes=3)
@@ -328,8 +328,8 @@ class TestRejection:
         phone = Phone()
         phone.states = iter([HOT, (), (), (), ()])
         run(phone, jobs_of(phone, 1), processes=2)
-        extra = [len(names) - (2 * len(KINDS) + 1) for names in phone.scripts]
-        assert extra == [len(KINDS), 0]
+        extra = [len(names) - (2 * len(NEEDED_KINDS) + 1) for names in phone.scripts]
+        assert extra == [len(NEEDED_KINDS), 0]
 
     def test_a_device_that_stays_hot_gives_no_number(self) -> None:
         phone, clock = Phone(), Clock()
@@ -477,14 +477,14 @@ class TestDevicesThatBreak:
 
     def test_one_that_breaks_at_its_own_canaries_is_given_up(self) -> None:
         phone = Phone()
-        phone.script = lambda name, number: Break(OFFLINE) if name == KINDS[1] else None
+        phone.script = lambda name, number: Break(OFFLINE) if name == NEEDED_KINDS[1] else None
         found, error = self.ended(phone, jobs_of(phone, 2), processes=2)
         assert (found, error) == ([], OFFLINE)
         assert len(phone.scripts) == MOST_BROKEN
 
     def test_one_whose_canaries_do_not_run_is_given_up(self) -> None:
         phone = Phone()
-        phone.script = lambda name, number: CRASH if name == KINDS[1] else None
+        phone.script = lambda name, number: CRASH if name == NEEDED_KINDS[1] else None
         found, error = self.ended(phone, jobs_of(phone, 2), processes=9)
         assert found == []
         assert str(error) == "simulated: a canary does not run: the tool crashed"
@@ -540,7 +540,7 @@ class TestDevicesThatBreak:
 class TestCalibration:
     def test_it_finds_the_canonical_times(self) -> None:
         phone, shares = Phone(), list[float]()
-        phone.times_ns = {KINDS[0]: 2e5, KINDS[1]: 7e5}
+        phone.times_ns = {NEEDED_KINDS[0]: 2e5, NEEDED_KINDS[1]: 7e5}
         found = calibrate_launches(phone, phone, 1, progress=shares.append, sleep=Clock())
         assert found.c0_ns == pytest.approx((2e5, 7e5), rel=0.005)
         assert all(
@@ -633,4 +633,4 @@ def test_whatever_fails_every_job_gets_one_answer_or_the_session_says_why(
             kept = causes(answer).count("kept")
             assert LEAST <= kept <= plan.processes
             assert kept == plan.processes or answer.stop_reason in ("interrupted", "time")
-    assert len(phone.launched) <= 3 * 3 * count * (2 * len(KINDS) + 1 + len(KINDS)) + 60
+    assert len(phone.launched) <= 3 * 3 * count * (2 * len(NEEDED_KINDS) + 1 + len(NEEDED_KINDS)) + 60
