@@ -293,7 +293,7 @@ def test_a_full_disk_is_said_by_the_devices_own_words(shell: LocalShell) -> None
 def test_a_folder_that_cannot_be_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "net").touch()
-    with pytest.raises(DeviceError, match="exit code .* --option folder=PATH"):
+    with pytest.raises(DeviceError, match=r"exit code .* --option folder=PATH"):
         LocalShell(str(tmp_path / "file" / "below")).push(tmp_path / "net")
     for folder in ("relative", "", "/with\nnewline"):
         with pytest.raises(UsageError):

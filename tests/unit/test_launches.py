@@ -633,4 +633,5 @@ def test_whatever_fails_every_job_gets_one_answer_or_the_session_says_why(
             kept = causes(answer).count("kept")
             assert LEAST <= kept <= plan.processes
             assert kept == plan.processes or answer.stop_reason in ("interrupted", "time")
-    assert len(phone.launched) <= 3 * 3 * count * (2 * len(NEEDED_KINDS) + 1 + len(NEEDED_KINDS)) + 60
+    canaries = len(NEEDED_KINDS)
+    assert len(phone.launched) <= 3 * 3 * count * (3 * canaries + 1) + 60
