@@ -10,7 +10,7 @@ import typer
 
 from hwbench import console
 from hwbench.cli import accuracy
-from hwbench.cli.options import Debug, Json, Session, Since, StoreUrl, opened
+from hwbench.cli.options import Debug, Json, Seed, Session, Since, StoreUrl, opened
 from hwbench.errors import PredictorError, UsageError
 
 if TYPE_CHECKING:
@@ -20,10 +20,34 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    predictor: Annotated[Path, typer.Argument(metavar="PREDICTOR", help="A .hwp file.")],
+    predictor: Annotated[
+        Path | None, typer.Argument(metavar="PREDICTOR", help="A .hwp file.")
+    ] = None,
     session: Session = None,
     since: Since = None,
     store: StoreUrl = None,
+    space: Annotated[
+        str | None, typer.Option("-s", "--space", metavar="NAME", help="Of a published table.")
+    ] = None,
+    archs: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Its architectures: arch_idx and choices.")
+    ] = None,
+    latency: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Its latencies: arch_idx and devices.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("-d", "--device", metavar="COLUMN", help="Which device's.")
+    ] = None,
+    train: Annotated[
+        int | None, typer.Option(metavar="N", help="Architectures to learn from, at random.")
+    ] = None,
+    test_archs: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="To test on; default: the rest.")
+    ] = None,
+    test_latency: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Their latencies.")
+    ] = None,
+    seed: Seed = 0,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -32,10 +56,48 @@ def evaluate(
     Profile again with another --seed to have some. Measurements made before the predictor was
     fitted don't count, nor do architectures that were measured before.
 
+    Or fit one on N rows of a table that others published, and test it on the rest.
+
     Example:
 
     hwbench evaluate cpu.hwp --json
+
+    hwbench evaluate --space nasbench201 --archs a.csv.gz --latency l.csv.gz -d pixel3 --train 100
     """
+    table = {"--space": space, "--archs": archs, "--latency": latency, "--device": device}
+    if predictor is not None:
+        if given := [name for name, value in table.items() if value is not None]:
+            raise UsageError(f"{given[0]} is for a published table: leave PREDICTOR out")
+        _evaluate_file(predictor, session, since, store, as_json=as_json)
+        return
+    if missing := [name for name, value in {**table, "--train": train}.items() if value is None]:
+        raise UsageError(
+            f"{missing[0]} is missing: give a predictor file, or --space, --archs, --latency, "
+            "--device and --train of a published table"
+        )
+    if (test_archs is None) != (test_latency is None):
+        raise UsageError("--test-archs and --test-latency go together")
+    assert space and archs and latency and device
+    assert train is not None
+    from hwbench.predictors.published import evaluate_published, read_published
+
+    learned = read_published(space, archs, latency, device)
+    tested = None
+    if test_archs is not None and test_latency is not None:
+        tested = read_published(space, test_archs, test_latency, device)
+    with console.progress(f"fitting on {train} of {len(learned.labels)}"):
+        found = evaluate_published(learned, tested, train=train, seed=seed)
+    if as_json:
+        console.write_json(found)
+        return
+    title = f"{device}: fitted on {train}, tested on {found.n} others"
+    console.show(title, accuracy.table({"hwbench": found}))
+
+
+def _evaluate_file(
+    predictor: Path, session: str | None, since: str | None, store: str | None, *, as_json: bool
+) -> None:
+    """A predictor's file against the store's later measurements."""
     from hwbench import predictors
     from hwbench.predictors.measured import training_from
 

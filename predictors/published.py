@@ -1,0 +1,174 @@
+"""Latencies that others measured and published, as labels of our spaces.
+
+Two CSV files, gzipped or not: architectures (``arch_idx`` and a column a decision) and latencies
+in milliseconds (``arch_idx`` and a column a device). The columns are those of the public tables
+of HELP (Lee et al., 2021) and HW-NAS-Bench (Li et al., ICLR 2021).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwbench.errors import PredictorError, UnknownNameError
+from hwbench.predictors.data import MIN_SAMPLES, TrainingSet, training_set
+from hwbench.predictors.metrics import Metrics
+from hwbench.predictors.predictor import Provenance, evaluate, fit_predictor
+from hwbench.spaces import Codes, Space, get_space
+from hwbench.spaces.mbv3 import MobileNetV3Space
+from hwbench.spaces.ofa_mbv3 import OFA_MBV3
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_INDEX = "arch_idx"
+#: So many at once, when a query is timed.
+QUERIES = 20_000
+
+
+@dataclass(frozen=True, eq=False)
+class PublishedTable:
+    """One device's latencies of ``space``; ``left_out`` counts rows that are no network of it.
+
+    NAS-Bench-201's disconnected cells are such: they take next to no time, and a relative error
+    on them says nothing.
+    """
+
+    space: Space
+    labels: TrainingSet
+    left_out: int
+
+
+def read_published(space: str, archs: Path, latency: Path, device: str) -> PublishedTable:
+    """The latencies of one device column.
+
+    :class:`PredictorError` names the file and what is wrong with it; ``UnknownNameError`` where
+    the space or the device is not there.
+    """
+    if space not in _LAYOUTS:
+        raise UnknownNameError("space of a published table", space, _LAYOUTS)
+    make_space, columns = _LAYOUTS[space]
+    found = make_space()
+    table = _read(archs, columns, {})
+    measured = _read(latency, [], {device: "device"})
+    rows = table.merge(measured, on=_INDEX, validate="one_to_one")
+    if rows.empty:
+        raise PredictorError(f"{archs} and {latency} have no {_INDEX} in common")
+    codes = _codes(archs, found, rows[list(columns)].to_numpy())
+    built = found.valid(codes)
+    labels = training_set(found, codes[built], rows[device].to_numpy(np.float64)[built])
+    return PublishedTable(found, labels, int((~built).sum()))
+
+
+@dataclass(frozen=True)
+class PublishedMetrics(Metrics):
+    """Beside the metrics: what fitting took, and a query, in a batch of ``QUERIES``.
+
+    Mean and standard deviation come together: both are the time of the whole answer.
+    """
+
+    n_train: int
+    left_out: int
+    fit_seconds: float
+    us_per_query_mean: float
+    us_per_query_sd: float
+
+
+def evaluate_published(
+    table: PublishedTable, test: PublishedTable | None = None, *, train: int, seed: int = 0
+) -> PublishedMetrics:
+    """Fit on ``train`` rows at random, and test on the others, or on another table.
+
+    The same seed takes the same rows. :class:`PredictorError` where there are not so many.
+    """
+    count = len(table.labels)
+    most = count - 2 if test is None else count
+    if not MIN_SAMPLES <= train <= most:
+        raise PredictorError(f"--train {train}: give {MIN_SAMPLES} to {most} of {count} rows")
+    order = np.random.default_rng(seed).permutation(count)
+    rest = table.labels[order[train:]] if test is None else test.labels
+    unknown = Provenance("published", "", "unknown", 1)
+    began = time.perf_counter()
+    predictor = fit_predictor(table.space, table.labels[order[:train]], unknown, seed=seed)
+    fitted = time.perf_counter()
+    found = evaluate(predictor, rest)
+    queries = np.resize(rest.codes, (QUERIES, rest.codes.shape[1]))
+    asked = time.perf_counter()
+    predictor.predict(queries)
+    a_query = 1e6 * (time.perf_counter() - asked) / QUERIES
+    return PublishedMetrics(
+        **asdict(found),
+        n_train=train,
+        left_out=(table if test is None else test).left_out,
+        fit_seconds=fitted - began,
+        us_per_query_mean=a_query,
+        us_per_query_sd=a_query,
+    )
+
+
+def _read(path: Path, columns: Iterable[str], named: dict[str, str]) -> pd.DataFrame:
+    """The index and these columns of a file; ``named`` are columns that the user named."""
+    import pandas as pd
+
+    try:
+        there = set(pd.read_csv(path, nrows=0).columns)
+        for column, what in named.items():
+            if column not in there - {_INDEX}:
+                raise UnknownNameError(f"{what} in {path}", column, there - {_INDEX})
+        wanted = [_INDEX, *columns, *named]
+        if missing := [column for column in wanted if column not in there]:
+            raise PredictorError(f"{path} has no column {missing[0]!r}: is it of another space?")
+        table = pd.read_csv(path, usecols=wanted)
+    except (OSError, ValueError, EOFError) as error:  # pandas' parser errors are ValueErrors
+        raise PredictorError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+    for column in wanted:
+        if not pd.api.types.is_numeric_dtype(table[column]):
+            raise PredictorError(f"{path}: column {column!r} holds something that is no number")
+    if table[_INDEX].duplicated().any():
+        again = table[_INDEX][table[_INDEX].duplicated()].iloc[0]
+        raise PredictorError(f"{path}: {_INDEX} {again} is there twice")
+    return table
+
+
+def _codes(path: Path, space: Space, values: NDArray[np.generic]) -> Codes:
+    """Codes (n, L) from the values (n, L) of the decisions, or from their numbers."""
+    codes = np.zeros(values.shape, dtype=np.int16)
+    for column, decision in enumerate(space.decisions):
+        numbers = all(isinstance(value, int) for value in decision.values)
+        known = np.array(decision.values if numbers else range(len(decision.values)))
+        at = np.searchsorted(known, values[:, column]).clip(max=len(known) - 1)
+        if (bad := known[at] != values[:, column]).any():
+            row = int(bad.argmax())
+            raise PredictorError(
+                f"{path}: row {row + 1} has {values[row, column]} for {decision.name}: "
+                f"{space.name} knows {', '.join(map(str, known))}"
+            )
+        codes[:, column] = at
+    return codes
+
+
+def _ofa_at_every_resolution() -> Space:
+    """The published tables take any multiple of 4; our own choice is every fourth of them."""
+    every = tuple(range(128, 225, 4))
+    return MobileNetV3Space(replace(OFA_MBV3, name="ofa_mbv3_by4", resolutions=every))
+
+
+def _numbered(prefix: str, count: int) -> list[str]:
+    return [f"{prefix}{i}" for i in range(count)]
+
+
+#: Space -> how to make it, and the tables' columns in the order of its decisions.
+_LAYOUTS: dict[str, tuple[Callable[[], Space], list[str]]] = {
+    "nasbench201": (lambda: get_space("nasbench201"), _numbered("op", 6)),
+    "fbnet": (lambda: get_space("fbnet"), _numbered("op", 22)),
+    "ofa_mbv3": (
+        _ofa_at_every_resolution,
+        ["r", *_numbered("d", 5), *_numbered("ks", 20), *_numbered("e", 20)],
+    ),
+}

@@ -1,0 +1,171 @@
+"""Tables that others published: read as they are, refused by what is wrong with them."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hwbench.cli import main
+from hwbench.errors import EXIT_USAGE, PredictorError, UnknownNameError
+from hwbench.predictors.published import evaluate_published, read_published
+from hwbench.spaces import get_space
+from hwbench.testing.predictors import made_up_training
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "latency"
+NB201 = get_space("nasbench201")
+OPS = [f"op{i}" for i in range(6)]
+DISCONNECTED = [0] * 6
+
+Rows = Sequence[Sequence[object]]
+
+
+def write(path: Path, columns: Sequence[str], rows: Rows) -> Path:
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "wt", newline="") as file:
+        csv.writer(file).writerows([columns, *rows])
+    return path
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> tuple[Path, Path, Mapping[int, float]]:
+    """80 cells with made-up latencies, a disconnected one, and one that was not measured."""
+    labels = made_up_training(NB201, 80)
+    cells = [[3 * i, *code] for i, code in enumerate(labels.codes.tolist())]
+    times = {3 * i: float(t) for i, t in enumerate(labels.latency_ms)}
+    archs = [*cells, [1, *DISCONNECTED], [2, 3, 3, 3, 3, 3, 3]]
+    # In another order than the architectures: they belong together by their index.
+    measured = [[i, t, 2 * t] for i, t in reversed([*times.items(), (1, 0.001)])]
+    return (
+        write(tmp_path / "archs.csv.gz", ["arch_idx", *OPS], archs),
+        write(tmp_path / "latency.csv", ["arch_idx", "phone", "gpu_1"], measured),
+        times,
+    )
+
+
+class TestReading:
+    def test_rows_are_joined_by_their_index(
+        self, table: tuple[Path, Path, Mapping[int, float]]
+    ) -> None:
+        archs, latency, times = table
+        found = read_published("nasbench201", archs, latency, "gpu_1")
+        assert found.left_out == 1
+        doubled = sorted(2 * t for t in times.values())
+        assert sorted(found.labels.latency_ms) == pytest.approx(doubled)
+        codes = map(tuple, found.labels.codes)
+        by_code = dict(zip(codes, found.labels.latency_ms, strict=True))
+        labels = made_up_training(NB201, 80)
+        for code, latency_ms in zip(labels.codes, labels.latency_ms, strict=True):
+            assert by_code[tuple(code)] == pytest.approx(2 * latency_ms)
+
+    def test_what_is_not_there_is_named(
+        self, table: tuple[Path, Path, Mapping[int, float]], tmp_path: Path
+    ) -> None:
+        archs, latency, _ = table
+        with pytest.raises(UnknownNameError, match="did you mean 'phone'"):
+            read_published("nasbench201", archs, latency, "phones")
+        with pytest.raises(UnknownNameError, match="space of a published table 'nasbench'"):
+            read_published("nasbench", archs, latency, "phone")
+        with pytest.raises(PredictorError, match="has no column 'r'"):
+            read_published("ofa_mbv3", archs, latency, "phone")
+        with pytest.raises(PredictorError, match="cannot read"):
+            read_published("nasbench201", tmp_path / "missing.csv", latency, "phone")
+
+    @pytest.mark.parametrize(
+        ("cell", "message"),
+        [
+            ([0, 1, 1, 1, 1, 1, 9], "row 1 has 9 for 2>3"),
+            ([0, 1, 1, 1, 1, 1, -1], "row 1 has -1 for 2>3"),
+            ([0, 1, 1, 1, 1, 1, 1.5], "row 1 has 1.5 for 2>3"),
+            ([0, 1, 1, 1, 1, 1, "$(id)"], "column 'op5' holds something that is no number"),
+            ([7, 1, 1, 1, 1, 1, 1], "have no arch_idx in common"),
+        ],
+    )
+    def test_architectures_of_another_space(
+        self, tmp_path: Path, cell: Sequence[object], message: str
+    ) -> None:
+        archs = write(tmp_path / "a.csv", ["arch_idx", *OPS], [cell])
+        latency = write(tmp_path / "l.csv", ["arch_idx", "phone"], [[0, 1.5]])
+        with pytest.raises(PredictorError) as caught:
+            read_published("nasbench201", archs, latency, "phone")
+        assert message in str(caught.value)
+
+    @pytest.mark.parametrize("value", ["nan", "", "-1", "0"])
+    def test_latencies_that_are_none(self, tmp_path: Path, value: str) -> None:
+        archs = write(tmp_path / "a.csv", ["arch_idx", *OPS], [[0, 1, 1, 1, 1, 1, 1]])
+        latency = write(tmp_path / "l.csv", ["arch_idx", "phone"], [[0, value]])
+        with pytest.raises(PredictorError, match="latency_ms of row 0"):
+            read_published("nasbench201", archs, latency, "phone")
+
+    def test_an_index_that_is_there_twice(self, tmp_path: Path) -> None:
+        archs = write(tmp_path / "a.csv", ["arch_idx", *OPS], [[5, *[1] * 6], [5, *[2] * 6]])
+        latency = write(tmp_path / "l.csv", ["arch_idx", "phone"], [[5, 1.5]])
+        with pytest.raises(PredictorError, match="arch_idx 5 is there twice"):
+            read_published("nasbench201", archs, latency, "phone")
+
+
+class TestEvaluating:
+    def test_what_it_learned_is_not_what_it_is_tested_on(
+        self, table: tuple[Path, Path, Mapping[int, float]]
+    ) -> None:
+        archs, latency, _ = table
+        phone = read_published("nasbench201", archs, latency, "phone")
+        found = evaluate_published(phone, train=50)
+        assert (found.n_train, found.n, found.left_out) == (50, 30, 1)
+        assert found.fit_seconds > 0
+        assert found.us_per_query_mean > 0
+        again = evaluate_published(phone, train=50)
+        assert again.rmspe == found.rmspe
+        assert evaluate_published(phone, train=50, seed=1).rmspe != found.rmspe
+        gpu = read_published("nasbench201", archs, latency, "gpu_1")
+        elsewhere = evaluate_published(phone, gpu, train=80)
+        assert elsewhere.n == 80
+        assert elsewhere.rmspe == pytest.approx(50, abs=10)  # half of what the other took
+
+    @pytest.mark.parametrize("train", [0, 4, 79, 500])
+    def test_a_sample_that_cannot_be(
+        self, table: tuple[Path, Path, Mapping[int, float]], train: int
+    ) -> None:
+        phone = read_published("nasbench201", *table[:2], "phone")
+        with pytest.raises(PredictorError, match="give 5 to 78 of 80 rows"):
+            evaluate_published(phone, train=train)
+
+    def test_the_command_prints_what_was_agreed(
+        self, table: tuple[Path, Path, Mapping[int, float]], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        archs, latency, _ = table
+        command = ["evaluate", "--space", "nasbench201", "--archs", str(archs)]
+        command += ["--latency", str(latency), "--device", "phone", "--train", "40"]
+        assert main([*command, "--json"]) == 0
+        answer = json.loads(capsys.readouterr().out)
+        agreed = "spearman kendall within_5 within_10 rmspe coverage_90 width_90"
+        agreed += " fit_seconds us_per_query_mean us_per_query_sd"
+        assert set(agreed.split()) <= set(answer)
+        assert main([*command[:-2], "--json"]) == EXIT_USAGE
+        assert "--train is missing" in capsys.readouterr().err
+        assert main(["evaluate", "p.hwp", "--space", "nasbench201"]) == EXIT_USAGE
+        assert "leave PREDICTOR out" in capsys.readouterr().err
+        assert main([*command, "--test-archs", str(archs)]) == EXIT_USAGE
+        assert "go together" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the published tables are not here")
+@pytest.mark.parametrize(
+    ("space", "files", "device", "least"),
+    [
+        ("nasbench201", "nb201_help", "gold_6240", 0.9),
+        ("ofa_mbv3", "ofa_help", "v100_64", 0.98),
+    ],
+)
+def test_real_tables(space: str, files: str, device: str, least: float) -> None:
+    archs, latency = (SHARED / f"{files}_{what}.csv.gz" for what in ("archs", "latency"))
+    table = read_published(space, archs, latency, device)
+    found = evaluate_published(table, train=200)
+    assert found.spearman is not None
+    assert found.spearman > least
+    assert np.isfinite(found.rmspe)
