@@ -70,15 +70,14 @@ def evaluate(
             raise UsageError(f"{given[0]} is for a published table: leave PREDICTOR out")
         _evaluate_file(predictor, session, since, store, as_json=as_json)
         return
-    if missing := [name for name, value in {**table, "--train": train}.items() if value is None]:
+    if space is None or archs is None or latency is None or device is None or train is None:
+        missing = [name for name, value in {**table, "--train": train}.items() if value is None]
         raise UsageError(
             f"{missing[0]} is missing: give a predictor file, or --space, --archs, --latency, "
             "--device and --train of a published table"
         )
     if (test_archs is None) != (test_latency is None):
         raise UsageError("--test-archs and --test-latency go together")
-    assert space and archs and latency and device
-    assert train is not None
     from hwbench.predictors.published import evaluate_published, read_published
 
     learned = read_published(space, archs, latency, device)

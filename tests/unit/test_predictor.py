@@ -26,9 +26,8 @@ from hwbench.predictors import (
 )
 from hwbench.predictors.data import prepared
 from hwbench.predictors.model import _KINDS
+from hwbench.predictors.published import evaluate_published, read_published
 from hwbench.spaces import Codes, Space, get_space
-from hwbench.spaces.mbv3 import MobileNetV3Space
-from hwbench.spaces.ofa_mbv3 import OFA_MBV3
 from hwbench.testing.predictors import check_predictor, made_up_training
 from tests.latencies import Truth
 
@@ -135,24 +134,11 @@ def test_a_space_without_cost_tables_is_learned_from_its_choices() -> None:
 def test_real_latencies_of_others(
     shared_data: Path, column: str, within_5: float, within_10: float
 ) -> None:
-    pandas = pytest.importorskip("pandas")
-    archs = pandas.read_csv(shared_data / "latency" / "ofa_help_archs.csv.gz")
-    latency = pandas.read_csv(shared_data / "latency" / "ofa_help_latency.csv.gz")[column]
-    space = MobileNetV3Space(
-        dataclasses.replace(OFA_MBV3, name="ofa_any_size", resolutions=tuple(range(128, 225, 4)))
+    archs, latency = (
+        shared_data / "latency" / f"ofa_help_{what}.csv.gz" for what in ("archs", "latency")
     )
-    values = [[str(v) for v in d.values] for d in space.decisions]
-    written = archs.drop(columns="arch_idx").astype(str).to_numpy()
-    codes = np.array(
-        [
-            [known.index(v) if v in known else 0 for known, v in zip(values, row, strict=True)]
-            for row in written
-        ]
-    )
-    measured = training_set(space, codes, latency.to_numpy())
-    order = np.random.default_rng(0).permutation(len(measured))
-    predictor = fit_predictor(space, measured[order[:300]], HERE)
-    found = evaluate(predictor, measured[order[300:]])
+    table = read_published("ofa_mbv3", archs, latency, column)
+    found = evaluate_published(table, train=300)
     assert (found.within_5, found.within_10) >= (within_5, within_10)
     assert 0.85 <= found.coverage_90 <= 0.95
 

@@ -17,7 +17,6 @@ from hwbench.predictors.published import evaluate_published, read_published
 from hwbench.spaces import get_space
 from hwbench.testing.predictors import made_up_training
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "latency"
 NB201 = get_space("nasbench201")
 OPS = [f"op{i}" for i in range(6)]
 DISCONNECTED = [0] * 6
@@ -154,7 +153,6 @@ class TestEvaluating:
         assert "go together" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="the published tables are not here")
 @pytest.mark.parametrize(
     ("space", "files", "device", "least"),
     [
@@ -162,8 +160,9 @@ class TestEvaluating:
         ("ofa_mbv3", "ofa_help", "v100_64", 0.98),
     ],
 )
-def test_real_tables(space: str, files: str, device: str, least: float) -> None:
-    archs, latency = (SHARED / f"{files}_{what}.csv.gz" for what in ("archs", "latency"))
+def test_real_tables(shared_data: Path, space: str, files: str, device: str, least: float) -> None:
+    folder = shared_data / "latency"
+    archs, latency = (folder / f"{files}_{what}.csv.gz" for what in ("archs", "latency"))
     table = read_published(space, archs, latency, device)
     found = evaluate_published(table, train=200)
     assert found.spearman is not None
