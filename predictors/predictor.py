@@ -147,7 +147,7 @@ def fit_predictor(
 ) -> LatencyPredictor:
     """Fit a predictor family on measured latencies and calibrate its bounds.
 
-    Repeated architectures are pooled. The same arguments give the same predictor.
+    Repeated architectures are pooled. The same arguments give the same predictor, up to rounding.
     :class:`PredictorError` where the measurements teach nothing (fewer than 5 architectures, all
     latencies equal), ``GraphError`` where they are not of ``space``.
     """
