@@ -15,6 +15,7 @@ from hwbench.errors import UnknownNameError, UsageError
 from hwbench.plugins import load_plugin, plugin_names
 from hwbench.spaces.base import Choice, Codes, Decision, Space, Value
 from hwbench.spaces.design import space_filling, spread_sample
+from hwbench.spaces.fbnet import fbnet
 from hwbench.spaces.mbv3_small import mbv3_small, mbv3_small_rgb
 from hwbench.spaces.nasbench201 import nasbench201
 from hwbench.spaces.ofa_mbv3 import ofa_mbv3
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 _FACTORIES: dict[str, Callable[[], Space]] = {
+    "fbnet": fbnet,
     "mbv3_small": mbv3_small,
     "mbv3_small_rgb": mbv3_small_rgb,
     "nasbench201": nasbench201,

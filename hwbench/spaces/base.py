@@ -34,7 +34,7 @@ NOTHING_FIXED: Mapping[str, Value] = MappingProxyType({})
 #: Spaces of at most so many codes can be listed.
 ENUMERABLE = 1 << 18
 _ROUNDS = 16
-_TEXT_SHOWN = 120
+_TEXT_SHOWN = 200  # the longest text of a built-in space, and a slip
 
 
 @dataclass(frozen=True, slots=True)

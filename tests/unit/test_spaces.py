@@ -11,7 +11,7 @@ from hwbench.errors import GraphError, UnknownNameError, UsageError
 from hwbench.spaces import Codes, Space, get_space, space_names
 from hwbench.testing.spaces import check_space
 
-NAMES = ("mbv3_small", "mbv3_small_rgb", "nasbench201", "ofa_mbv3")
+NAMES = ("fbnet", "mbv3_small", "mbv3_small_rgb", "nasbench201", "ofa_mbv3")
 
 SPACES = [get_space(name) for name in NAMES]
 
