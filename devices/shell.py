@@ -372,4 +372,7 @@ class LocalShell(Shell):
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise NoSpaceError(f"no space left in {self.folder}: free some") from error
-            raise PushError(f"cannot write into {self.folder}: {error.strerror}") from error
+            raise PushError(
+                f"cannot write into {self.folder} ({error.strerror}): "
+                "name another folder with --option folder=PATH"
+            ) from error

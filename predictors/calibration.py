@@ -48,7 +48,7 @@ class Calibration:
 
         Errs outwards: too high above the median, too low below it.
         """
-        if not 0 < level < 1:
+        if not (0 < level < 1 and 1 - level < 1):
             raise UsageError(f"confidence {level:g} is not between 0 and 1")
         if level < 0.5:
             return -_upper_quantile(-self.errors[::-1], 1 - level)

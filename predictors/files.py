@@ -143,6 +143,8 @@ def _header(archive: zipfile.ZipFile) -> dict[str, Any]:
         raise _DamageError("its members are not those that its header names: fit it again")
     if len(arrays) > _MAX_ARRAYS:
         raise _DamageError(f"it has {len(arrays)} arrays, more than {_MAX_ARRAYS}")
+    if version == 1:  # it did not tell what sessions differ by
+        header["meta"] = {"session_sd": 0.0, **header["meta"]}
     return header
 
 

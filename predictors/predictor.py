@@ -31,6 +31,9 @@ from hwbench.spaces import Space, get_space
 
 Array = NDArray[np.float64]
 
+#: Relative: sessions that differ by more than this are of two machines.
+_MOST_SESSION_SD = 2.0
+
 #: Networks whose costs are kept in the file, to see whether the space is still the same.
 _WITNESSES = 3
 
@@ -268,12 +271,12 @@ def _require_same_space(path: Path, meta: PredictorMeta, space: Space) -> None:
 
 def _meta(header: Mapping[str, Any]) -> PredictorMeta:
     """Metadata from JSON; KeyError, TypeError or ValueError where it is not that."""
-    values = _typed(PredictorMeta, {"session_sd": 0.0, **header})  # format 1 did not tell it
+    values = _typed(PredictorMeta, header)
     provenance = _typed(Provenance, header["provenance"])
     provenance["c0_ns"] = tuple(float(c) for c in provenance["c0_ns"])
     provenance["options"] = tuple((str(k), str(v)) for k, v in provenance["options"])
     values["provenance"] = Provenance(**provenance)
-    if not 0 <= values["session_sd"] < math.inf:
+    if not 0 <= values["session_sd"] <= _MOST_SESSION_SD:
         raise ValueError(f"session_sd is {values['session_sd']}")
     values["cross_validated"] = Metrics(**_typed(Metrics, header["cross_validated"]))
     values["witnesses"] = tuple(tuple(int(c) for c in code) for code in header["witnesses"])
@@ -300,6 +303,7 @@ def _typed(record: type, values: Any) -> dict[str, Any]:
         raise TypeError(f"{record.__name__} is no JSON object")
     for field in fields(record):
         allowed = _JSON_TYPES.get(str(field.type), (object,))
-        if not isinstance(values[field.name], allowed):
-            raise TypeError(f"{field.name} is {values[field.name]!r}")
+        value = values[field.name]
+        if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+            raise TypeError(f"{field.name} is {value!r}")
     return {field.name: values[field.name] for field in fields(record)}

@@ -185,7 +185,7 @@ random_measurements = st.builds(
     first_inference_ns=_optional(_int64),
     footprint_bytes=_optional(_int64),
     peak_memory_bytes=_optional(_int64),
-    session_sd=_floats,
+    session_sd=st.floats(0, 1),
     energy_mj=_optional(_floats),
     tags=_mapping(_names),
 )

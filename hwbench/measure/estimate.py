@@ -110,9 +110,10 @@ def prior_sensitivity(footprint_bytes: int | None, typical_ns: float) -> Sensiti
 class Estimate:
     """An undisturbed latency on a log scale.
 
-    ``log_latency`` with standard error ``se`` on ``dof`` degrees of freedom, of which
-    ``session_sd`` is shared by the session; ``beta`` (K,) the sensitivities found; ``shift`` (K,)
-    the weighted mean state of the bursts that it rests on.
+    ``log_latency`` with standard error ``se`` on ``dof`` degrees of freedom; ``session_sd`` is
+    the part of it that a session shares (that of the canonical times is the epoch's); ``beta``
+    (K,) are the sensitivities found, ``shift`` (K,) the weighted mean state of the bursts that it
+    rests on.
     """
 
     log_latency: float

@@ -8,6 +8,7 @@ a host does not tell is ``"unknown"``, never left out.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -62,14 +63,18 @@ def fingerprint_host(root: Path = Path("/")) -> tuple[dict[str, str], dict[str, 
     return _told(facts), _told(state)
 
 
+_SIZE = re.compile(r"([0-9]{1,9})([KMG])")
+_SHIFT = {"K": 10, "M": 20, "G": 30}
+
+
 def last_cache_mib(root: Path = Path("/")) -> int | None:
-    """Size of the largest cache of the first core, ``None`` where the host does not tell."""
+    """Size of the largest cache of the first core; ``None`` where the host tells none of 1 MiB."""
     sizes = [
-        int(text[:-1]) >> 10
+        int(found[1]) << _SHIFT[found[2]] >> 20
         for path in root.glob(f"{_CPU}/cpu0/cache/index[0-9]*/size")
-        if (text := _text(path)) and text[:-1].isdigit() and text.endswith("K")
+        if (found := _SIZE.fullmatch(_text(path) or ""))
     ]
-    return max(sizes, default=None)
+    return max(sizes, default=0) or None
 
 
 class _Host:

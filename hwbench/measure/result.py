@@ -264,17 +264,19 @@ def estimate_bursts(
 def _reading_noise(
     states: NDArray[np.float64], process: NDArray[np.integer]
 ) -> NDArray[np.float64]:
-    """Noise (K,) of the mean of the readings before and after a burst, states (B, 2, K).
+    """Noise (kinds,) of the mean of the readings before and after a burst, states (B, 2, kinds).
 
-    From how the two differ; where most are one and the same reading, of a canary that is read now
-    and then, from how those of successive bursts of a process do.
+    From how the two differ. The cache canary is read now and then, and what it follows moves
+    slowly: its noise is from how its readings differ from one to the next, and with fewer than
+    three the process's mean is all that it tells.
     """
-    within = 1.4826 * np.median(np.abs(states[:, 1] - states[:, 0]), axis=0) / 2
-    steps = np.diff(states.mean(axis=1), axis=0)[np.diff(process) == 0]
-    if not len(steps):
-        return np.asarray(within)
-    between = 1.4826 * np.median(np.abs(steps), axis=0) / np.sqrt(2)
-    return np.where(within > 0, within, between)
+    noise = 1.4826 * np.median(np.abs(states[:, 1] - states[:, 0]), axis=0) / 2
+    cache = KINDS.index("cache")
+    change = np.diff(states[:, 0, cache])
+    change = change[(np.diff(process) == 0) & (change != 0)]
+    enough = len(change) >= 2
+    noise[cache] = 1.4826 * np.median(np.abs(change)) / np.sqrt(2) if enough else np.inf
+    return np.asarray(noise)
 
 
 def _contention(bursts: Bursts, estimate: Estimate) -> dict[str, float]:

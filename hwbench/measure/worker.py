@@ -136,6 +136,7 @@ class Worker:
         checked(runner.run(1), 1)
         times = {"load_ns": loaded - start, "first_ns": _now() - loaded}
         self._runners[slot] = runner
+        self._last.pop(slot, None)
         grown = None if resident is None else max(memory()["now"] - resident, 0)
         return {**times, "resident": resident, "grown": grown}
 

@@ -50,6 +50,13 @@ def real(value: Any) -> None:
         raise ValueError(f"must be a finite number, is {value!r}")
 
 
+def share(value: Any) -> None:
+    """Accept a number from 0 to 1."""
+    real(value)
+    if not 0 <= value <= 1:
+        raise ValueError(f"must lie between 0 and 1, is {value!r}")
+
+
 def integer(value: Any) -> None:
     """Accept an integer of 64 bits."""
     if not isinstance(value, int) or isinstance(value, bool):
@@ -152,7 +159,7 @@ MEASUREMENT: Final[Mapping[str, Check]] = {
     "first_inference_ns": optional(integer),
     "footprint_bytes": optional(integer),
     "peak_memory_bytes": optional(integer),
-    "session_sd": real,
+    "session_sd": share,
     "energy_mj": optional(real),
     "tags": table(text),
 }

@@ -106,7 +106,10 @@ def test_the_last_cache_is_the_largest(tmp_path: Path) -> None:
     cache = f"{CPU}/cpu0/cache"
     sizes = {f"{cache}/index{i}/size": text for i, text in enumerate(("48K", "1024K", "32768K"))}
     assert last_cache_mib(host(tmp_path / "three", sizes)) == 32
-    assert last_cache_mib(host(tmp_path / "odd", {f"{cache}/index0/size": "plenty"})) is None
+    sizes[f"{cache}/index3/size"] = "96M"
+    assert last_cache_mib(host(tmp_path / "four", sizes)) == 96
+    for odd in ("plenty", "0K", "512K", "\u00b2K", "9" * 5000 + "K"):
+        assert last_cache_mib(host(tmp_path / odd[:6], {f"{cache}/index0/size": odd})) is None
     assert last_cache_mib(tmp_path / "nothing") is None
 
 

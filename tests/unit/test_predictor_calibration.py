@@ -54,7 +54,7 @@ def test_bounds_rise_with_the_level(errors: np.ndarray, one: float, other: float
     assert calibration.quantile(low) <= calibration.quantile(high)
 
 
-@pytest.mark.parametrize("level", [0.0, 1.0, -0.1, 1.5, float("nan")])
+@pytest.mark.parametrize("level", [0.0, 1.0, -0.1, 1.5, float("nan"), 1e-17])
 def test_a_confidence_that_is_none_is_refused(level: float) -> None:
     with pytest.raises(UsageError, match="not between 0 and 1"):
         Calibration(np.array([-1.0, 1.0])).quantile(level)

@@ -200,6 +200,10 @@ def header_says(**changes: Any) -> Callable[[dict[str, Any]], None]:
     return lambda parts: parts["header"].update(changes)
 
 
+def forget(name: str) -> Callable[[dict[str, Any]], None]:
+    return lambda parts: parts["header"]["meta"].pop(name)
+
+
 def meta_says(**changes: Any) -> Callable[[dict[str, Any]], None]:
     return lambda parts: parts["header"]["meta"].update(changes)
 
@@ -226,6 +230,9 @@ def test_changes_are_noticed(
         (header_says(version=99), "written by a newer hwbench (format 99, this one reads up to 2)"),
         (meta_says(session_sd=-0.1), "session_sd is -0.1"),
         (meta_says(session_sd="wide"), "session_sd is 'wide'"),
+        (meta_says(session_sd=True), "session_sd is True"),
+        (meta_says(session_sd=10**400), "session_sd is 1000"),
+        (forget("session_sd"), "its header is not understood ('session_sd')"),
         (header_says(version=0), "format version 0 does not exist"),
         (header_says(version="1"), "format version '1' does not exist"),
         (header_says(arrays=[]), "lacks its parts"),
