@@ -256,26 +256,19 @@ def estimate_bursts(
         process,
         prior_sensitivity(footprint_bytes, float(np.median(times))),
         layout=bursts.copy[kept],
-        noise_sd=_reading_noise(states, process),
+        noise_sd=_reading_noise(states),
         state_se=np.sqrt(reference_se**2 @ mixing**2),
     )
 
 
-def _reading_noise(
-    states: NDArray[np.float64], process: NDArray[np.integer]
-) -> NDArray[np.float64]:
+def _reading_noise(states: NDArray[np.float64]) -> NDArray[np.float64]:
     """Noise (kinds,) of the mean of the readings before and after a burst, states (B, 2, kinds).
 
-    From how the two differ. The cache canary is read now and then, and what it follows moves
-    slowly: its noise is from how its readings differ from one to the next, and with fewer than
-    three the process's mean is all that it tells.
+    From how the two differ. The cache canary is read now and then, and what it follows moves over
+    tens of seconds: of its readings in a process only the mean counts.
     """
     noise = 1.4826 * np.median(np.abs(states[:, 1] - states[:, 0]), axis=0) / 2
-    cache = KINDS.index("cache")
-    change = np.diff(states[:, 0, cache])
-    change = change[(np.diff(process) == 0) & (change != 0)]
-    enough = len(change) >= 2
-    noise[cache] = 1.4826 * np.median(np.abs(change)) / np.sqrt(2) if enough else np.inf
+    noise[KINDS.index("cache")] = np.inf
     return np.asarray(noise)
 
 

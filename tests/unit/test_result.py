@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwbench.errors import DeviceError, InconclusiveError
-from hwbench.measure.estimate import KINDS, prior_sensitivity
+from hwbench.measure.estimate import KINDS, Estimate, prior_sensitivity
 from hwbench.measure.jobs import Canary, RunnerSpec
 from hwbench.measure.result import WIDEST, BurstLog, Context, Result, conclude, medians
 from hwbench.records import CAUSES, CanaryEpoch, Fingerprint
@@ -110,8 +110,8 @@ class TestSlowCanary:
 
     CACHE = CANARIES.index(next(c for c in CANARIES if c.kind == "cache"))
 
-    def estimate(self, readings: Callable[[int, int], float], *, after: int = 0) -> float:
-        """Log latency over 3 ms of a large model; ``readings`` by process and round (log).
+    def estimate(self, readings: Callable[[int, int], float], *, after: int = 0) -> Estimate:
+        """Of a large model of 3 ms; ``readings`` by process and round (log).
 
         ``after``: by so many ns the canary was read anew after each burst but every third.
         """
@@ -123,18 +123,21 @@ class TestSlowCanary:
             pair[0][self.CACHE] = reading
             pair[1][self.CACHE] = reading + after * (row % 3 > 0)
             log.readings[row] = pair
-        return float(concluded(log).estimate.log_latency - np.log(3 * MS))
+        return concluded(log).estimate
 
     @pytest.mark.parametrize("after", [0, 1])
     def test_its_noise_moves_nothing(self, after: int) -> None:
+        """Taken for the machine's state, it would say that the model feels nothing of it."""
         noise = 0.06 * np.random.default_rng(1).standard_normal((4, 6))
         noise -= noise.mean(axis=1, keepdims=True)
         noisy = self.estimate(lambda p, i: float(noise[p, i]), after=after)
-        assert abs(noisy - self.estimate(lambda p, i: 0.0)) < 0.002
+        still = self.estimate(lambda p, i: 0.0)
+        assert abs(noisy.log_latency - still.log_latency) < 0.002
+        assert noisy.beta == pytest.approx(still.beta, abs=0.05)
 
     def test_what_it_says_all_the_time_is_taken_off(self) -> None:
-        moved = self.estimate(lambda p, i: 0.1) - self.estimate(lambda p, i: 0.0)
-        assert -0.06 < moved < -0.02
+        taken, still = self.estimate(lambda p, i: 0.1), self.estimate(lambda p, i: 0.0)
+        assert -0.06 < taken.log_latency - still.log_latency < -0.02
 
 
 class TestBursts:
