@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from hwbench.errors import WorkerError
 from hwbench.measure.campaign import anchor
+from hwbench.measure.estimate import KINDS
 from hwbench.measure.jobs import Job
 from hwbench.measure.plan import Failure, Plan
 from hwbench.measure.process import QUIET
@@ -50,8 +51,9 @@ REFERENCE_PROCESSES = 3  # a visit; one visit before each round of conditions
 SECONDS = 1.0
 #: A little less for us, whose rounds are not cut short when the time is up.
 OUR_SECONDS = 0.88
-#: A burst met a quiet machine when the canaries' mean was this near to their canonical times.
-QUIET_COMPUTE, QUIET_MEMORY = 0.01, 0.05
+#: A burst met a quiet machine when the canaries' mean was this near to their canonical times, and
+#: what its process's share of the cache does to the model, by its sensitivity, less than this.
+QUIET_COMPUTE, QUIET_MEMORY, QUIET_CACHE_EFFECT = 0.01, 0.05, 0.01
 
 Array = NDArray[np.float64]
 
@@ -154,7 +156,8 @@ class Repeatability(Claim):
                     setting.progress(f"run {index + 1} of {runs}, {condition}", share)
                     with neighbour(condition):
                         _run_methods(setting, jobs, epoch, table, condition, Path(folder))
-        truth = direct_quiet(reference, table.models, epoch)
+        kinds = [canary.kind for canary in setting.device.canaries(1)]
+        truth = direct_quiet(reference, table.models, epoch, kinds)
         evidence = {"quick": setting.quick, **summarise(table, truth)}
         figure = setting.folder / "repeatability.png"
         from hwbench.verify.figures import repeatability_figure
@@ -231,26 +234,31 @@ def run_rival(
 
 
 def direct_quiet(
-    reference: Sequence[Measurement], models: Sequence[str], epoch: CanaryEpoch
+    reference: Sequence[Measurement],
+    models: Sequence[str],
+    epoch: CanaryEpoch,
+    kinds: Sequence[str],
 ) -> dict[str, tuple[float, float, int]]:
     """(log time, standard error, processes) of each model from quiet bursts alone.
 
-    A process counts with the median of its quiet bursts when it had three or more. Fewer than
-    five such processes give no truth for that model.
+    ``kinds`` are those of the epoch's canaries. A process counts with the median of its quiet
+    bursts when it had three or more. Fewer than five such processes give no truth for that model.
     """
-    conv = np.array(["conv" in name for name in epoch.names])
+    compute, memory, cache = (np.array(kinds) == kind for kind in KINDS)
     truth = {}
     for model in models:
         levels = []
         for record in (m for m in reference if m.workload.name == model):
             state = np.log(record.bursts.canary_ns / np.array(epoch.c0_ns)).mean(axis=1)
-            quiet = np.abs(state[:, conv].mean(axis=1)) <= QUIET_COMPUTE
-            quiet &= np.abs(state[:, ~conv].mean(axis=1)) <= QUIET_MEMORY
+            quiet = np.abs(state[:, compute].mean(axis=1)) <= QUIET_COMPUTE
+            quiet &= np.abs(state[:, memory].mean(axis=1)) <= QUIET_MEMORY
             quiet &= record.bursts.cause == CAUSES.index("kept")
+            felt = state[:, cache] @ np.array(record.beta)[cache]
             times = np.log(medians(record.bursts))
             for process in np.unique(record.bursts.process):
-                chosen = quiet & (record.bursts.process == process)
-                if chosen.sum() >= 3:
+                own = record.bursts.process == process
+                chosen = quiet & own
+                if chosen.sum() >= 3 and abs(felt[own].mean()) <= QUIET_CACHE_EFFECT:
                     levels.append(float(np.median(times[chosen])))
         if len(levels) >= 5:
             se = float(np.std(levels, ddof=1) / np.sqrt(len(levels)))
@@ -317,7 +325,7 @@ def _quantiles(values: Array) -> dict[str, float | None]:
 
 def _truthfulness(table: Table, truth: dict[str, tuple[float, float, int]]) -> dict[str, Any]:
     """Coverage, bias by class and half-widths against the direct quiet times."""
-    rows = []
+    rows, halves = [], []
     inconclusive = total = 0
     for condition, run in table.ours:
         for kind, record in zip(table.classes, run, strict=True):
@@ -325,25 +333,28 @@ def _truthfulness(table: Table, truth: dict[str, tuple[float, float, int]]) -> d
             if record is None or record.status != "ok":
                 inconclusive += 1
                 continue
-            known = truth.get(record.workload.name)
-            if known is None or not (record.latency_ns and record.low_ns and record.high_ns):
+            if not (record.latency_ns and record.low_ns and record.high_ns):
                 continue
-            log, se, _ = known
             low, high = np.log(record.low_ns), np.log(record.high_ns)
             half = (high - low) / 2
+            halves.append((condition == "idle", half))
+            known = truth.get(record.workload.name)
+            if known is None:
+                continue
+            log, se, _ = known
             # The truth has an error of its own: widen by it, as for any comparison of two.
             slack = np.hypot(half, 1.96 * se) - half
             held = low - slack <= log <= high + slack
-            rows.append((condition, kind, held, np.log(record.latency_ns) - log, half))
-    held = [h for *_, h, _, _ in rows]
+            rows.append((kind, held, np.log(record.latency_ns) - log))
+    held = [h for _, h, _ in rows]
     bias = {
-        kind: round(100 * float(np.median([b for _, k, _, b, _ in rows if k == kind])), 3)
-        for kind in dict.fromkeys(k for _, k, *_ in rows)
+        kind: round(100 * float(np.median([b for k, _, b in rows if k == kind])), 3)
+        for kind in dict.fromkeys(k for k, *_ in rows)
     }
     width = {
-        name: round(100 * float(np.median([h for c, *_, h in rows if (c == "idle") == idle])), 3)
+        name: round(100 * float(np.median([h for i, h in halves if i == idle])), 3)
         for name, idle in (("idle", True), ("loaded", False))
-        if any((c == "idle") == idle for c, *_ in rows)
+        if any(i == idle for i, _ in halves)
     }
     return {
         "coverage_95": round(float(np.mean(held)), 3) if held else None,
