@@ -14,6 +14,8 @@ from hwbench.verify import claim_names, get_claim
 from hwbench.verify import repeatability as check
 from hwbench.verify.figures import repeatability_figure
 from hwbench.verify.transformers import write_transformer
+from tests.measurements import bursts as any_bursts
+from tests.measurements import epoch as any_epoch
 from tests.measurements import measurement
 
 MODELS, CLASSES = ["a", "b"], ["conv", "dense"]
@@ -45,6 +47,39 @@ def test_a_run_without_an_answer_is_left_out_and_counted() -> None:
     for method in check.METHODS:  # of the same cells, or one row would be flattered
         assert made.within(method, ["idle"], [0]).size == 1
     assert check.summarise(made, {})["inconclusive_share"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("felt", "cache", "compute", "known"),
+    [
+        (0.5, 0.01, 0.0, True),
+        (0.5, 0.04, 0.0, False),  # 2 % of the model's time
+        (0.0, 0.04, 0.0, True),  # nothing of it is felt
+        (0.0, 0.0, 0.02, False),
+    ],
+)
+def test_a_quiet_burst_is_one_whose_model_was_not_disturbed(
+    felt: float, cache: float, compute: float, known: bool
+) -> None:
+    kinds = ("compute", "memory", "cache")
+    canaries = np.exp([compute, 0.0, cache]) * 1e6
+    plain = any_bursts(count=32, processes=6)
+    made = replace(
+        record(3e6, 0.01),
+        beta=(1.0, 0.1, felt),
+        bursts=replace(
+            plain,
+            canary_ns=np.broadcast_to(canaries, (32, 2, 3)).astype(np.int64),
+            cause=np.zeros_like(plain.cause),
+        ),
+    )
+    quiet = any_epoch(names=kinds, c0_ns=(1e6,) * 3, c0_low_ns=(1e6,) * 3, c0_high_ns=(1e6,) * 3)
+    truth = check.direct_quiet([made], ["a"], quiet, kinds)
+    assert ("a" in truth) == known
+    if known:
+        log, _, processes = truth["a"]
+        assert log == pytest.approx(np.log(3e6), abs=0.02)
+        assert processes == 6
 
 
 def record(latency_ns: float, half: float) -> Measurement:
