@@ -83,15 +83,24 @@ def rejected_by_cause(measurement: Measurement) -> dict[str, int]:
     return {name: int(n) for name, n in zip(CAUSES, lost, strict=True) if n and name != "kept"}
 
 
+_NO_ANSWER = {
+    "inconclusive": "No latency: inconclusive, its interval is wider than ± 5 % (see --json).",
+    "observed_only": "No latency: observed only, canaries cannot anchor several threads.",
+}
+
+
 def to_table(measurements: Sequence[Measurement]) -> Table:
-    """The same as a table of at most 80 columns; a status is shown where one isn't ``ok``."""
+    """The same as a table of at most 80 columns.
+
+    A latency that is no answer is left out, and the caption says why.
+    """
     headings = ["model", "latency ms", "±", "p50 ms", "p90 ms", "p99 ms", "runs", "<warm-up"]
     entries = [_measured(measurement) for measurement in measurements]
     rows = [
         [
             entry["name"],
-            entry["latency_ms"],
-            half_width(entry),
+            entry["latency_ms"] if entry["status"] == "ok" else None,
+            half_width(entry) if entry["status"] == "ok" else None,
             entry["p50_ms"],
             entry["p90_ms"],
             entry["p99_ms"],
@@ -100,11 +109,11 @@ def to_table(measurements: Sequence[Measurement]) -> Table:
         ]
         for entry in entries
     ]
-    if any(entry["status"] != "ok" for entry in entries):
-        headings.append("<status")
-        for row, entry in zip(rows, entries, strict=True):
-            row.append(entry["status"].replace("_", " "))
-    return console.table(headings, rows)
+    table = console.table(headings, rows)
+    found = {entry["status"] for entry in entries}
+    table.caption = "\n".join(why for status, why in _NO_ANSWER.items() if status in found) or None
+    table.caption_justify = "left"
+    return table
 
 
 def operators_json(entry: Mapping[str, Any], profile: OpProfile) -> dict[str, Any]:
