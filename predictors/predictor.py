@@ -150,15 +150,18 @@ def fit_predictor(
 ) -> LatencyPredictor:
     """Fit a predictor family on measured latencies and calibrate its bounds.
 
-    Repeated architectures are pooled. The same arguments give the same predictor, up to rounding.
+    Repeated architectures are pooled. The same arguments give the same predictor.
     :class:`PredictorError` where the measurements teach nothing (fewer than 5 architectures, all
     latencies equal), ``GraphError`` where they are not of ``space``.
     """
+    # scipy has a BLAS of its own, which only a library that is loaded can be told to limit.
+    import scipy.linalg  # noqa: F401
     from threadpoolctl import threadpool_limits
 
     rng = np.random.default_rng(seed)
     training = prepared(space, training)
-    # Matrices of some hundred rows: threads cost more than they bring, far more on a busy machine.
+    # Matrices of some hundred rows: threads cost more than they bring, far more on a busy machine;
+    # and they add up in another order each time.
     with threadpool_limits(1, user_api="blas"):
         model = model_kind(kind).fit(space, training, rng)
         held_out = model.cross_validate(space, training, rng)
