@@ -219,7 +219,7 @@ class TestNeighbours:
 
     @pytest.mark.parametrize(
         ("beta", "footprint"),
-        [((0.6, 0.0), 1e6), ((1.0, 0.05), 1e6), ((1.0, 0.2), 1e6), ((1.3, 0.5), 8e6)],
+        [((0.6, 0.0), 1e6), ((1.0, 0.05), 1e6), ((1.0, 0.2), 1e6), ((1.3, 0.5), 4e6)],
     )
     def test_where_some_bursts_were_quiet_they_decide(
         self, beta: tuple[float, float], footprint: int
@@ -281,12 +281,14 @@ class TestPrior:
 
     MEGABYTES = (0, 1, 4, 10, 1000)
 
-    @pytest.mark.parametrize("kind", [1, 2])
-    def test_the_larger_the_footprint_the_more_is_felt_up_to_a_limit(self, kind: int) -> None:
+    @pytest.mark.parametrize(("kind", "most"), [(1, 0.5), (2, 0.7)])
+    def test_the_larger_the_footprint_the_more_is_felt_up_to_a_limit(
+        self, kind: int, most: float
+    ) -> None:
         means = [prior_sensitivity(int(mb * 1e6), 1e6).mean[kind] for mb in self.MEGABYTES]
         assert means[0] == 0
         assert means == sorted(set(means))
-        assert prior_sensitivity(10**10, 1e6).mean[kind] == means[-1] < 1
+        assert prior_sensitivity(10**10, 1e6).mean[kind] == means[-1] < most
 
     def test_what_goes_through_its_memory_faster_feels_the_cache_more(self) -> None:
         means = [prior_sensitivity(40_000_000, ms * 1e6).mean for ms in (100, 10, 3, 1, 0.1)]
