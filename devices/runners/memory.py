@@ -15,8 +15,6 @@ from time import perf_counter_ns
 import numpy as np
 
 _HUGE = 2 << 20
-
-
 #: Passes over the block, unmeasured, until the cache holds of it what it can.
 _TAKE_BACK = 3
 

@@ -15,6 +15,7 @@ from hwbench.errors import PredictorError, UsageError
 
 if TYPE_CHECKING:
     from hwbench.predictors import LatencyPredictor
+    from hwbench.predictors.published import PublishedTable
     from hwbench.records import Measurement
     from hwbench.store import Store
 
@@ -30,10 +31,10 @@ def evaluate(
         str | None, typer.Option("-s", "--space", metavar="NAME", help="Of a published table.")
     ] = None,
     archs: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="Its architectures: arch_idx and choices.")
+        Path | None, typer.Option(metavar="CSV", help="Its architectures, one a row.")
     ] = None,
     latency: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="Its latencies: arch_idx and devices.")
+        Path | None, typer.Option(metavar="CSV", help="Its latencies in ms, one device a column.")
     ] = None,
     device: Annotated[
         str | None, typer.Option("-d", "--device", metavar="COLUMN", help="Which device's.")
@@ -56,7 +57,9 @@ def evaluate(
     Profile again with another --seed to have some. Measurements made before the predictor was
     fitted don't count, nor do architectures that were measured before.
 
-    Or fit one on N rows of a table that others published, and test it on the rest.
+    Or fit one on N rows of a table that others published, and test it on the rest. Both files join
+    on their column arch_idx. Choices are numbers: op0 to op5 (nasbench201), op0 to op21 (fbnet), or
+    r, d0 to d4, ks0 to ks19, e0 to e19 (ofa_mbv3), as in the tables of HELP and HW-NAS-Bench.
 
     Example:
 
@@ -78,19 +81,33 @@ def evaluate(
         )
     if (test_archs is None) != (test_latency is None):
         raise UsageError("--test-archs and --test-latency go together")
-    from hwbench.predictors.published import evaluate_published, read_published
+    from hwbench.predictors.published import read_published
 
     learned = read_published(space, archs, latency, device)
     tested = None
     if test_archs is not None and test_latency is not None:
         tested = read_published(space, test_archs, test_latency, device)
+    _evaluate_table(learned, tested, f"{device}: fitted on {train}", train, seed, as_json=as_json)
+
+
+def _evaluate_table(
+    learned: PublishedTable,
+    tested: PublishedTable | None,
+    title: str,
+    train: int,
+    seed: int,
+    *,
+    as_json: bool,
+) -> None:
+    """A predictor of some rows of a published table against the others."""
+    from hwbench.predictors.published import evaluate_published
+
     with console.progress(f"fitting on {train} of {len(learned.labels)}"):
         found = evaluate_published(learned, tested, train=train, seed=seed)
     if as_json:
         console.write_json(found)
         return
-    title = f"{device}: fitted on {train}, tested on {found.n} others"
-    console.show(title, accuracy.table({"hwbench": found}))
+    console.show(f"{title}, tested on {found.n} others", accuracy.table({"hwbench": found}))
 
 
 def _evaluate_file(

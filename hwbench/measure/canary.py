@@ -2,14 +2,13 @@
 
 A canary's reading moves with the machine; its canonical time c0 is what it reads when nothing
 disturbs. Calibration takes several runs in fresh processes, some seconds apart. A run's
-readings become medians over windows of a quarter of a second (the cache canary's are few then:
-two or three), so that neither the noise of a reading nor a lucky moment looks like a faster
-machine. Their 5th percentile over all runs marks the
-quiet machine, and c0 is what a quiet machine reads: the median of the windows near that mark,
-within 6 % for the compute canaries (a clock that ran 5 % faster for some seconds is no quiet
-machine) and 10 % for memory, which no machine with other users keeps stiller. Of the cache that
-cores share such neighbours always hold a part: a band of 30 % makes its mark what is usual.
-The interval is a bootstrap over runs.
+readings become medians over windows of a quarter of a second (two or three readings of the cache
+canary), so that neither the noise of a reading nor a lucky moment looks like a faster machine.
+Their 5th percentile over all runs marks the quiet machine, and c0 is what a quiet machine reads:
+the median of the windows near that mark, within 6 % for the compute canaries (a clock that ran 5 %
+faster for some seconds is no quiet machine) and 10 % for memory, which no machine with other users
+keeps stiller. Of the cache that cores share such neighbours always hold a part: a band of 30 %
+makes its mark what is usual. The interval is a bootstrap over runs.
 
 Every later session leaves its own such figure in the store. The epoch itself is never changed:
 :func:`drift` says when the series has left it, and a user opens a new epoch on purpose

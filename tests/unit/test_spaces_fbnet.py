@@ -20,7 +20,6 @@ from hwbench.testing.spaces import check_space
 from tests.graphs import input_values, relative_error
 
 SPACE = FBNetSpace()
-DATA = Path(__file__).parents[3] / "shared" / "data" / "latency" / "fbnet_help_archs.csv.gz"
 
 
 def graph_of(text: str) -> Graph:
@@ -196,9 +195,9 @@ def test_the_error_names_the_place(text: str, message: str) -> None:
     assert message in str(raised.value)
 
 
-@pytest.mark.skipif(not DATA.exists(), reason=f"no published table at {DATA}")
-def test_codes_are_those_of_the_published_tables() -> None:
-    with gzip.open(DATA, "rt", newline="") as file:
+def test_codes_are_those_of_the_published_tables(shared_data: Path) -> None:
+    table = shared_data / "latency" / "fbnet_help_archs.csv.gz"
+    with gzip.open(table, "rt", newline="") as file:
         rows = list(csv.DictReader(file))
     codes = np.array([[int(row[f"op{j}"]) for j in range(22)] for row in rows])
     assert len(np.unique(codes, axis=0)) == 4000

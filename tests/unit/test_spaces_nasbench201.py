@@ -14,7 +14,6 @@ from hwbench.spaces import get_space
 from hwbench.spaces.nasbench201 import EDGES, NasBench201Space
 
 SPACE = NasBench201Space()
-DATA = Path(__file__).parents[3] / "shared" / "data" / "latency" / "nb201_help_archs.csv.gz"
 EVERY = np.stack(np.meshgrid(*[range(5)] * 6, indexing="ij"), axis=-1).reshape(-1, 6)
 
 FULL = "|{0}~0|+|{0}~0|{0}~1|+|{0}~0|{0}~1|{0}~2|".format("nor_conv_3x3")
@@ -146,9 +145,9 @@ def test_the_error_names_the_place(text: str, message: str) -> None:
     assert message in str(raised.value)
 
 
-@pytest.mark.skipif(not DATA.exists(), reason=f"no published table at {DATA}")
-def test_codes_are_those_of_the_published_tables() -> None:
-    with gzip.open(DATA, "rt", newline="") as file:
+def test_codes_are_those_of_the_published_tables(shared_data: Path) -> None:
+    table = shared_data / "latency" / "nb201_help_archs.csv.gz"
+    with gzip.open(table, "rt", newline="") as file:
         rows = list(csv.DictReader(file))
     codes = np.array([[int(row[f"op{j}"]) for j in range(6)] for row in rows])
     assert len(codes) > 10_000
