@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 #: Kind of device -> module and class, imported when first asked for.
 _DEVICES = {
-    "adb": ("hwbench.devices.phone", "AdbPhone"),
+    "adb": ("hwbench.devices.phone.device", "AdbPhone"),
     "cpu": ("hwbench.devices.onnx_cpu", "OnnxCpu"),
     "cuda": ("hwbench.devices.cuda.device", "Cuda"),
     "litert": ("hwbench.devices.litert", "LiteRt"),
-    "shell": ("hwbench.devices.phone", "Board"),
+    "shell": ("hwbench.devices.phone.device", "Board"),
 }
 
 

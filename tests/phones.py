@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hwbench.cli import main
-from hwbench.devices.phone import AdbPhone
+from hwbench.devices.phone.device import AdbPhone
 from hwbench.measure.jobs import Launched, canary_key
 from hwbench.store import Store
 from tests.loopback import LoopbackPhone

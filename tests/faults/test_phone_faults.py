@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from hwbench.cli import main
-from hwbench.devices.launcher import ToolLauncher
 from hwbench.devices.models import GraphModel
-from hwbench.devices.phone import ToolDevice
+from hwbench.devices.phone.device import ToolDevice
+from hwbench.devices.phone.launcher import ToolLauncher
 from hwbench.errors import (
     EXIT_DEVICE,
     EXIT_INCONCLUSIVE,

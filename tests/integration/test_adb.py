@@ -12,15 +12,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hwbench.devices.adb import Adb, AdbShell, Listed, check_serial, read_facts, state_error
-from hwbench.devices.benchmark_model import (
+from hwbench.devices.phone.adb import Adb, AdbShell, Listed, check_serial, read_facts, state_error
+from hwbench.devices.phone.output import parse_launch, parse_ops
+from hwbench.devices.phone.shell import LocalShell, block_script, split_block
+from hwbench.devices.phone.state import core_mask, read_state, rejections
+from hwbench.devices.phone.tool import (
     ToolOptions,
     check_delegated,
     launch_command,
 )
-from hwbench.devices.benchmark_output import parse_launch, parse_ops
-from hwbench.devices.phone_state import core_mask, read_state, rejections
-from hwbench.devices.shell import LocalShell, block_script, split_block
 from hwbench.errors import (
     EXIT_DEVICE,
     EXIT_USAGE,

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hwbench.devices.benchmark_output import parse_launch, parse_ops
+from hwbench.devices.phone.output import parse_launch, parse_ops
 from hwbench.errors import ToolOutputError
 from tests.loopback import (
     CorruptPush,

@@ -12,7 +12,7 @@ import pytest
 
 from hwbench.cli import main
 from hwbench.devices.models import read_model_file
-from hwbench.devices.phone import AdbPhone, Board
+from hwbench.devices.phone.device import AdbPhone, Board
 from hwbench.devices.profile import Profile, sample_profile
 from hwbench.errors import (
     EXIT_DEVICE,

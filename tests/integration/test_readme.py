@@ -15,10 +15,10 @@ from types import ModuleType
 
 import pytest
 
-from hwbench.devices.adb import Adb
 from hwbench.devices.cuda.options import CudaOptions
 from hwbench.devices.litert import LiteRtOptions
-from hwbench.devices.phone import PhoneOptions
+from hwbench.devices.phone.adb import Adb
+from hwbench.devices.phone.device import PhoneOptions
 from hwbench.graph import GraphBuilder
 from hwbench.lower import random_weights, to_onnx, to_tflite
 from hwbench.spaces import get_space, space_filling

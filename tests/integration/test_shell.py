@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hwbench.devices.shell import (
+from hwbench.devices.phone.shell import (
     Ended,
     LocalShell,
     Section,
@@ -329,7 +329,7 @@ def test_an_interrupt_leaves_no_program_behind(monkeypatch: pytest.MonkeyPatch) 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hwbench.devices.shell._drained", interrupted)
+    monkeypatch.setattr("hwbench.devices.phone.shell._drained", interrupted)
     with pytest.raises(KeyboardInterrupt):
         call(["sleep", "97.6"], 10)
     assert not [p for p in psutil.process_iter(["cmdline"]) if "97.6" in (p.info["cmdline"] or [])]

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hwbench.devices.benchmark_model import (
+from hwbench.devices.phone.output import Delegation, parse_launch, parse_ops
+from hwbench.devices.phone.tool import (
     ToolOptions,
     check_delegated,
     launch_command,
 )
-from hwbench.devices.benchmark_output import Delegation, parse_launch, parse_ops
 from hwbench.errors import DelegateError, ToolOutputError, UsageError
 
 _AT_LEAST = "Running benchmark for at least {} iterations and at least {} seconds"

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwbench.devices.phone_state import (
+from hwbench.devices.phone.shell import Ended, LocalShell, call
+from hwbench.devices.phone.state import (
     Battery,
     Core,
     PhoneState,
@@ -17,7 +18,6 @@ from hwbench.devices.phone_state import (
     read_state,
     rejections,
 )
-from hwbench.devices.shell import Ended, LocalShell, call
 from hwbench.errors import UnsupportedDeviceError, UsageError
 
 THERMAL = """\

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from hwbench.devices.shell import QUICK_S, Shell, block_script, clean, split_block
+from hwbench.devices.phone.shell import QUICK_S, Shell, block_script, clean, split_block
 from hwbench.errors import ShellError, UnsupportedDeviceError, UsageError
 
 #: Below this a phone throttles or shuts down.

@@ -1,7 +1,7 @@
 """Devices that run ``benchmark_model``: phones through adb, Linux boards through their shell.
 
 Serials, properties and paths come from elsewhere; they are checked where they enter and quoted
-once, at the device's boundary (:mod:`hwbench.devices.shell`).
+once, at the device's boundary (:mod:`hwbench.devices.phone.shell`).
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, Self
 
-from hwbench.devices.adb import REMOTE_FOLDER, Adb, AdbShell, read_facts
 from hwbench.devices.base import Check, Device
-from hwbench.devices.benchmark_model import PUBLISHED, ToolOptions
-from hwbench.devices.launcher import Settings, ToolLauncher
 from hwbench.devices.models import Model
 from hwbench.devices.options import parse_options
-from hwbench.devices.phone_state import PhoneState, core_mask, read_state, rejections
-from hwbench.devices.shell import LocalShell, Shell
+from hwbench.devices.phone.adb import REMOTE_FOLDER, Adb, AdbShell, read_facts
+from hwbench.devices.phone.launcher import Settings, ToolLauncher
+from hwbench.devices.phone.shell import LocalShell, Shell
+from hwbench.devices.phone.state import PhoneState, core_mask, read_state, rejections
+from hwbench.devices.phone.tool import PUBLISHED, ToolOptions
 from hwbench.devices.tflite_job import tflite_job
 from hwbench.errors import DeviceError, HwbenchError, UsageError
 from hwbench.measure.fingerprint import fingerprint_host
 from hwbench.measure.jobs import Canary, Job, RunnerSpec
 from hwbench.records import Fingerprint
 
-_CANARIES = Path(__file__).resolve().parent / "canaries"
+_CANARIES = Path(__file__).resolve().parents[1] / "canaries"
 #: Beyond this a canary says nothing.
 _MOST_DRIFT = 1000
 

@@ -1,7 +1,7 @@
 """Phones through the adb program: find it, choose a phone, and run its shell.
 
 adb itself is somebody's binary of any age (29 and 36 are tested), so nothing is taken from its
-exit codes that :mod:`hwbench.devices.shell` or the list of devices can tell.
+exit codes that :mod:`hwbench.devices.phone.shell` or the list of devices can tell.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwbench.devices.shell import (
+from hwbench.devices.phone.shell import (
     NO_SPACE,
     QUICK_S,
     Ended,

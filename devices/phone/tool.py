@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
-from hwbench.devices.benchmark_output import Launch
+from hwbench.devices.phone.output import Launch
 from hwbench.errors import DelegateError, UsageError
 
 Delegate = Literal["none", "xnnpack", "gpu", "nnapi"]

@@ -10,10 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from hwbench.devices.benchmark_model import ToolOptions, check_delegated, launch_command
-from hwbench.devices.benchmark_output import OpRow, parse_launch, parse_ops
-from hwbench.devices.phone_state import read_state, rejections
-from hwbench.devices.shell import Section, Shell, block_script, split_block
+from hwbench.devices.phone.output import OpRow, parse_launch, parse_ops
+from hwbench.devices.phone.shell import Section, Shell, block_script, split_block
+from hwbench.devices.phone.state import read_state, rejections
+from hwbench.devices.phone.tool import ToolOptions, check_delegated, launch_command
 from hwbench.errors import DeviceError, HwbenchError, PushError, ShellError, ToolOutputError
 from hwbench.measure.jobs import Launched, Node, Profiled, RunnerSpec, Script
 
