@@ -34,6 +34,8 @@ _KEPT, _PREEMPTED, _STOLEN, _MIGRATED = (
 )
 # A two-sided 95 % interval is this many standard errors wide on each side.
 _Z95 = 1.96
+# Standard deviation of the lesser of two standard normal numbers.
+_SD_OF_LESSER = (1 - 1 / np.pi) ** 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,26 +252,35 @@ def estimate_bursts(
     kept = bursts.cause == _KEPT
     states = np.log(bursts.canary_ns[kept] / reference_ns) @ mixing
     process, times = bursts.process[kept], medians(bursts)[kept]
+    state, noise_sd = _around(states)
     return undisturbed(
         np.log(times),
-        states.mean(axis=1),
+        state,
         process,
         prior_sensitivity(footprint_bytes, float(np.median(times))),
         layout=bursts.copy[kept],
-        noise_sd=_reading_noise(states),
+        noise_sd=noise_sd,
         state_se=np.sqrt(reference_se**2 @ mixing**2),
     )
 
 
-def _reading_noise(states: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Noise (kinds,) of the mean of the readings before and after a burst, states (B, 2, kinds).
+def _around(states: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """State (B, kinds) at each burst from the readings before and after it, states (B, 2, kinds),
+    and the noise (kinds,) of it, from how the two differ.
 
-    From how the two differ. The cache canary is read now and then, and what it follows moves over
-    tens of seconds: of its readings in a process only the mean counts.
+    Of the conv nets' two readings the calmer one counts: what delayed only the other was over
+    before the burst, or came after it. Memory's noise has two sides: their mean. The cache
+    canary is read now and then, and what it follows moves over tens of seconds: of its readings
+    in a process only the mean counts.
     """
-    noise = 1.4826 * np.median(np.abs(states[:, 1] - states[:, 0]), axis=0) / 2
-    noise[KINDS.index("cache")] = np.inf
-    return np.asarray(noise)
+    compute, cache = KINDS.index("compute"), KINDS.index("cache")
+    state = states.mean(axis=1)
+    state[:, compute] = states[:, :, compute].min(axis=1)
+    reading_sd = 1.4826 * np.median(np.abs(states[:, 1] - states[:, 0]), axis=0) / np.sqrt(2)
+    noise = reading_sd / np.sqrt(2)
+    noise[compute] = _SD_OF_LESSER * reading_sd[compute]
+    noise[cache] = np.inf
+    return state, noise
 
 
 def _contention(bursts: Bursts, estimate: Estimate) -> dict[str, float]:
