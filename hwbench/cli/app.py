@@ -16,6 +16,7 @@ from hwbench.cli.evaluate import evaluate
 from hwbench.cli.export import export
 from hwbench.cli.fit import fit
 from hwbench.cli.importing import import_
+from hwbench.cli.kernels import kernels
 from hwbench.cli.predict import predict
 from hwbench.cli.profile import profile
 from hwbench.cli.verify import verify
@@ -37,6 +38,7 @@ for _verb, _name, _panel in (
     (profile, "profile", _MEASURE),
     (fit, "fit", _PREDICT),
     (evaluate, "evaluate", _PREDICT),
+    (kernels, "kernels", _PREDICT),
     (predict, "predict", _PREDICT),
     (verify, "verify", _PROVE),
     (demo, "demo", _PROVE),

@@ -2,36 +2,107 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hwbench import console
-from hwbench.cli.options import Confidence, Debug, Json, lines
+from hwbench.cli.kernels import default_path
+from hwbench.cli.options import Confidence, Debug, DeviceOptions, Json, device_of, lines, shapes
+from hwbench.errors import UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from hwbench.predictors.kernels import KernelPredictor, NetworkPrediction
+
+_SUFFIX = ".hwp"
 
 
 def predict(
-    predictor: Annotated[Path, typer.Argument(metavar="PREDICTOR", help="A .hwp file.")],
-    architectures: Annotated[
+    predictor: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PREDICTOR", help="A .hwp file; left out, that of the device's kernels."
+        ),
+    ],
+    subjects: Annotated[
         list[str] | None,
-        typer.Argument(metavar="ARCH", help="Architectures in their text form."),
+        typer.Argument(
+            metavar="ARCH|MODEL",
+            help="Architectures in their text form; .onnx files for a predictor of kernels.",
+        ),
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "-d", "--device", metavar="NAME", help="Take DEVICE-kernels.hwp; it must be of here."
+        ),
+    ] = None,
+    option: DeviceOptions = None,
     file: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Architectures, one a line; - is standard input."),
     ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=SIZES", help="Shape of an input left open, as x=1,3,224,224."),
+    ] = None,
     confidence: Confidence = 0.98,
+    top: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Kernels to list, the slowest first.")
+    ] = 12,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Predict the latency of architectures, with an upper bound.
+    """Predict the latency of architectures or of any ONNX file, with an upper bound.
 
-    Example:
+    Of an ONNX file it also tells which kernels take the time.
+
+    Examples:
 
     hwbench predict cpu.hwp --file architectures.txt --confidence 0.98
+
+    hwbench predict model.onnx -d cpu
     """
-    texts = lines(architectures or (), file)
+    from hwbench.predictors.kernels import is_kernels, load_kernels
+
+    given = list(subjects or ())
+    if predictor.suffix != _SUFFIX:
+        given.insert(0, str(predictor))
+        predictor = default_path(device or "cpu")
+        if not predictor.exists():
+            raise UsageError(
+                f"there is no {predictor} here to predict {given[0]} with: make it with "
+                f"hwbench kernels -d {device or 'cpu'}, or name a .hwp file first"
+            )
+    texts = lines(given, file)
+    if not is_kernels(predictor):
+        _architectures(predictor, texts, confidence, as_json=as_json)
+        return
+    key = None
+    if device is not None:
+        threads = load_kernels(predictor).meta.provenance.threads
+        key = device_of(device, option).fingerprint(threads).key
+    loaded = load_kernels(predictor, fingerprint_key=key)
+    found = _files(loaded, [Path(text) for text in texts], shapes(shape or ()))
+    if as_json:
+        console.write_json(
+            {
+                "predictor": predictor,
+                "device": loaded.meta.provenance.device,
+                "confidence": confidence,
+                "results": [_row(loaded, *each, confidence) for each in found.items()],
+            }
+        )
+        return
+    _show(loaded, found, confidence, top)
+
+
+def _architectures(
+    predictor: Path, texts: Sequence[str], confidence: float, *, as_json: bool
+) -> None:
+    """Predict architectures of the predictor's space."""
     from hwbench.predictors import load_predictor
 
     loaded = load_predictor(predictor)
@@ -53,3 +124,102 @@ def predict(
         return
     headings = ("architecture", "mean ms", "sd ms", f"upper ms ({confidence:g})")
     console.show(console.table(headings, answers))
+
+
+# -- any network, by its kernels --------------------------------------------------------------
+
+
+def _files(
+    predictor: KernelPredictor, paths: Sequence[Path], given: Mapping[str, tuple[int, ...]]
+) -> dict[Path, NetworkPrediction]:
+    """Predictions of ONNX files; a given shape goes to every file that has an input of the name."""
+    from hwbench.devices.models import input_names
+    from hwbench.lower import from_onnx
+
+    for path in paths:
+        if path.suffix == ".tflite":
+            raise UsageError(f"{path}: kernels are predicted from ONNX files: export it as one")
+    inputs = {path: input_names(path) for path in paths}
+    known = set[str]().union(*inputs.values())
+    for name in given:
+        if name not in known:
+            raise UnknownNameError("model input", name, known)
+    found = {}
+    for path, names in inputs.items():
+        graph, _ = from_onnx(path, {name: given[name] for name in given.keys() & names})
+        found[path] = predictor.predict(graph)
+    return found
+
+
+def _row(
+    predictor: KernelPredictor, path: Path, found: NetworkPrediction, confidence: float
+) -> dict[str, Any]:
+    low_ms, high_ms = predictor.interval(found, 0.9)
+    return {
+        "model": path,
+        "mean_ms": found.mean_ms,
+        "sd_ms": found.sd_ms,
+        "low_ms": low_ms,
+        "high_ms": high_ms,
+        "upper_ms": predictor.bound(found, confidence),
+        "out_of_distribution": predictor.surprises(found),
+        "overhead_ms": found.overhead_ms,
+        "kernels": [
+            {
+                "name": row.kernel.name,
+                "kind": row.kernel.kind,
+                "ops": row.kernel.ops,
+                "ms": row.ms,
+                "sd": row.sd,
+                "known": row.known,
+            }
+            for row in found.kernels
+        ],
+    }
+
+
+def _show(
+    predictor: KernelPredictor,
+    found: Mapping[Path, NetworkPrediction],
+    confidence: float,
+    top: int,
+) -> None:
+    headings = ("model", "mean ms", "90 % from", "to", f"upper ms ({confidence:g})")
+    rows = [
+        (path.name, f.mean_ms, *predictor.interval(f, 0.9), predictor.bound(f, confidence))
+        for path, f in found.items()
+    ]
+    console.show(console.table(headings, rows))
+    for path, each in found.items():
+        for reason in predictor.surprises(each):
+            console.note(f"{path.name} is unlike what was measured, the interval is wide: {reason}")
+        console.show(
+            f"{path.name}: {len(each.kernels)} kernels, by kind",
+            console.table(("<kind", "kernels", "ms", "share"), _kinds(each)),
+            console.table(("<slowest kernels", "<kind", "ms", "± %", "share"), _slowest(each, top)),
+        )
+
+
+def _kinds(found: NetworkPrediction) -> list[tuple[object, ...]]:
+    kinds: dict[str, list[float]] = {}
+    for row in found.kernels:
+        kinds.setdefault(row.kernel.kind, []).append(row.ms)
+    totals = sorted(kinds.items(), key=lambda item: -sum(item[1]))
+    rows: list[tuple[object, ...]] = [
+        (kind, len(ms), sum(ms), f"{sum(ms) / found.mean_ms:.1%}") for kind, ms in totals
+    ]
+    return [*rows, ("(between)", None, found.overhead_ms, None)]
+
+
+def _slowest(found: NetworkPrediction, top: int) -> list[tuple[object, ...]]:
+    slowest = sorted(found.kernels, key=lambda row: -row.ms)[:top]
+    return [
+        (
+            "+".join(row.kernel.ops) or f"convert {row.kernel.name}",
+            row.kernel.kind,
+            row.ms,
+            f"{100 * row.sd:.0f}",
+            f"{row.ms / found.mean_ms:.1%}",
+        )
+        for row in slowest
+    ]

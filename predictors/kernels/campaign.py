@@ -1,0 +1,106 @@
+"""Which networks to measure, and a file of samples that an interrupt leaves whole.
+
+The first networks are of all families in turn. Later ones are those of which a predictor fitted
+so far is least sure: of several that a family offers, the one with the widest prediction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from hwbench.devices.base import Device
+from hwbench.errors import PredictorError
+from hwbench.measure.plan import Failure
+from hwbench.predictors.kernels.predictor import KernelPredictor
+from hwbench.predictors.kernels.samples import (
+    CHUNK,
+    NetworkSample,
+    append,
+    families,
+    network,
+    read_samples,
+    sample_networks,
+    write_header,
+)
+from hwbench.predictors.predictor import Provenance
+from hwbench.records import CanaryEpoch
+
+#: Networks that a family offers for one that is chosen.
+OFFERED = 6
+
+
+def provenance_now(device: Device, threads: int, epoch: CanaryEpoch) -> Provenance:
+    """Where samples that are measured now come from."""
+    fingerprint = device.fingerprint(threads)
+    runtime = fingerprint.facts.get("runtime", device.name)
+    return Provenance(
+        device=device.name,
+        fingerprint_key=fingerprint.key,
+        runtime=f"{runtime} {fingerprint.facts.get(runtime, '')}".strip(),
+        threads=threads,
+        epoch=epoch.id,
+        c0_ns=epoch.c0_ns,
+    )
+
+
+def opened_samples(path: Path, provenance: Provenance) -> list[NetworkSample]:
+    """The samples of a file, which is begun where there is none.
+
+    PredictorError where they are of another device, runtime or canary epoch.
+    """
+    if not path.exists():
+        write_header(path, provenance)
+        return []
+    found, samples = read_samples(path)
+    if found != provenance:
+        raise PredictorError(
+            f"{path} holds samples of another device, environment or canary epoch "
+            f"({found.device}, {found.runtime}): name another file with -o"
+        )
+    whole = path.read_bytes().rpartition(b"\n")
+    path.write_bytes(whole[0] + whole[1])  # what an interrupt cut short is measured again
+    return samples
+
+
+def measure_into(
+    path: Path,
+    device: Device,
+    wanted: Sequence[tuple[str, int]],
+    threads: int,
+    epoch: CanaryEpoch,
+    progress: Callable[[float], None],
+) -> Iterator[Failure]:
+    """Measure networks and write each chunk as it ends; yields those that could not be."""
+    for start in range(0, len(wanted), CHUNK):
+        for result in sample_networks(device, wanted[start : start + CHUNK], threads, epoch):
+            if isinstance(result, Failure):
+                yield result
+            else:
+                append(path, result)
+        progress(min(start + CHUNK, len(wanted)) / len(wanted))
+
+
+def in_turn(n: int, done: set[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Networks of all families in turn, until ``n`` are done."""
+    every = families()
+    turns = ((family, number) for number in range(n) for family in every)
+    missing = [each for each in turns if each not in done]
+    return missing[: max(n - len(done), 0)]
+
+
+def least_sure(
+    predictor: KernelPredictor, n: int, done: set[tuple[str, int]]
+) -> list[tuple[str, int]]:
+    """``n`` networks of all families in turn, each the least sure of those that it offers."""
+    chosen: list[tuple[str, int]] = []
+    every, taken = families(), set(done)
+    for turn in range(n):
+        family = every[turn % len(every)]
+        first = 1 + max((number for f, number in taken if f == family), default=-1)
+        offered = range(first, first + OFFERED)
+        found = {i: predictor.predict(network(family, i)) for i in offered}
+        best = max(offered, key=lambda i: found[i].sd_ms / found[i].mean_ms)
+        chosen.append((family, best))
+        taken.update((family, i) for i in offered)
+    return chosen

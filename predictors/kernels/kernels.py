@@ -1,0 +1,278 @@
+"""Kernels: what a runtime executes as one operator, and the rules by which it makes them.
+
+A runtime folds an activation into the convolution before it, joins an addition, and turns tensors
+into a layout of its own where it pays. Which of this a device does is data, not code: the
+:class:`Rules` that test cases on the device gave (:mod:`hwbench.predictors.kernels.rules`).
+``split(graph, rules)`` is then a network as that device runs it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwbench.graph import Graph
+from hwbench.ops import OP_KINDS, Op
+
+#: What a kernel's configuration is told by: sizes as they are, of its main operation.
+FEATURES = (
+    "macs",
+    "read",
+    "written",
+    "weights",
+    "deep",
+    "wide",
+    "groups",
+    "rows",
+    "inner",
+    "window",
+    "stride",
+    "dilation",
+    "operands",
+    "joined",
+    "function",
+)
+
+CONVERT = "convert"
+ANY = "*"
+BLOCKED, ENTERING, PASSING = "blocked", "entering", "passing"
+
+#: Fused functions by what they cost: a comparison, some arithmetic, an exponential.
+_CHEAP = {"relu", "relu6", "clip", "leaky_relu", "batch_norm"}
+_DEAR = {"sigmoid", "tanh", "silu", "gelu", "exp", "erf", "elu"}
+_BLOCK, _QUARTER = 16, 4
+
+Signature = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One operator of a runtime: ``ops`` are the graph's operations that it does, in order.
+
+    ``kind`` is the class of its main operation, ``sizes`` a value for each of :data:`FEATURES`.
+    A conversion of layout has no operation of the graph.
+    """
+
+    name: str
+    kind: str
+    ops: tuple[str, ...]
+    sizes: tuple[float, ...]
+
+    def size(self, feature: str) -> float:
+        return self.sizes[FEATURES.index(feature)]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a device's runtime makes kernels of operations.
+
+    ``fused`` says whether an operation joins a kernel: by the classes of what that consists of
+    so far (its first by :func:`op_key`, or ``"*"`` for any; the others by kind) and by its own
+    kind. ``layouts`` are the classes that work on images in a layout of the runtime's own
+    (``blocked``), that take plain ones and make such (``entering``), or that keep what they get
+    (``passing``); all others are plain. Where layouts meet, a kernel converts.
+    """
+
+    fused: Mapping[tuple[Signature, str], bool] = field(default_factory=dict)
+    layouts: Mapping[str, str] = field(default_factory=dict)
+
+    def joins(self, signature: Signature, kind: str) -> bool:
+        """Whether an operation of ``kind`` is done by the kernel that it reads from."""
+        for known in (signature, (ANY, *signature[1:])):
+            if (known, kind) in self.fused:
+                return self.fused[known, kind]
+        return False
+
+
+def op_key(graph: Graph, op: Op) -> str:
+    """The class of an operation within which kernels resemble each other.
+
+    Convolutions differ by grouping and by whether their channels fill vectors (blocks of 16, at
+    least quarters of one); element-wise operations by whether they broadcast.
+    """
+    specs, out = graph.specs(op), graph.tensors[op.output]
+    if op.kind == "conv":
+        return _conv_key(op, specs[0].shape[1], out.shape[1], len(out.shape) - 2)
+    if op.kind in ("linear", "matmul"):
+        rows = out.elements // out.shape[-1]
+        return f"{op.kind} vector" if rows == 1 else op.kind
+    if OP_KINDS[op.kind].arity == 2 and specs[0].shape != specs[1].shape:
+        return f"{op.kind} broadcast"
+    return op.kind
+
+
+def _conv_key(op: Op, channels: int, out: int, axes: int) -> str:
+    groups, deep = op["groups"], channels // op["groups"]
+    if groups == channels and out == groups > 1:
+        form, whole = "depthwise", True
+    elif groups > 1:
+        form, whole = "grouped conv", deep % _BLOCK == 0 and out // groups % _BLOCK == 0
+    else:
+        form = "pointwise conv" if math.prod(op["kernel"]) == 1 else "conv"
+        whole = deep % _QUARTER == 0 if deep >= _BLOCK else True
+        form += " of few" if deep < _BLOCK else ""
+    form += "" if whole else " of odd"
+    return form if axes == 2 else f"{form} {axes}d"
+
+
+def split(graph: Graph, rules: Rules) -> list[Kernel]:
+    """The kernels that a device makes of a graph, conversions of layout included."""
+    groups = fuse(graph, rules)
+    kernels = [kernel_of(graph, ops) for ops in groups]
+    return _with_conversions(graph, rules, groups, kernels)
+
+
+def fuse(graph: Graph, rules: Rules) -> list[list[Op]]:
+    """The graph's operations by the kernel that does them, in the order of their first."""
+    uses = Counter(name for op in graph.ops for name in op.inputs) + Counter(graph.outputs)
+    holder: dict[str, _Group] = {}
+    groups: list[_Group] = []
+    for op in graph.ops:
+        if op.kind == "constant":
+            continue
+        for name in reversed(op.inputs):
+            group = holder.get(name)
+            if group and uses[name] == 1 and rules.joins(tuple(group.signature), op.kind):
+                break
+        else:
+            group = _Group([op_key(graph, op)])
+            groups.append(group)
+            group.ops.append(op)
+            holder[op.output] = group
+            continue
+        group.signature.append(op.kind)
+        group.ops.append(op)
+        holder[op.output] = group
+    return [group.ops for group in groups]
+
+
+@dataclass(slots=True)
+class _Group:
+    signature: list[str]
+    ops: list[Op] = field(default_factory=list)
+
+
+def kernel_of(graph: Graph, ops: list[Op]) -> Kernel:
+    """The kernel of operations that a runtime does as one."""
+    main = max(ops, key=graph.macs_of)  # the first, where none multiplies
+    made = {op.output for op in ops}
+    read = {name for op in ops for name in op.inputs if name not in made}
+    sizes = {
+        "macs": sum(map(graph.macs_of, ops)),
+        "read": sum(graph.tensors[name].bytes for name in read),
+        "written": graph.tensors[ops[-1].output].bytes,
+        "weights": sum(spec.bytes for op in ops for spec in graph.params(op).values()),
+        "operands": len(read),
+        "joined": sum(OP_KINDS[op.kind].arity != 1 for op in ops[1:]),
+        "function": max((_function(op.kind) for op in ops[1:]), default=0),
+        **_shape(graph, main),
+    }
+    row = tuple(float(sizes[name]) for name in FEATURES)
+    return Kernel(ops[-1].name, op_key(graph, main), tuple(op.name for op in ops), row)
+
+
+def _function(kind: str) -> int:
+    if OP_KINDS[kind].arity != 1:
+        return 0
+    return 1 if kind in _CHEAP else 3 if kind in _DEAR else 2
+
+
+def _shape(graph: Graph, op: Op) -> Mapping[str, float]:
+    """Sizes by which kernels of one kind differ beyond their costs.
+
+    ``deep`` and ``wide`` are what each group of a product reads and makes at a place, ``rows`` the
+    places, ``inner`` the run of them that lies together in memory.
+    """
+    x, out = graph.specs(op)[:1], graph.tensors[op.output].shape
+    source = x[0].shape if x else out
+    sizes: dict[str, float] = dict.fromkeys(("groups", "window", "stride", "dilation"), 1.0)
+    attrs = dict(op.attrs)
+    if op.kind == "conv":
+        sizes |= {"groups": op["groups"], "dilation": max(op["dilation"])}
+        sizes |= {"deep": source[1] // op["groups"], "wide": out[1] // op["groups"]}
+    elif op.kind in ("linear", "matmul"):
+        sizes |= {"deep": source[-1], "wide": out[-1]}
+        return sizes | {"rows": math.prod(out[:-1]), "inner": out[-2] if len(out) > 1 else 1}
+    else:
+        depth = source[1] if len(source) > 1 else 1
+        sizes |= {"deep": depth, "wide": out[1] if len(out) > 1 else 1}
+    if "kernel" in attrs:
+        sizes |= {"window": math.prod(op["kernel"]), "stride": max(op["stride"])}
+    elif op.kind in ("global_avg_pool", "global_max_pool"):
+        sizes["window"] = math.prod(source[2:])
+    return sizes | {"rows": math.prod(out[2:]), "inner": out[-1] if out else 1}
+
+
+# -- layouts ----------------------------------------------------------------------------------
+
+
+def _with_conversions(
+    graph: Graph, rules: Rules, groups: list[list[Op]], kernels: list[Kernel]
+) -> list[Kernel]:
+    parts = [part_of(graph, ops, kernel) for ops, kernel in zip(groups, kernels, strict=True)]
+    needed = conversions(parts, graph.outputs, rules.layouts)
+    every: list[Kernel] = []
+    for kernel, tensors in zip([*kernels, None], needed, strict=True):
+        every += [_conversion(graph, tensor) for tensor in tensors]
+        every += [kernel] if kernel else []
+    return every
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A kernel as far as layouts go: the images that it reads, and what it makes."""
+
+    kind: str
+    images: tuple[str, ...]
+    made: str
+
+
+def part_of(graph: Graph, ops: list[Op], kernel: Kernel) -> Part:
+    """The images are tensors of three axes or more that other kernels made."""
+    made = {op.output for op in ops}
+    read = dict.fromkeys(name for op in ops for name in op.inputs if name not in made)
+    images = tuple(name for name in read if len(graph.tensors[name].shape) > 2)
+    return Part(kernel.kind, images, ops[-1].output)
+
+
+def conversions(
+    parts: Sequence[Part], outputs: Sequence[str], layouts: Mapping[str, str]
+) -> list[list[str]]:
+    """Tensors to convert before each part, and at the end; each is converted once."""
+    blocked: set[str] = set()
+    converted: set[tuple[str, bool]] = set()
+    needed: list[list[str]] = []
+    for part in parts:
+        layout = layouts.get(part.kind)
+        if layout == PASSING:
+            makes = bool(part.images) and all(name in blocked for name in part.images)
+        else:
+            makes = layout in (BLOCKED, ENTERING)
+        wants = makes and layout != ENTERING
+        before = [n for n in part.images if (n in blocked) != wants and (n, wants) not in converted]
+        converted.update((name, wants) for name in before)
+        needed.append(before)
+        if makes:
+            blocked.add(part.made)
+    return [
+        *needed,
+        [name for name in outputs if name in blocked and (name, False) not in converted],
+    ]
+
+
+def _conversion(graph: Graph, tensor: str) -> Kernel:
+    spec = graph.tensors[tensor]
+    sizes = dict.fromkeys(FEATURES, 1.0) | {"macs": 0.0, "weights": 0.0, "joined": 0.0}
+    sizes |= {"function": 0.0, "read": float(spec.bytes), "written": float(spec.bytes)}
+    sizes |= {"deep": float(spec.shape[1]), "rows": float(math.prod(spec.shape[2:]))}
+    return Kernel(tensor, CONVERT, (), tuple(sizes[name] for name in FEATURES))
+
+
+def table(kernels: Sequence[Kernel]) -> NDArray[np.float64]:
+    """Sizes of n kernels, (n, F) in the order of :data:`FEATURES`."""
+    return np.array([kernel.sizes for kernel in kernels]).reshape(-1, len(FEATURES))

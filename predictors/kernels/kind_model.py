@@ -1,0 +1,261 @@
+"""The time of kernels of one kind against their sizes: a roofline, and a Gaussian process on it.
+
+``t = (a + MACs / rate + activation bytes / bandwidth + weight bytes / bandwidth) exp(f(sizes))``:
+the bracket is fitted with coefficients that can't be negative (Lawson and Hanson, "Solving least
+squares problems", 1974) to relative errors, and says how time grows beyond the sizes that were
+measured; ``f`` is a Gaussian process over the logarithms of the sizes with a Matérn kernel, one
+length scale a size (Rasmussen and Williams, "Gaussian processes for machine learning", 2006): it
+learns how far a shape is from the best rate. Far from what was measured ``f`` returns to 0 and
+its scale to that of the prior.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwbench.errors import PredictorError
+from hwbench.predictors.kernels.kernels import FEATURES
+
+Array = NDArray[np.float64]
+
+#: Kernels beyond which a process learns nothing more that is worth its time.
+MOST_POINTS, MOST_FOR_SCALES, LEAST_POINTS = 900, 250, 12
+#: A profiler's clock, in ns: the resolution of a kernel's time.
+_TICK_NS = 300.0
+_LEAST_NOISE = 0.02
+_BLOCK = 16
+#: Inputs beside the features: channels lost in blocks (read, made), bytes in use.
+EXTRA_INPUTS = 3
+_ROBUST_ROUNDS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class KindModel:
+    """Kernels of one kind: their roofline ``line`` (4,), and a process where there are enough.
+
+    ``points`` (n, D) are what was measured: the ``columns`` of the inputs, less ``centre``, in
+    units of the length scales ``lengths``; ``target`` (n,) are logarithms of time over roofline,
+    with their ``variance``. ``amplitude`` is the process' prior scale, ``noise`` what two kernels
+    of the same sizes differ by, relative.
+    """
+
+    line: Array
+    columns: NDArray[np.intp]
+    centre: Array
+    lengths: Array
+    points: Array
+    target: Array
+    variance: Array
+    amplitude: float
+    noise: float
+
+    def predict(self, sizes: Array) -> tuple[Array, Array]:
+        """Time (n,) in ns and its relative scale (n,), of kernels with sizes (n, F)."""
+        base = _costs(sizes) @ self.line
+        if not len(self.points):
+            return base, np.full(len(sizes), np.hypot(self.amplitude, self.noise))
+        inputs = (_inputs(sizes)[:, self.columns] - self.centre) / self.lengths
+        cross = self.amplitude**2 * _matern(inputs, self.points)
+        pull, factor = self._solution
+        variance = self.amplitude**2 - ((cross @ factor.T) ** 2).sum(axis=1)
+        return base * np.exp(cross @ pull), np.sqrt(np.maximum(variance, 0) + self.noise**2)
+
+    @cached_property
+    def _solution(self) -> tuple[Array, Array]:
+        """``C^-1 target`` and the inverse of C's Cholesky factor."""
+        covariance = self.amplitude**2 * _matern(self.points, self.points)
+        covariance[np.diag_indices_from(covariance)] += self.variance
+        factor = np.linalg.inv(np.linalg.cholesky(covariance))
+        return factor.T @ (factor @ self.target), factor
+
+    def learned(self, data: KindData) -> KindModel:
+        """A model of these scales that knows this data alone."""
+        if not len(data.ns):
+            return replace(self, points=self.points[:0], target=np.empty(0), variance=np.empty(0))
+        line = _roofline(data)
+        inputs = (_inputs(data.sizes)[:, self.columns] - self.centre) / self.lengths
+        target = np.log(data.ns / (_costs(data.sizes) @ line))
+        variance = self.noise**2 + (_TICK_NS / data.ns) ** 2
+        if len(data.ns) < LEAST_POINTS:
+            inputs, target, variance = inputs[:0], target[:0], variance[:0]
+        else:
+            inputs, target, variance = _merged(inputs, target, variance, self.noise)
+        return replace(self, line=line, points=inputs, target=target, variance=variance)
+
+    def state(self) -> Array:
+        """All that was learned, one number after the other; the first two are n and D."""
+        n, d = self.points.shape
+        return np.concatenate(
+            [
+                [n, d, self.amplitude, self.noise],
+                self.line,
+                self.columns,
+                self.centre,
+                self.lengths,
+                self.target,
+                self.variance,
+                self.points.ravel(),
+            ]
+        )
+
+    @classmethod
+    def restore(cls, state: Array) -> tuple[KindModel, Array]:
+        """The model that a state begins with, and the rest. ValueError where it is none."""
+        if len(state) < 8 or not (state[:2] >= 0).all() or state[:2].max() > len(state):
+            raise ValueError("a kind of kernels is cut short")
+        n, d = map(int, state[:2])
+        sizes = (4, 4, d, d, d, n, n, n * d)
+        if len(state) < sum(sizes):
+            raise ValueError("a kind of kernels is cut short")
+        head, line, columns, centre, lengths, target, variance, points, rest = np.split(
+            state, np.cumsum(sizes)
+        )
+        known = (columns >= 0) & (columns < len(FEATURES) + EXTRA_INPUTS)
+        if not (known.all() and (lengths > 0).all() and (variance > 0).all() and head[3] > 0):
+            raise ValueError("a kind of kernels has scales that cannot be")
+        model = cls(
+            line,
+            columns.astype(np.intp),
+            centre,
+            lengths,
+            points.reshape(n, d),
+            target,
+            variance,
+            float(head[2]),
+            float(head[3]),
+        )
+        return model, rest
+
+
+@dataclass(frozen=True, eq=False)
+class KindData:
+    """Measured kernels of one kind: sizes (n, F) and times (n,) in ns."""
+
+    sizes: Array
+    ns: Array
+
+    def __getitem__(self, rows: NDArray[np.bool_] | NDArray[np.intp] | slice) -> KindData:
+        return KindData(self.sizes[rows], self.ns[rows])
+
+
+def fit_kind(data: KindData, rng: np.random.Generator) -> KindModel:
+    """Learn from kernels of one kind; the more there are, the more is learned."""
+    model = average(data)
+    if len(data.ns) >= LEAST_POINTS and len(model.columns):
+        model = _scaled(model, data, rng)
+    return model.learned(data)
+
+
+def average(data: KindData) -> KindModel:
+    """The roofline of kernels and how they vary about it, without a process."""
+    line = _roofline(data)
+    inputs = _inputs(data.sizes)
+    columns = np.flatnonzero(inputs.std(axis=0) > 1e-9)
+    inputs = inputs[:, columns]
+    spread = max(float(np.log(data.ns / (_costs(data.sizes) @ line)).std()), _LEAST_NOISE)
+    return KindModel(
+        line=line,
+        columns=columns,
+        centre=inputs.mean(axis=0),
+        lengths=np.maximum(inputs.std(axis=0), 1e-3),
+        points=inputs[:0],
+        target=np.empty(0),
+        variance=np.empty(0),
+        amplitude=spread * (1 + 3 / len(data.ns)),  # few say little of how they spread
+        noise=_LEAST_NOISE,
+    )
+
+
+def _scaled(model: KindModel, data: KindData, rng: np.random.Generator) -> KindModel:
+    """Length scales, amplitude and noise that maximise the evidence of some of the data."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+
+    some = data[rng.permutation(len(data.ns))[:MOST_FOR_SCALES]]
+    inputs = (_inputs(some.sizes)[:, model.columns] - model.centre) / model.lengths
+    target = np.log(some.ns / (_costs(some.sizes) @ model.line))
+    shape = Matern(np.full(inputs.shape[1], 3.0), (0.2, 100.0), nu=2.5)
+    amplitude = ConstantKernel(np.clip(model.amplitude, 0.05, 1.0) ** 2, (1e-3, 4.0))
+    kernel = amplitude * shape + WhiteKernel(0.003, (_LEAST_NOISE**2, 0.3))
+    process = GaussianProcessRegressor(kernel, alpha=(_TICK_NS / some.ns) ** 2 + 1e-6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        process.fit(inputs, target)
+    found = process.kernel_
+    return replace(
+        model,
+        lengths=model.lengths * found.k1.k2.length_scale,
+        amplitude=float(np.sqrt(found.k1.k1.constant_value)),
+        noise=float(np.sqrt(found.k2.noise_level)),
+    )
+
+
+def _merged(
+    inputs: Array, target: Array, variance: Array, noise: float
+) -> tuple[Array, Array, Array]:
+    """Kernels of the same sizes as one, and no more than ``MOST_POINTS``.
+
+    What is the same for all kernels of these sizes stays: a mean is never surer than a third.
+    """
+    unique, place, counts = np.unique(
+        inputs.round(6), axis=0, return_inverse=True, return_counts=True
+    )
+    place = place.reshape(-1)
+    mean = np.bincount(place, target) / counts
+    var = np.maximum(np.bincount(place, variance) / counts**2, noise**2 / 3)
+    if len(unique) > MOST_POINTS:
+        kept = np.random.default_rng(0).permutation(len(unique))[:MOST_POINTS]
+        return unique[kept], mean[kept], var[kept]
+    return unique, mean, var
+
+
+def _roofline(data: KindData) -> Array:
+    """Non-negative (a, per MAC, per activation byte, per weight byte), for small relative errors.
+
+    Weights that fall with the error (Cauchy's) keep the odd kernel from bending it.
+    """
+    from scipy.optimize import nnls
+
+    rows = _costs(data.sizes) / data.ns[:, None]
+    scale = np.maximum(np.abs(rows).mean(axis=0), 1e-300)
+    weight = np.ones(len(rows))
+    line = np.zeros(4)
+    for _ in range(_ROBUST_ROUNDS):
+        found, _ = nnls(rows / scale * weight[:, None], weight)
+        line = found / scale
+        error = rows @ line - 1
+        weight = 1 / np.sqrt(1 + (error / 0.3) ** 2)
+    if not line.any():
+        raise PredictorError("kernels without any cost cannot be fitted")
+    return line
+
+
+def _costs(sizes: Array) -> Array:
+    """What the roofline sums: one, MACs, activation bytes, weight bytes."""
+    macs, read, written, weights = sizes[:, :4].T
+    return np.stack([np.ones(len(sizes)), macs, read + written, weights], axis=1)
+
+
+def _inputs(sizes: Array) -> Array:
+    """Logarithms of the sizes, how far channels fill blocks, and of the memory in use."""
+    deep, wide = sizes[:, FEATURES.index("deep")], sizes[:, FEATURES.index("wide")]
+    waste = [np.ceil(n / _BLOCK) * _BLOCK / np.maximum(n, 1) for n in (deep, wide)]
+    footprint = sizes[:, 1:4].sum(axis=1)
+    extra = np.log(np.stack([*waste, footprint + 1], axis=1))
+    inputs: Array = np.concatenate([np.log1p(sizes), extra], axis=1)
+    return inputs
+
+
+def _matern(a: Array, b: Array) -> Array:
+    """Matérn's kernel of smoothness 5/2 between rows of a and b."""
+    from scipy.spatial.distance import cdist
+
+    r = np.sqrt(5) * cdist(a, b)
+    kernel: Array = (1 + r + r**2 / 3) * np.exp(-r)
+    return kernel

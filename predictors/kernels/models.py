@@ -1,0 +1,189 @@
+"""The latency of any network on one device, kernel by kernel.
+
+A network is split into kernels by the device's rules, each kernel is timed by the model of its
+kind, and the sum is calibrated on whole networks: what passes between kernels, and what a kind
+takes in a network beside what its model says (Bayesian regression, shares near 1). The interval is
+conformal over families of networks: each family is predicted by models that saw none of it, so
+that a network unlike all that were measured lies within the errors of such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwbench.errors import PredictorError
+from hwbench.predictors.bayes import Data, regress
+from hwbench.predictors.data import Prediction
+from hwbench.predictors.kernels.kernels import Kernel, Rules, table
+from hwbench.predictors.kernels.kind_model import KindData, KindModel, average, fit_kind
+from hwbench.predictors.kernels.training import Profiled, Training
+
+Array = NDArray[np.float64]
+
+_NS_PER_MS = 1e6
+#: Kernels of a kind that was never timed are taken for the average kernel of their costs.
+UNKNOWN = "unknown"
+#: Units of the overheads in the regression of the sum, in ns.
+_CALL_NS, _GAP_NS = 1e4, 1e3
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTime:
+    """A kernel of a predicted network: its time in ms, the time's relative scale.
+
+    ``known`` is whether any kernel of its kind was ever timed.
+    """
+
+    kernel: Kernel
+    ms: float
+    sd: float
+    known: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkPrediction:
+    """Latency in ms with its scale, the kernels in the order in which they run, and what is left.
+
+    ``unknown`` is the share of the time in kernels of kinds that were never timed.
+    """
+
+    mean_ms: float
+    sd_ms: float
+    kernels: tuple[KernelTime, ...]
+    overhead_ms: float
+    unknown: float
+
+
+@dataclass(frozen=True, eq=False)
+class Sum:
+    """How kernels make a latency: weights of call, gap and each kind's share beyond 1.
+
+    ``factor`` is that of the weights' covariance, ``noise`` what networks differ by, relative.
+    """
+
+    weights: Array
+    factor: Array
+    noise: float
+
+    def total(self, times: Array, count: int) -> tuple[float, float]:
+        """Latency and its scale in ns; ``times`` (K,) are the totals of the kinds."""
+        row = _row(times, count)
+        mean = float(times.sum() + row @ self.weights)
+        return mean, float(np.hypot(np.linalg.norm(row @ self.factor), self.noise * mean))
+
+
+@dataclass(frozen=True, eq=False)
+class Models:
+    """Models of all kinds, and of the sum; ``kinds`` in the order of the sum's shares."""
+
+    rules: Rules
+    kinds: Mapping[str, KindModel]
+    sum: Sum
+
+    def predict(self, kernels: Sequence[Kernel]) -> NetworkPrediction:
+        """The latency of a network of these kernels."""
+        if not kernels:
+            raise PredictorError("the network does nothing that takes time")
+        ns, sd = kernel_times(self.kinds, kernels)
+        known = np.array([kernel.kind in self.kinds for kernel in kernels])
+        totals, scale = _totals(self.kinds, kernels, ns), _totals(self.kinds, kernels, ns * sd)
+        mean, spread = self.sum.total(totals, len(kernels))
+        share = 1 + self.sum.weights[2:]
+        place = {kind: i for i, kind in enumerate(self.kinds)}
+        ms = [
+            float(t * share[place.get(kernel.kind, place[UNKNOWN])]) / _NS_PER_MS
+            for kernel, t in zip(kernels, ns, strict=True)
+        ]
+        rows = tuple(
+            KernelTime(kernel, m, float(s), bool(k))
+            for kernel, m, s, k in zip(kernels, ms, sd, known, strict=True)
+        )
+        return NetworkPrediction(
+            mean_ms=mean / _NS_PER_MS,
+            sd_ms=float(np.hypot(spread, np.linalg.norm(scale))) / _NS_PER_MS,
+            kernels=rows,
+            overhead_ms=mean / _NS_PER_MS - sum(ms),
+            unknown=float(ns[~known].sum() / max(ns.sum(), 1e-9)),
+        )
+
+
+def kernel_times(kinds: Mapping[str, KindModel], kernels: Sequence[Kernel]) -> tuple[Array, Array]:
+    """Time (k,) in ns and its relative scale (k,) of each kernel."""
+    sizes, ns, sd = table(kernels), np.zeros(len(kernels)), np.zeros(len(kernels))
+    names = np.array([k.kind if k.kind in kinds else UNKNOWN for k in kernels])
+    for name in dict.fromkeys(names):
+        rows = names == name
+        ns[rows], sd[rows] = kinds[name].predict(sizes[rows])
+    return ns, sd
+
+
+def _totals(kinds: Mapping[str, KindModel], kernels: Sequence[Kernel], values: Array) -> Array:
+    """Sums (K,) of the kernels' values over each kind."""
+    place = {kind: i for i, kind in enumerate(kinds)}
+    at = [place.get(kernel.kind, place[UNKNOWN]) for kernel in kernels]
+    totals: Array = np.bincount(at, values, len(place)).astype(np.float64)
+    return totals
+
+
+def _row(times: Array, count: int) -> Array:
+    return np.concatenate([[_CALL_NS, _GAP_NS * count], times])
+
+
+def fit_models(training: Training, rng: np.random.Generator) -> Models:
+    """Learn the kinds, then their sum."""
+    data = {kind: training.of_kind(kind)[0] for kind in training.kinds()}
+    data = {kind: d for kind, d in data.items() if len(d.ns)}
+    kinds = {kind: fit_kind(d, rng) for kind, d in data.items()}
+    kinds[UNKNOWN] = _any_kind(data)
+    return Models(training.rules, kinds, _fit_sum(kinds, training.networks))
+
+
+def _any_kind(data: Mapping[str, KindData]) -> KindModel:
+    """The roofline of all kernels, which vary widely about it."""
+    sizes = np.concatenate([d.sizes for d in data.values()])
+    return average(KindData(sizes, np.concatenate([d.ns for d in data.values()])))
+
+
+def _fit_sum(kinds: Mapping[str, KindModel], networks: Sequence[Profiled]) -> Sum:
+    rows, target, known = [], [], []
+    for each in networks:
+        totals = _totals(kinds, each.kernels, kernel_times(kinds, each.kernels)[0])
+        rows.append(_row(totals, len(each.kernels)) / each.latency_ns)
+        target.append(1 - totals.sum() / each.latency_ns)
+        known.append(each.sd**2)
+    groups = np.array([0, 1, *[2] * len(kinds)])
+    data = Data(np.array(rows), groups, np.array(target), np.array(known), np.ones(len(rows)))
+    found = regress(data, tail=4.0)
+    return Sum(found.weights, found.factor, found.noise)
+
+
+def without_family(models: Models, training: Training, family: str) -> Models:
+    """The same scales, learned from the networks of all other families."""
+    kinds: dict[str, KindModel] = {}
+    for kind, model in models.kinds.items():
+        if kind == UNKNOWN:
+            kinds[kind] = model
+            continue
+        data, families = training.of_kind(kind)
+        if (families != family).any():
+            kinds[kind] = model.learned(data[families != family])
+    rest = [each for each in training.networks if each.family != family]
+    return Models(models.rules, kinds, _fit_sum(kinds, rest))
+
+
+def left_out(models: Models, training: Training) -> tuple[Array, Prediction]:
+    """Latency (n,) in ms of each network, and its prediction without its family."""
+    n = len(training.networks)
+    mean, sd = np.empty(n), np.empty(n)
+    for family in dict.fromkeys(each.family for each in training.networks):
+        fitted = without_family(models, training, family)
+        for i, each in enumerate(training.networks):
+            if each.family == family:
+                found = fitted.predict(each.kernels)
+                mean[i], sd[i] = found.mean_ms, found.sd_ms
+    latency = np.array([each.latency_ns for each in training.networks]) / _NS_PER_MS
+    return latency, Prediction(mean, sd)

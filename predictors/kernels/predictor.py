@@ -1,0 +1,246 @@
+"""A kernel predictor as users have it: fitted, calibrated, saved, and asked about networks.
+
+>>> provenance, samples = read_samples("cpu-kernels.jsonl")
+>>> predictor = fit_kernels(samples, provenance)
+>>> found = predictor.predict(graph)
+>>> found.mean_ms, predictor.interval(found, confidence=0.9)
+>>> predictor.save("cpu-kernels.hwp"); load_kernels("cpu-kernels.hwp")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import hwbench
+from hwbench.errors import PredictorError
+from hwbench.graph import Graph
+from hwbench.predictors import files
+from hwbench.predictors.calibration import Calibration
+from hwbench.predictors.data import Prediction
+from hwbench.predictors.kernels.kernels import FEATURES, Rules, split
+from hwbench.predictors.kernels.kind_model import KindModel
+from hwbench.predictors.kernels.models import (
+    UNKNOWN,
+    Models,
+    NetworkPrediction,
+    Sum,
+    fit_models,
+    left_out,
+)
+from hwbench.predictors.kernels.samples import NetworkSample, provenance_from
+from hwbench.predictors.kernels.training import training_from
+from hwbench.predictors.metrics import Metrics, metrics
+from hwbench.predictors.predictor import Provenance
+from hwbench.records import digest
+
+Array = NDArray[np.float64]
+
+KIND = "kernels"
+#: A network with a larger share of its time in kinds that were never timed is out of
+#: distribution, as is one whose scale is that many times that of the networks measured.
+MOST_UNKNOWN, MOST_SPREAD = 0.1, 2.0
+
+
+@dataclass(frozen=True)
+class KernelMeta:
+    """What a kernel predictor is of, and how good it was on families left out of its fit.
+
+    ``typical_sd`` is the relative scale that nine tenths of the measured networks stay below.
+    """
+
+    provenance: Provenance
+    n_train: int
+    seed: int
+    typical_sd: float
+    left_out: Mapping[str, Metrics]
+    created: str
+    hwbench: str
+
+
+@dataclass(frozen=True, eq=False)
+class KernelPredictor:
+    """Latency of any network on one device; made by :func:`fit_kernels` or :func:`load_kernels`."""
+
+    models: Models
+    calibration: Calibration
+    meta: KernelMeta
+
+    def predict(self, graph: Graph) -> NetworkPrediction:
+        """Mean and scale of a network's latency, and what each of its kernels takes."""
+        return self.models.predict(split(graph, self.models.rules))
+
+    def interval(self, found: NetworkPrediction, confidence: float) -> tuple[float, float]:
+        """Latencies in ms between which a measurement lies with this probability."""
+        beside = (1 - confidence) / 2
+        return self.bound(found, beside), self.bound(found, 1 - beside)
+
+    def bound(self, found: NetworkPrediction, level: float) -> float:
+        """The ``level`` quantile in ms of what a measurement may be."""
+        return max(found.mean_ms + self.calibration.quantile(level) * found.sd_ms, 0.0)
+
+    def surprises(self, found: NetworkPrediction) -> list[str]:
+        """Why a network lies outside of what was measured; empty where it does not."""
+        reasons = []
+        if kinds := sorted({row.kernel.kind for row in found.kernels if not row.known}):
+            reasons.append(f"never timed: {', '.join(kinds)} ({found.unknown:.0%} of the time)")
+        far = [row for row in found.kernels if row.sd > 0.3 and row.ms > 0.05 * found.mean_ms]
+        if far or found.sd_ms > MOST_SPREAD * self.meta.typical_sd * found.mean_ms:
+            names = ", ".join(row.kernel.name for row in far[:3]) or "in all"
+            reasons.append(f"kernels unlike those timed: {names}")
+        return reasons
+
+    def save(self, path: str | Path) -> None:
+        """Write the predictor to a ``.hwp`` file: all of it, and no code."""
+        m = self.models
+        header = {
+            "kind": KIND,
+            "features": digest(FEATURES),
+            "kinds": list(m.kinds),
+            "fused": [
+                [*signature, kind, joins] for (signature, kind), joins in m.rules.fused.items()
+            ],
+            "layouts": dict(m.rules.layouts),
+            "noise": m.sum.noise,
+            **asdict(self.meta),
+        }
+        arrays = {
+            "calibration": self.calibration.errors,
+            "kinds": np.concatenate([model.state() for model in m.kinds.values()]),
+            "weights": m.sum.weights,
+            "factor": m.sum.factor,
+        }
+        files.write(Path(path), header, arrays)
+
+
+def fit_kernels(
+    samples: Sequence[NetworkSample], provenance: Provenance, *, seed: int = 0
+) -> KernelPredictor:
+    """Learn rules, kinds and their sum from profiled networks; calibrate on families left out.
+
+    The same arguments give the same predictor. PredictorError for too few networks or families.
+    """
+    # scipy has a BLAS of its own, which only a library that is loaded can be told to limit.
+    import scipy.linalg  # noqa: F401
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        training = training_from(samples)
+        families = [each.family for each in training.networks]
+        if len(set(families)) < 3:
+            raise PredictorError(
+                f"networks of {len(set(families))} families say nothing of others: measure more"
+            )
+        models = fit_models(training, np.random.default_rng(seed))
+        latency_ms, held_out = left_out(models, training)
+    meta = KernelMeta(
+        provenance=provenance,
+        n_train=len(families),
+        seed=seed,
+        typical_sd=float(np.quantile(held_out.sd_ms / held_out.mean_ms, 0.9)),
+        left_out=_by_family(families, latency_ms, held_out),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        hwbench=hwbench.__version__,
+    )
+    return KernelPredictor(models, Calibration.of(latency_ms, held_out), meta)
+
+
+def _by_family(
+    families: Sequence[str], latency_ms: Array, held_out: Prediction
+) -> dict[str, Metrics]:
+    """Metrics of each family and of all; a family's intervals come from the errors of others."""
+    names = np.array(families)
+    low, high = np.empty(len(names)), np.empty(len(names))
+    for family in set(families):
+        rows = names == family
+        others = Prediction(held_out.mean_ms[~rows], held_out.sd_ms[~rows])
+        calibration = Calibration.of(latency_ms[~rows], others)
+        for ends, level in ((low, 0.05), (high, 0.95)):
+            shift = calibration.quantile(level) * held_out.sd_ms[rows]
+            ends[rows] = held_out.mean_ms[rows] + shift
+    scores = {}
+    for family in [*dict.fromkeys(families), "all"]:
+        rows = (names == family) | (family == "all")
+        if rows.sum() > 1:
+            of = (latency_ms, held_out.mean_ms, low, high)
+            scores[family] = metrics(*(values[rows] for values in of))
+    return scores
+
+
+# -- the file ---------------------------------------------------------------------------------
+
+
+def is_kernels(path: str | Path) -> bool:
+    """Whether a predictor file is one of kernels. PredictorError where it is damaged."""
+    return files.read(Path(path))[0].get("kind") == KIND
+
+
+def load_kernels(path: str | Path, *, fingerprint_key: str | None = None) -> KernelPredictor:
+    """Read a predictor file. No code in it is executed.
+
+    With ``fingerprint_key`` a predictor of another device is refused. PredictorError gives the
+    reason in one line.
+    """
+    path = Path(path)
+    header, arrays = files.read(path)
+    if header.get("kind") != KIND:
+        raise PredictorError(f"{path} predicts architectures of a space, not any network")
+    try:
+        if header["features"] != digest(FEATURES):
+            raise ValueError("kernels are described otherwise by now: fit it again")
+        models = _models(header, {name: array.astype(np.float64) for name, array in arrays.items()})
+        calibration = Calibration.restored(arrays["calibration"])
+        predictor = KernelPredictor(models, calibration, _meta(header))
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise PredictorError(f"{path}: its parts do not fit together ({error})") from None
+    made = predictor.meta.provenance
+    if fingerprint_key is not None and fingerprint_key != made.fingerprint_key:
+        raise PredictorError(
+            f"{path} was fitted on another device or runtime ({made.device}, {made.runtime}, "
+            f"fingerprint {made.fingerprint_key[:8]}, not {fingerprint_key[:8]}): fit one here"
+        )
+    return predictor
+
+
+def _models(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Models:
+    fused = {(tuple(map(str, row[:-2])), str(row[-2])): bool(row[-1]) for row in header["fused"]}
+    layouts = {str(kind): str(layout) for kind, layout in header["layouts"].items()}
+    kinds: dict[str, KindModel] = {}
+    rest = arrays["kinds"]
+    for name in _texts(header["kinds"]):
+        kinds[name], rest = KindModel.restore(rest)
+    weights, factor, noise = arrays["weights"], arrays["factor"], float(header["noise"])
+    size = len(kinds) + 2
+    if (
+        len(rest)
+        or UNKNOWN not in kinds
+        or weights.shape != (size,)
+        or factor.shape != (size, size)
+    ):
+        raise ValueError("kinds and their shares")
+    return Models(Rules(fused, layouts), kinds, Sum(weights, factor, noise))
+
+
+def _texts(values: Iterable[Any]) -> list[str]:
+    texts = [str(value) for value in values]
+    if len(set(texts)) != len(texts):
+        raise ValueError("a kind comes twice")
+    return texts
+
+
+def _meta(header: Mapping[str, Any]) -> KernelMeta:
+    return KernelMeta(
+        provenance=provenance_from(header["provenance"]),
+        n_train=int(header["n_train"]),
+        seed=int(header["seed"]),
+        typical_sd=float(header["typical_sd"]),
+        left_out={str(f): Metrics(**scores) for f, scores in header["left_out"].items()},
+        created=str(header["created"]),
+        hwbench=str(header["hwbench"]),
+    )

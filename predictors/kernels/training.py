@@ -1,0 +1,136 @@
+"""From profiled networks to what the models of kernels and of their sum learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwbench.errors import PredictorError
+from hwbench.measure.jobs import Node
+from hwbench.predictors.kernels.kernels import CONVERT, Kernel, Rules, split
+from hwbench.predictors.kernels.kind_model import KindData
+from hwbench.predictors.kernels.rules import Case, learn_rules, nodes_by_op
+from hwbench.predictors.kernels.samples import NetworkSample, network
+
+Array = NDArray[np.float64]
+
+LEAST_NETWORKS = 20
+_ROUNDS = 20
+#: An operator takes at least this; what a moment may change all operators by.
+_SHORTEST_NS, _MOST_MOVED = 50.0, 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class Profiled:
+    """A measured network as its kernels: ``ns`` (k,) are their times, NaN where none is known.
+
+    The times are those of the undisturbed network: what the profiler saw, times what the
+    network's latency says of the moment of the profile.
+    """
+
+    family: str
+    latency_ns: float
+    sd: float
+    kernels: tuple[Kernel, ...]
+    ns: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """All measured networks, under the rules that they taught.
+
+    ``instrument_ns`` is what the profiler added to the time of each operator.
+    """
+
+    rules: Rules
+    networks: tuple[Profiled, ...]
+    instrument_ns: float
+
+    def kinds(self) -> list[str]:
+        """The kinds of kernels that were timed."""
+        return sorted({k.kind for n in self.networks for k in n.kernels})
+
+    def of_kind(self, kind: str) -> tuple[KindData, NDArray[np.str_]]:
+        """The timed kernels of a kind, and the family of the network of each."""
+        rows = [
+            (kernel.sizes, ns, each.family)
+            for each in self.networks
+            for kernel, ns in zip(each.kernels, each.ns, strict=True)
+            if kernel.kind == kind and ns > 0
+        ]
+        sizes, times, families = zip(*rows, strict=True) if rows else ((), (), ())
+        data = KindData(np.array(sizes, float), np.array(times, float))
+        return data, np.array(families, dtype=np.str_)
+
+
+def training_from(samples: Sequence[NetworkSample]) -> Training:
+    """Rules, and the kernels of each network with their times.
+
+    Networks that the library draws otherwise by now are left out. PredictorError where too few
+    are left.
+    """
+    graphs = [network(sample.family, sample.number) for sample in samples]
+    pairs = [(s, g) for s, g in zip(samples, graphs, strict=True) if s.hash == g.hash]
+    if len(pairs) < LEAST_NETWORKS:
+        raise PredictorError(
+            f"{len(pairs)} measured networks are too few to fit kernels on, at least "
+            f"{LEAST_NETWORKS} are needed: measure more with -n"
+        )
+    cases = [Case(graph, sample.nodes) for sample, graph in pairs]
+    rules = learn_rules(cases)
+    instrument = _instrument([sample for sample, _ in pairs])
+    networks = []
+    for (sample, graph), case in zip(pairs, cases, strict=True):
+        kernels = split(graph, rules)
+        ns = _times(case, kernels, instrument)
+        within = sum(_own(node, instrument) for node in sample.nodes)
+        moment = np.clip(sample.latency_ns / within, 1 / _MOST_MOVED, _MOST_MOVED)
+        networks.append(
+            Profiled(sample.family, sample.latency_ns, sample.sd, tuple(kernels), ns * moment)
+        )
+    return Training(rules, tuple(networks), instrument)
+
+
+def _instrument(samples: Sequence[NetworkSample]) -> float:
+    """What the profiler adds to an operator, in ns: the smallest absolute relative errors.
+
+    Never negative: of what passes between operators the sum's calibration takes care.
+    """
+    latency = np.array([sample.latency_ns for sample in samples])
+    within = np.array([sum(node.ns for node in sample.nodes) for sample in samples])
+    rows = np.array([len(sample.nodes) for sample in samples]) / latency
+    target, weight, found = within / latency - 1, np.ones(len(rows)), 0.0
+    for _ in range(_ROUNDS):
+        found = float((weight * rows * target).sum() / (weight * rows**2).sum())
+        weight = 1 / np.maximum(np.abs(target - rows * found), 1e-3)
+    return max(found, 0.0)
+
+
+def _own(node: Node, instrument: float) -> float:
+    """A node's time without the instrument's, never less than the shortest that there is."""
+    return max(node.ns - instrument, _SHORTEST_NS)
+
+
+def _times(case: Case, kernels: Sequence[Kernel], instrument: float) -> Array:
+    """The time (k,) of each kernel; 0 where the runtime did away with it.
+
+    Conversions bear no names. Where there are as many as the rules say, the largest tensor is
+    the one that took longest.
+    """
+    owned, rest = nodes_by_op(case)
+    times = np.array(
+        [
+            sum(_own(node, instrument) for op in kernel.ops for node in owned.get(op, ()))
+            for kernel in kernels
+        ],
+        dtype=float,
+    )
+    places = [i for i, kernel in enumerate(kernels) if kernel.kind == CONVERT]
+    times[places] = np.nan
+    if len(places) == len(rest):
+        places.sort(key=lambda i: kernels[i].size("read"))
+        times[places] = sorted(_own(node, instrument) for node in rest)
+    return times
