@@ -15,10 +15,16 @@ Case = Callable[[Draw, GraphBuilder], str]
 
 
 def input_values(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
-    """Positive inputs of order 1 for a graph (so that square roots and quotients are tame)."""
+    """Positive inputs of order 1 for a graph (so that square roots and quotients are tame).
+
+    Integers are 0 or 1, which are indices almost anywhere.
+    """
     rng = np.random.default_rng(seed)
     return {
-        name: rng.uniform(0.1, 2.0, spec.shape).astype(np.float32) for name, spec in graph.inputs
+        name: rng.uniform(0.1, 2.0, spec.shape).astype(np.float32)
+        if spec.dtype == "float32"
+        else rng.integers(0, 2, spec.shape).astype(spec.dtype)
+        for name, spec in graph.inputs
     }
 
 
@@ -26,6 +32,7 @@ def relative_error(got: np.ndarray, wanted: np.ndarray) -> float:
     """Largest difference, as a share of the largest value."""
     assert got.shape == wanted.shape
     assert np.isfinite(wanted).all()
+    got, wanted = got.astype(np.float64), wanted.astype(np.float64)
     return float(np.abs(got - wanted).max() / max(float(np.abs(wanted).max()), 1e-6))
 
 
@@ -77,6 +84,64 @@ def _linear(draw: Draw, b: GraphBuilder) -> str:
     return b.linear(_any(draw, b), draw(st.integers(1, 5)), bias=draw(st.booleans()))
 
 
+def _conv_transpose(draw: Draw, b: GraphBuilder) -> str:
+    x = _image(draw, b)
+    rank = len(b.shape(x)) - 2
+    kernel, stride = (
+        tuple(draw(st.lists(st.integers(1, 3), min_size=rank, max_size=rank))) for _ in range(2)
+    )
+    padding = tuple(draw(st.lists(st.integers(0, 1), min_size=2 * rank, max_size=2 * rank)))
+    out, bias = draw(st.integers(1, 4)), draw(st.booleans())
+    return b.conv_transpose(x, out, kernel=kernel, stride=stride, padding=padding, bias=bias)
+
+
+def _matmul(draw: Draw, b: GraphBuilder) -> str:
+    """Batched products with broadcast batches, one side perhaps transposed, perhaps constant."""
+    m, k, n = (draw(st.integers(1, 5)) for _ in range(3))
+    batch = draw(st.lists(st.integers(1, 3), max_size=2))
+    other = [size if draw(st.booleans()) else 1 for size in batch][draw(st.integers(0, 2)) :]
+    sides = [(*batch, m, k), (*other, k, n)]
+    if draw(st.booleans()):
+        sides = [(*other, m, k), (*batch, k, n)]
+    names = []
+    for name, shape in zip("xy", sides, strict=True):
+        if draw(st.booleans()):
+            rank = len(shape)
+            swapped = (*range(rank - 2), rank - 1, rank - 2)
+            turned = b.input(name, [shape[axis] for axis in swapped])
+            names.append(b.transpose(turned, swapped))
+        elif name == "y" and len(shape) > 2 and draw(st.booleans()):
+            names.append(b.op("constant", [], {"shape": shape, "dtype": "float32"}))
+        else:
+            names.append(b.input(name, shape))
+    return b.matmul(*names)
+
+
+def _embedding(draw: Draw, b: GraphBuilder) -> str:
+    shape = draw(st.lists(st.integers(1, 5), min_size=1, max_size=3))
+    x = b.input("x", shape, draw(st.sampled_from(["int32", "int64"])))
+    return b.embedding(x, draw(st.integers(2, 9)), draw(st.integers(1, 5)))
+
+
+def _upsample(draw: Draw, b: GraphBuilder) -> str:
+    x = _image(draw, b)
+    rank = len(b.shape(x)) - 2
+    factors = [*draw(st.lists(st.integers(1, 3), min_size=rank - 1, max_size=rank - 1))]
+    factors.append(draw(st.integers(2, 3)))
+    return b.op("upsample", [x], {"factors": tuple(factors)})
+
+
+def _cast(draw: Draw, b: GraphBuilder) -> str:
+    dtypes = draw(st.permutations(["float32", "int32", "int64"]))
+    x = b.input("x", draw(st.lists(st.integers(1, 5), min_size=1, max_size=4)), dtypes[0])
+    return b.op("cast", [x], {"dtype": dtypes[1]})
+
+
+def _equal(draw: Draw, b: GraphBuilder) -> str:
+    x = b.input("x", draw(st.lists(st.integers(1, 5), min_size=1, max_size=3)), "int32")
+    return b.equal(x, b.op("constant", [], {"shape": (3, 1, 1, 1), "dtype": "int32"}))
+
+
 def _global_pool(kind: str) -> Case:
     return lambda draw, b: b.op(kind, [_image(draw, b)])
 
@@ -84,13 +149,13 @@ def _global_pool(kind: str) -> Case:
 def _unary(kind: str) -> Case:
     def case(draw: Draw, b: GraphBuilder) -> str:
         x = _any(draw, b)
-        if kind not in ("sqrt", "exp"):  # both signs, and beyond every kink
+        if kind not in ("sqrt", "exp", "reciprocal", "pow"):  # both signs, and beyond every kink
             x = b.mul(b.sub(x, b.input("shift", (1,))), b.input("gain", (1,)))
             x = b.mul(x, b.op("constant", [], {"shape": (1,), "dtype": "float32"}))
         if kind == "clip":
             bounds = draw(st.sampled_from([(-1.0, 1.0), (-np.inf, 0.5), (0.2, np.inf)]))
             return b.op("clip", [x], {"min": bounds[0], "max": bounds[1]})
-        attrs = {name: draw(st.sampled_from([0.1, 0.2, 0.5])) for name in UNARY[kind].attrs}
+        attrs = {name: draw(st.sampled_from([0.1, 0.2, 0.5, 2.0])) for name in UNARY[kind].attrs}
         return b.op(kind, [x], attrs)
 
     return case
@@ -116,10 +181,33 @@ def _softmax(draw: Draw, b: GraphBuilder) -> str:
     return b.softmax(x, _axis(draw, b, x))
 
 
-def _mean(draw: Draw, b: GraphBuilder) -> str:
-    x = _any(draw, b)
-    axes = draw(st.sets(st.integers(0, len(b.shape(x)) - 1), min_size=1))
-    return b.mean(x, sorted(axes), keepdims=draw(st.booleans()))
+def _reduction(kind: str) -> Case:
+    def case(draw: Draw, b: GraphBuilder) -> str:
+        x = _any(draw, b)
+        axes = draw(st.sets(st.integers(0, len(b.shape(x)) - 1), min_size=1))
+        attrs = {"axes": tuple(sorted(axes)), "keepdims": draw(st.booleans())}
+        return b.op(kind, [x], attrs)
+
+    return case
+
+
+def _layer_norm(draw: Draw, b: GraphBuilder) -> str:
+    x = b.input("x", (*draw(st.lists(st.integers(1, 4), min_size=1, max_size=3)), 6))
+    if draw(st.booleans()):  # an order of axes of which the last is not the innermost
+        x = b.transpose(b.conv(b.input("image", (1, 2, 5, 4)), 6), (0, 2, 3, 1))
+    return b.layer_norm(x, draw(st.sampled_from([1e-5, 1e-3])))
+
+
+def _slice(draw: Draw, b: GraphBuilder) -> str:
+    """Parts of some axes, never all of one: that would be no slice in a file."""
+    x = b.input("x", draw(st.lists(st.integers(2, 5), min_size=2, max_size=4)))
+    axes = sorted(draw(st.sets(st.integers(0, len(b.shape(x)) - 1), min_size=1)))
+    starts = [draw(st.integers(0, b.shape(x)[axis] - 1)) for axis in axes]
+    rows = zip(axes, starts, strict=True)
+    stops = [draw(st.integers(start + 1, b.shape(x)[a] - (not start))) for a, start in rows]
+    steps = [draw(st.integers(1, 3)) for _ in axes]
+    cut = {"axes": axes, "starts": starts, "stops": stops, "steps": steps}
+    return b.op("slice", [x], {name: tuple(values) for name, values in cut.items()})
 
 
 def _batch_norm(draw: Draw, b: GraphBuilder) -> str:
@@ -170,18 +258,26 @@ def _constant(draw: Draw, b: GraphBuilder) -> str:
 #: For every kind of op, a way to draw a small graph that ends in it.
 CASES: Mapping[str, Case] = {
     "conv": _conv,
+    "conv_transpose": _conv_transpose,
     "linear": _linear,
+    "matmul": _matmul,
+    "embedding": _embedding,
     "max_pool": lambda draw, b: _pool(draw, b, average=False),
     "avg_pool": lambda draw, b: _pool(draw, b, average=True),
     "global_avg_pool": _global_pool("global_avg_pool"),
     "global_max_pool": _global_pool("global_max_pool"),
+    "upsample": _upsample,
     **{kind: _unary(kind) for kind in UNARY},
-    **{kind: _binary(kind) for kind in ("add", "sub", "mul", "div")},
+    "cast": _cast,
+    **{kind: _binary(kind) for kind in ("add", "sub", "mul", "div", "maximum", "minimum")},
+    "equal": _equal,
     "softmax": _softmax,
-    "mean": _mean,
+    **{kind: _reduction(kind) for kind in ("mean", "sum", "max")},
     "batch_norm": _batch_norm,
+    "layer_norm": _layer_norm,
     "lrn": _lrn,
     "concat": _concat,
+    "slice": _slice,
     "pad": _pad,
     "transpose": _transpose,
     "flatten": _flatten,
@@ -220,6 +316,32 @@ def nets(draw: Draw) -> Graph:
     return b.build(
         [b.linear(b.flatten(b.global_avg_pool(x)), 4), b.mean(x, range(2, len(b.shape(x))))]
     )
+
+
+@st.composite
+def encoders(draw: Draw) -> Graph:
+    """Small transformer encoders of images or tokens, norms before or after."""
+    b = GraphBuilder("encoder")
+    heads = draw(st.integers(1, 3))
+    width = heads * draw(st.integers(2, 4))
+    if draw(st.booleans()):
+        x = b.conv(b.input("image", (1, 3, 6, 4)), width, kernel=2, stride=2, padding=0)
+        x = b.transpose(b.reshape(x, (1, width, 6)), (0, 2, 1))
+        x = b.concat([b.op("constant", [], {"shape": (1, 1, width), "dtype": "float32"}), x])
+    else:
+        shape = (draw(st.integers(1, 2)), draw(st.integers(2, 7)))
+        x = b.embedding(b.input("tokens", shape, "int32"), 5, width)
+    places = b.op("constant", [], {"shape": b.shape(x)[1:], "dtype": "float32"})
+    x = b.add(x, places)
+    before = draw(st.booleans())
+    for _ in range(draw(st.integers(1, 2))):
+        y = b.attention(b.layer_norm(x) if before else x, heads)
+        x = b.add(x, y) if before else b.layer_norm(b.add(x, y))
+        y = b.linear(b.layer_norm(x) if before else x, 2 * width)
+        y = b.linear(b.activation(y, draw(st.sampled_from(["gelu", "relu"]))), width)
+        x = b.add(x, y) if before else b.layer_norm(b.add(x, y))
+    first = b.reshape(b.slice(b.layer_norm(x), 1, 0, 1), (b.shape(x)[0], width))
+    return b.build([b.linear(first, 3), b.mean(x, [1])])
 
 
 def mobile_net(resolution: int = 224) -> Graph:

@@ -132,21 +132,26 @@ def _cast(node: Node, inputs: Sequence[Any]) -> Array:
     return data.astype(helper.tensor_dtype_to_np_dtype(node.attr("to", TensorProto.UNDEFINED)))
 
 
-def _slice(node: Node, inputs: Sequence[Any]) -> Array:
-    data: Array = inputs[0]
+def cuts_of(node: Node, inputs: Sequence[Any], shape: Sequence[int]) -> tuple[slice, ...]:
+    """What a Slice node takes of each axis; ``inputs`` are its second and later ones."""
     if "starts" in node.attrs:  # before opset 10
         given = [node.attrs["starts"], node.attrs["ends"], node.attr("axes", None)]
     else:
-        given = [None if array is None else _sizes(array) for array in inputs[1:]]
+        given = [None if array is None else _sizes(array) for array in inputs]
     starts, ends, axes, steps = [*given, None, None][:4]
     axes = range(len(starts)) if axes is None else axes
     steps = [1] * len(starts) if steps is None else steps
-    cut = [slice(None)] * data.ndim
+    cut = [slice(None)] * len(shape)
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         # Stepping back, ONNX says "to before the first" by a large negative end.
-        stop = None if step < 0 and end < -data.shape[axis] else end
+        stop = None if step < 0 and end < -shape[axis] else end
         cut[axis] = slice(start, stop, step)
-    return data[tuple(cut)]
+    return tuple(cut)
+
+
+def _slice(node: Node, inputs: Sequence[Any]) -> Array:
+    data: Array = inputs[0]
+    return data[cuts_of(node, inputs[1:], data.shape)]
 
 
 def _divide(node: Node, inputs: Sequence[Any]) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hwbench.errors import GraphError
@@ -72,6 +72,14 @@ class Importer:
         node = self.nodes.get(name)
         return node if node and node.op_type == op_type and self.uses[name] == 1 else None
 
+    def alias(self, node: Node) -> None:
+        """Let a node's output be its first input."""
+        source = node.inputs[0]
+        if source in self.constants:
+            self.constants[node.output] = self.constants[source]
+        else:
+            self.names[node.output] = self.tensor(source)
+
     def emit(
         self,
         node: Node,
@@ -86,3 +94,7 @@ class Importer:
         for param, value in (params or {}).items():
             if value is not None:
                 self.weights[f"{op}.{param}"] = value
+
+
+#: Says what a kind of ONNX node is in the graph, by adding ops to it.
+Reader = Callable[[Importer, Node], None]

@@ -2,22 +2,23 @@
 
 One reader a kind, in :data:`READERS`. A reader knows its node's old and new spellings (axes were
 attributes, then inputs), and takes a few groups of nodes as the one op that exporters spell with
-them: a MatMul with a bias, silu, gelu.
+them: a MatMul with a bias, and those of ``hwbench.lower.onnx_patterns``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from onnx import helper
 
 from hwbench.errors import GraphError
-from hwbench.lower.onnx_fold import Array, Node, axes_of, fold
-from hwbench.lower.onnx_importer import Importer, UnsupportedNodeError
-from hwbench.ops import AttrValue
-
-Reader = Callable[[Importer, Node], None]
+from hwbench.lower import onnx_axes as axes
+from hwbench.lower.onnx_fold import Array, Node
+from hwbench.lower.onnx_importer import Importer, Reader, UnsupportedNodeError
+from hwbench.lower.onnx_patterns import gelu_input, layer_norm, silu_input
+from hwbench.ops import ITEM_BYTES, AttrValue
 
 
 def _plain(kind: str, **defaults: AttrValue) -> Reader:
@@ -28,14 +29,6 @@ def _plain(kind: str, **defaults: AttrValue) -> Reader:
         importer.emit(node, kind, node.inputs, attrs)
 
     return read
-
-
-def _alias(importer: Importer, node: Node) -> None:
-    source = node.inputs[0]
-    if source in importer.constants:
-        importer.constants[node.output] = importer.constants[source]
-    else:
-        importer.names[node.output] = importer.tensor(source)
 
 
 # -- windows ----------------------------------------------------------------------------------
@@ -95,6 +88,26 @@ def _conv(importer: Importer, node: Node) -> None:
     importer.emit(node, "conv", node.inputs[:1], attrs, {"weight": weight, "bias": bias})
 
 
+def _conv_transpose(importer: Importer, node: Node) -> None:
+    weight = importer.constant(node, 1, "weights")
+    bias = importer.optional(node, 2, "bias")
+    rank = weight.ndim - 2
+    usual = {"group": 1, "dilations": (1,) * rank, "output_padding": (0,) * rank}
+    usual |= {"auto_pad": "NOTSET", "output_shape": None}
+    for name, value in usual.items():
+        if node.attr(name, value) != value:
+            raise UnsupportedNodeError(f"ConvTranspose with {name} {node.attrs[name]}")
+    attrs: dict[str, AttrValue] = {
+        "kernel": weight.shape[2:],
+        "stride": tuple(node.attr("strides", (1,) * rank)),
+        "padding": tuple(node.attr("pads", (0,) * 2 * rank)),
+        "out_channels": weight.shape[1],
+        "bias": bias is not None,
+    }
+    params = {"weight": weight, "bias": bias}
+    importer.emit(node, "conv_transpose", node.inputs[:1], attrs, params)
+
+
 def _pool(kind: str, *flags: str) -> Reader:
     def read(importer: Importer, node: Node) -> None:
         window = _window(importer, node, tuple(node.attrs["kernel_shape"]))
@@ -129,10 +142,12 @@ def _scaled(array: Array, factor: float) -> Array:
 
 
 def _matmul(importer: Importer, node: Node) -> None:
-    weight = importer.constant(node, 1, "second operand")
-    if weight.ndim != 2:
-        raise UnsupportedNodeError("MatMul with an operand of more than 2 axes")
-    _emit_linear(importer, node, node.inputs[0], weight.T, None)
+    """A linear layer where the second operand is a known matrix."""
+    weight = importer.constants.get(node.inputs[1])
+    if weight is not None and weight.ndim == 2:
+        _emit_linear(importer, node, node.inputs[0], weight.T, None)
+    else:
+        importer.emit(node, "matmul", node.inputs)
 
 
 def _emit_linear(importer: Importer, node: Node, x: str, weight: Array, bias: Array | None) -> None:
@@ -144,69 +159,69 @@ def _emit_linear(importer: Importer, node: Node, x: str, weight: Array, bias: Ar
 
 
 def _add(importer: Importer, node: Node) -> None:
-    """An addition, or the bias of the MatMul before it."""
+    """An addition, the bias of the MatMul before it, or the last node of a layer norm."""
     for product, name in (node.inputs, node.inputs[::-1]):
         matmul, bias = importer.maker(product, "MatMul"), importer.constants.get(name)
-        if matmul and bias is not None:
-            weight = importer.constant(matmul, 1, "second operand").T
-            if bias.shape == weight.shape[:1]:
-                _emit_linear(importer, node, matmul.inputs[0], weight, bias)
-                return
-    importer.emit(node, "add", node.inputs)
+        weight = importer.constants.get(matmul.inputs[1]) if matmul else None
+        if matmul is None or bias is None or weight is None or weight.ndim != 2:
+            continue
+        features = weight.shape[1:]
+        # Some biases have axes of size 1 before their own.
+        if bias.shape[-1:] == (bias.size,) == features and bias.ndim <= len(
+            importer.shape(product)
+        ):
+            _emit_linear(importer, node, matmul.inputs[0], weight.T, bias.reshape(-1))
+            return
+    if norm := layer_norm(importer, node):
+        params = {"scale": norm.scale, "bias": norm.bias}
+        importer.emit(node, "layer_norm", [norm.x], {"epsilon": norm.epsilon}, params)
+    else:
+        importer.emit(node, "add", node.inputs)
 
 
 def _mul(importer: Importer, node: Node) -> None:
-    """A product, or the last node of silu or gelu."""
-    for x, gate in (node.inputs, node.inputs[::-1]):
-        sigmoid = importer.maker(gate, "Sigmoid")
-        if sigmoid and sigmoid.inputs == (x,):
-            importer.emit(node, "silu", [x])
-            return
-    gelu_input = _gelu_input(importer, node)
-    if gelu_input is not None:
-        importer.emit(node, "gelu", [gelu_input])
+    """A product, one with a number, or the last node of silu or gelu."""
+    if x := silu_input(importer, node):
+        importer.emit(node, "silu", [x])
+    elif x := gelu_input(importer, node):
+        importer.emit(node, "gelu", [x])
     else:
+        for x, factor in (node.inputs, node.inputs[::-1]):
+            number = importer.constants.get(factor)
+            if number is not None and number.shape == () and number.dtype == np.float32:
+                importer.emit(node, "scale", [x], {"factor": float(number)})
+                return
         importer.emit(node, "mul", node.inputs)
 
 
-def _gelu_input(importer: Importer, node: Node) -> str | None:
-    """The x of ``x * 0.5 * (1 + erf(x / sqrt 2))``, whatever the order of the factors."""
-    factors = list(node.inputs)
-    for name in node.inputs:
-        if inner := importer.maker(name, "Mul"):
-            factors.remove(name)
-            factors.extend(inner.inputs)
-    if len(factors) != 3:
-        return None
-    for gate in factors:
-        x = _erf_input(importer, gate)
-        others = [name for name in factors if name != gate]
-        if x in others and any(importer.scalar(name) == 0.5 for name in others):
-            return x
-    return None
+def _pow(importer: Importer, node: Node) -> None:
+    exponent = importer.constant(node, 1, "exponent")
+    if exponent.size != 1:
+        raise UnsupportedNodeError("Pow with several exponents")
+    importer.emit(node, "pow", node.inputs[:1], {"exponent": float(exponent.item())})
 
 
-def _erf_input(importer: Importer, gate: str) -> str | None:
-    """The x of ``1 + erf(x / sqrt 2)``."""
-    add = importer.maker(gate, "Add")
-    if not add or 1.0 not in map(importer.scalar, add.inputs):
-        return None
-    for name in add.inputs:
-        erf = importer.maker(name, "Erf")
-        for op_type, scale in (("Div", math.sqrt(2)), ("Mul", math.sqrt(0.5))):
-            scaled = importer.maker(erf.inputs[0], op_type) if erf else None
-            factor = importer.scalar(scaled.inputs[1]) if scaled else None
-            if scaled and factor is not None and math.isclose(factor, scale, rel_tol=1e-5):
-                return scaled.inputs[0]
-    return None
+def _cast(importer: Importer, node: Node) -> None:
+    wanted = helper.tensor_dtype_to_np_dtype(node.attrs["to"]).name
+    if wanted == importer.builder.spec(importer.tensor(node.inputs[0])).dtype:
+        importer.alias(node)
+    elif wanted in ITEM_BYTES:
+        importer.emit(node, "cast", node.inputs, {"dtype": wanted})
+    else:
+        raise UnsupportedNodeError(f"Cast to {wanted}")
 
 
-def _sum(importer: Importer, node: Node) -> None:
-    total, *rest = map(importer.tensor, node.inputs)
-    for i, name in enumerate(rest, start=1 - len(rest)):
-        label = f"{node.output}/{i}" if i else node.output
-        total = importer.builder.op("add", [total, name], name=label)
-    importer.names[node.output] = total
+def _chain(kind: str) -> Reader:
+    """A node of any number of operands: one op less than there are operands."""
+
+    def read(importer: Importer, node: Node) -> None:
+        total, *rest = map(importer.tensor, node.inputs)
+        for i, name in enumerate(rest, start=1 - len(rest)):
+            label = f"{node.output}/{i}" if i else node.output
+            total = importer.builder.op(kind, [total, name], name=label)
+        importer.names[node.output] = total
+
+    return read
 
 
 def _clip(importer: Importer, node: Node) -> None:
@@ -238,90 +253,24 @@ def _batch_norm(importer: Importer, node: Node) -> None:
     importer.emit(node, "batch_norm", node.inputs[:1], attrs, params)
 
 
-# -- shape and layout -------------------------------------------------------------------------
-
-
-def _axis(importer: Importer, node: Node, axis: int) -> int:
+def _layer_norm(importer: Importer, node: Node) -> None:
     rank = len(importer.shape(node.inputs[0]))
-    return axis + rank if axis < 0 else axis
+    if node.attr("axis", -1) not in (-1, rank - 1):
+        raise UnsupportedNodeError("LayerNormalization over more than the last axis")
+    scale, bias = importer.constant(node, 1, "scale"), importer.optional(node, 2, "bias")
+    params = {"scale": scale, "bias": np.zeros_like(scale) if bias is None else bias}
+    attrs = {"epsilon": node.attr("epsilon", 1e-5)}
+    importer.emit(node, "layer_norm", node.inputs[:1], attrs, params)
 
 
-def _softmax(importer: Importer, node: Node) -> None:
-    """Before opset 13 a softmax ran over all axes from ``axis`` on, as over one."""
-    (x,) = node.inputs
-    old = importer.opset < 13
-    axis, shape = _axis(importer, node, node.attr("axis", 1 if old else -1)), importer.shape(x)
-    if not old or math.prod(shape[axis + 1 :]) == 1:
-        importer.emit(node, "softmax", [x], {"axis": axis})
-        return
-    flat = (*shape[:axis], math.prod(shape[axis:]))
-    builder = importer.builder
-    y = builder.op("reshape", [importer.tensor(x)], {"shape": flat}, name=f"{node.output}/flat")
-    y = builder.op("softmax", [y], {"axis": axis}, name=f"{node.output}/softmax")
-    importer.names[node.output] = builder.op("reshape", [y], {"shape": shape}, name=node.output)
-
-
-def _mean(importer: Importer, node: Node) -> None:
-    axes = axes_of(node, [None, importer.optional(node, 1, "axes")])
-    rank = len(importer.shape(node.inputs[0]))
-    if not axes:
-        if node.attr("noop_with_empty_axes", 0):
-            _alias(importer, node)
-            return
-        axes = tuple(range(rank))
-    attrs: dict[str, AttrValue] = {
-        "axes": tuple(sorted(_axis(importer, node, axis) for axis in axes)),
-        "keepdims": bool(node.attr("keepdims", 1)),
-    }
-    importer.emit(node, "mean", node.inputs[:1], attrs)
-
-
-def _concat(importer: Importer, node: Node) -> None:
-    importer.emit(
-        node, "concat", node.inputs, {"axis": _axis(importer, node, node.attr("axis", 1))}
-    )
-
-
-def _flatten(importer: Importer, node: Node) -> None:
-    importer.emit(
-        node, "flatten", node.inputs, {"axis": _axis(importer, node, node.attr("axis", 1))}
-    )
-
-
-def _view(importer: Importer, node: Node) -> None:
-    """Reshape, Squeeze, Unsqueeze: whatever shape the node gives to an array of that size."""
-    if len(node.inputs) > 1:
-        importer.constant(node, 1, "shape")
-    # A stand-in of one element, repeated, takes no memory.
-    stand_in = np.broadcast_to(np.zeros((), np.float32), importer.shape(node.inputs[0]))
-    result = fold(node, [stand_in, *(importer.constants[name] for name in node.inputs[1:])])
-    importer.emit(node, "reshape", node.inputs[:1], {"shape": result.shape})
-
-
-def _transpose(importer: Importer, node: Node) -> None:
-    rank = len(importer.shape(node.inputs[0]))
-    perm = tuple(node.attr("perm", range(rank)[::-1]))
-    importer.emit(node, "transpose", node.inputs, {"perm": perm})
-
-
-def _pad(importer: Importer, node: Node) -> None:
-    mode = node.attr("mode", "constant")
-    if mode != "constant":
-        raise UnsupportedNodeError(f"Pad with mode {mode}")
-    given, value, axes = (importer.optional(node, i, "pads") for i in (1, 2, 3))
-    pads = node.attr("pads", ()) if given is None else given.reshape(-1).tolist()
-    fill = node.attr("value", 0.0) if value is None else float(value.item())
-    rank = len(importer.shape(node.inputs[0]))
-    if axes is not None:
-        every = [0] * 2 * rank
-        for i, axis in enumerate(axes.reshape(-1).tolist()):
-            every[axis % rank], every[axis % rank + rank] = pads[i], pads[i + axes.size]
-        pads = every
-    importer.emit(node, "pad", node.inputs[:1], {"pads": tuple(pads), "value": fill})
+def _pass_on(importer: Importer, node: Node) -> None:
+    """Nodes that do nothing at inference."""
+    importer.alias(node)
 
 
 READERS: Mapping[str, Reader] = {
     "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
     "Gemm": _gemm,
     "MatMul": _matmul,
     "MaxPool": _pool("max_pool"),
@@ -340,23 +289,38 @@ READERS: Mapping[str, Reader] = {
     "Exp": _plain("exp"),
     "Erf": _plain("erf"),
     "Sqrt": _plain("sqrt"),
+    "Neg": _plain("neg"),
+    "Reciprocal": _plain("reciprocal"),
+    "Pow": _pow,
+    "Cast": _cast,
     "Add": _add,
     "Sub": _plain("sub"),
     "Mul": _mul,
     "Div": _plain("div"),
-    "Sum": _sum,
-    "Softmax": _softmax,
-    "ReduceMean": _mean,
+    "Sum": _chain("add"),
+    "Max": _chain("maximum"),
+    "Min": _chain("minimum"),
+    "Equal": _plain("equal"),
+    "Softmax": axes.softmax,
+    "ReduceMean": axes.reduction("mean"),
+    "ReduceSum": axes.reduction("sum"),
+    "ReduceMax": axes.reduction("max"),
     "BatchNormalization": _batch_norm,
+    "LayerNormalization": _layer_norm,
     "LRN": _plain("lrn", size=0, alpha=1e-4, beta=0.75, bias=1.0),
-    "Concat": _concat,
-    "Flatten": _flatten,
-    "Reshape": _view,
-    "Squeeze": _view,
-    "Unsqueeze": _view,
-    "Transpose": _transpose,
-    "Pad": _pad,
-    # At inference these pass their first input on.
-    "Dropout": _alias,
-    "Identity": _alias,
+    "Concat": axes.concat,
+    "Slice": axes.cut,
+    "Split": axes.split,
+    "Gather": axes.gather,
+    "Expand": axes.expand,
+    "Resize": axes.resize,
+    "Upsample": axes.resize,
+    "Flatten": axes.flatten,
+    "Reshape": axes.view,
+    "Squeeze": axes.view,
+    "Unsqueeze": axes.view,
+    "Transpose": axes.transpose,
+    "Pad": axes.pad,
+    "Dropout": _pass_on,
+    "Identity": _pass_on,
 }

@@ -23,10 +23,12 @@ from hwbench.ops import Op, TensorSpec
 
 OLDEST_OPSET, NEWEST_OPSET = 14, 21  # HardSwish came with 14
 
-_AXES_AS_INPUT = 18  # from this opset on, ReduceMean takes its axes as an input
-_GELU = 20  # from this opset on, Gelu is an operator
+_AXES_AS_INPUT = 18  # from this opset on, ReduceMean and ReduceMax take their axes as an input
+_LAYER_NORM = 17  # from this opset on, LayerNormalization is an operator
+_GELU = 20  # the same of Gelu
+_DTYPES = ("float32", "int32", "int64", "bool")
 
-AttributeValue = int | float | Sequence[int]
+AttributeValue = int | float | str | Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +52,15 @@ def to_onnx(
     ``weights`` holds a float32 array of the right shape for every name in ``graph.weights``;
     they go into the file. Without them the model names its weights only, see
     ``hwbench.lower.weights``. Raises :class:`GraphError` for weights that do not fit, an opset
-    out of 14..21, or a graph that is not float32 throughout.
+    out of 14..21, or a graph that computes in another type than float32 (and indices).
     """
     if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
         raise GraphError(f"opset {opset} is not one of {OLDEST_OPSET}..{NEWEST_OPSET}")
     writer = _Writer(graph, weights, opset)
     for op in graph.ops:
         dtype = graph.tensors[op.output].dtype
-        if dtype != "float32":
-            raise GraphError(f"op {op.name!r}: only float32 is lowered to ONNX, not {dtype}")
+        if dtype not in _DTYPES:
+            raise GraphError(f"op {op.name!r}: {dtype} is not lowered to ONNX, only float32")
         params = [writer.weight(op, name, spec) for name, spec in graph.params(op).items()]
         inputs = [writer.alias.get(name, name) for name in op.inputs]
         ONNX_OPS[op.kind](writer, op, inputs + params)
@@ -106,15 +108,16 @@ class _Writer:
         self.taken.add(name)
         return name
 
-    def constant(self, value: float | Sequence[int]) -> str:
-        """A small constant written into the model, once per value: float scalar or int64 list."""
-        dtype = np.float32 if isinstance(value, float) else np.int64
+    def constant(self, value: float | Sequence[float] | Sequence[int]) -> str:
+        """A small constant written into the model, once per value: float32, or an int64 list."""
+        is_float = isinstance(value, float) or isinstance(value[0], float)
+        dtype = np.float32 if is_float else np.int64
         array = np.asarray(value, dtype)
         key = (array.dtype.name, array.tobytes(), array.shape)
         if key not in self.constants:
             self.constants[key] = self.fresh(f"const{len(self.constants)}")
             tensor = self._tensor(self.constants[key], array.shape)
-            tensor.data_type = TensorProto.FLOAT if dtype is np.float32 else TensorProto.INT64
+            tensor.data_type = TensorProto.FLOAT if is_float else TensorProto.INT64
             tensor.raw_data = array.tobytes()
         return self.constants[key]
 
@@ -128,12 +131,15 @@ class _Writer:
             name, shape = f"{name}_t", shape[::-1]
             array = None if array is None else array.T
         tensor = self._tensor(name, shape)
-        tensor.data_type = TensorProto.FLOAT
+        dtype = np.dtype(spec.dtype)
+        tensor.data_type = helper.np_dtype_to_tensor_dtype(dtype)
+        if array is None and spec.dtype != "float32":
+            array = np.zeros(shape, dtype)
         if array is None:
             tensor.data_location = TensorProto.EXTERNAL
             tensor.external_data.add(key="location", value=RANDOM_LOCATION)
         else:
-            tensor.raw_data = np.ascontiguousarray(array, dtype="<f4").tobytes()
+            tensor.raw_data = np.ascontiguousarray(array, dtype.newbyteorder("<")).tobytes()
         return name
 
     def _tensor(self, name: str, shape: tuple[int, ...]) -> TensorProto:
@@ -168,6 +174,9 @@ def _set_attribute(node: NodeProto, name: str, value: AttributeValue) -> None:
     elif isinstance(value, float):
         attribute.type = AttributeProto.FLOAT
         attribute.f = value
+    elif isinstance(value, str):
+        attribute.type = AttributeProto.STRING
+        attribute.s = value.encode()
     else:
         attribute.type = AttributeProto.INTS
         attribute.ints.extend(value)
@@ -223,6 +232,37 @@ def _gelu(writer: _Writer, op: Op, inputs: Sequence[str]) -> None:
     writer.node("Mul", [product, writer.constant(0.5)], op.output)
 
 
+def _layer_norm(writer: _Writer, op: Op, inputs: Sequence[str]) -> None:
+    """One operator, or the form of old exporters, which runtimes recognise and fuse."""
+    if writer.opset >= _LAYER_NORM:
+        writer.node("LayerNormalization", inputs, op.output, axis=-1, epsilon=op["epsilon"])
+        return
+    x, scale, bias = inputs
+
+    def step(op_type: str, inputs: Sequence[str], **attrs: AttributeValue) -> str:
+        output = writer.fresh(f"{op.output}_{op_type}")
+        writer.node(op_type, inputs, output, **attrs)
+        return output
+
+    def mean(tensor: str) -> str:
+        return step("ReduceMean", [tensor], axes=[-1], keepdims=1)
+
+    centred = step("Sub", [x, mean(x)])
+    variance = mean(step("Pow", [centred, writer.constant(2.0)]))
+    spread = step("Sqrt", [step("Add", [variance, writer.constant(op["epsilon"])])])
+    scaled = step("Mul", [step("Div", [centred, spread]), scale])
+    writer.node("Add", [scaled, bias], op.output)
+
+
+def _with_number(op_type: str, attr: str) -> Emit:
+    """A node whose second operand is a number that the op has as an attribute."""
+
+    def emit(writer: _Writer, op: Op, inputs: Sequence[str]) -> None:
+        writer.node(op_type, [*inputs, writer.constant(op[attr])], op.output)
+
+    return emit
+
+
 def _is_matmul(op: Op, graph: Graph) -> bool:
     """Gemm takes matrices only; a linear op on more axes is a MatMul."""
     return op.kind == "linear" and len(graph.tensors[op.inputs[0]].shape) != 2
@@ -239,13 +279,39 @@ def _linear(writer: _Writer, op: Op, inputs: Sequence[str]) -> None:
         writer.node("MatMul", inputs, op.output)
 
 
-def _mean(writer: _Writer, op: Op, inputs: Sequence[str]) -> None:
-    keepdims = int(op["keepdims"])
-    if writer.opset >= _AXES_AS_INPUT:
-        axes = writer.constant(op["axes"])
-        writer.node("ReduceMean", [*inputs, axes], op.output, keepdims=keepdims)
-    else:
-        writer.node("ReduceMean", inputs, op.output, axes=op["axes"], keepdims=keepdims)
+def _reduction(op_type: str, axes_as_input: int) -> Emit:
+    """A reduction whose axes are an input from that opset on, an attribute before."""
+
+    def emit(writer: _Writer, op: Op, inputs: Sequence[str]) -> None:
+        keepdims = int(op["keepdims"])
+        if writer.opset >= axes_as_input:
+            axes = writer.constant(op["axes"])
+            writer.node(op_type, [*inputs, axes], op.output, keepdims=keepdims)
+        else:
+            writer.node(op_type, inputs, op.output, axes=op["axes"], keepdims=keepdims)
+
+    return emit
+
+
+def _embedding(writer: _Writer, op: Op, inputs: Sequence[str]) -> None:
+    indices, table = inputs
+    writer.node("Gather", [table, indices], op.output, axis=0)
+
+
+def _cast(writer: _Writer, op: Op, inputs: Sequence[str]) -> None:
+    to = helper.np_dtype_to_tensor_dtype(np.dtype(op["dtype"]))
+    writer.node("Cast", inputs, op.output, to=int(to))
+
+
+def _slice(writer: _Writer, op: Op, inputs: Sequence[str]) -> None:
+    parts = [writer.constant(op[name]) for name in ("starts", "stops", "axes", "steps")]
+    writer.node("Slice", [*inputs, *parts], op.output)
+
+
+def _upsample(writer: _Writer, op: Op, inputs: Sequence[str]) -> None:
+    scales = writer.constant([1.0, 1.0, *map(float, op["factors"])])
+    attrs = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric"}
+    writer.node("Resize", [*inputs, "", scales], op.output, **attrs, nearest_mode="floor")
 
 
 def _pad(writer: _Writer, op: Op, inputs: Sequence[str]) -> None:
@@ -265,11 +331,15 @@ _POOL = {"kernel_shape": "kernel", "strides": "stride", "pads": "padding"}
 
 ONNX_OPS: Mapping[str, Emit] = {
     "conv": _plain("Conv", **_POOL, dilations="dilation", group="groups"),
+    "conv_transpose": _plain("ConvTranspose", **_POOL),
     "linear": _linear,
+    "matmul": _plain("MatMul"),
+    "embedding": _embedding,
     "max_pool": _plain("MaxPool", **_POOL),
     "avg_pool": _plain("AveragePool", "count_include_pad", **_POOL),
     "global_avg_pool": _plain("GlobalAveragePool"),
     "global_max_pool": _plain("GlobalMaxPool"),
+    "upsample": _upsample,
     "relu": _plain("Relu"),
     "relu6": lambda writer, op, inputs: _clip(writer, op, inputs, 0.0, 6.0),
     "hswish": _plain("HardSwish"),
@@ -284,15 +354,27 @@ ONNX_OPS: Mapping[str, Emit] = {
     "exp": _plain("Exp"),
     "erf": _plain("Erf"),
     "sqrt": _plain("Sqrt"),
+    "neg": _plain("Neg"),
+    "reciprocal": _plain("Reciprocal"),
+    "pow": _with_number("Pow", "exponent"),
+    "scale": _with_number("Mul", "factor"),
+    "cast": _cast,
     "add": _plain("Add"),
     "sub": _plain("Sub"),
     "mul": _plain("Mul"),
     "div": _plain("Div"),
+    "maximum": _plain("Max"),
+    "minimum": _plain("Min"),
+    "equal": _plain("Equal"),
     "softmax": _plain("Softmax", "axis"),
-    "mean": _mean,
+    "mean": _reduction("ReduceMean", _AXES_AS_INPUT),
+    "sum": _reduction("ReduceSum", OLDEST_OPSET),
+    "max": _reduction("ReduceMax", _AXES_AS_INPUT),
     "batch_norm": _plain("BatchNormalization", "epsilon"),
+    "layer_norm": _layer_norm,
     "lrn": _plain("LRN", "size", "alpha", "beta", "bias"),
     "concat": _plain("Concat", "axis"),
+    "slice": _slice,
     "pad": _pad,
     "transpose": _plain("Transpose", "perm"),
     "flatten": _plain("Flatten", "axis"),

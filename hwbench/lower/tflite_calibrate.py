@@ -14,7 +14,7 @@ Range = tuple[float, float]
 
 
 def calibrated(net: Net, feeds: Sequence[Sequence[Array]]) -> Mapping[int, Range]:
-    """Least and largest value of every tensor that is not constant, over all feeds.
+    """Least and largest value of every float tensor that is not constant, over all feeds.
 
     The net runs in LiteRT without XNNPACK, which would keep the tensors inside to itself.
     Raises :class:`GraphError` where a value is not finite.
@@ -28,7 +28,7 @@ def calibrated(net: Net, feeds: Sequence[Sequence[Array]]) -> Mapping[int, Range
     )
     interpreter.allocate_tensors()
     inputs = [detail["index"] for detail in interpreter.get_input_details()]
-    tensors = [i for i, tensor in enumerate(net.tensors) if tensor.data is None]
+    tensors = [i for i, t in enumerate(net.tensors) if t.data is None and t.dtype == "float32"]
     ranges: dict[int, Range] = {}
     for feed in feeds:
         for index, array in zip(inputs, feed, strict=True):

@@ -18,31 +18,44 @@ from hwbench.errors import GraphError
 from hwbench.graph import Graph
 from hwbench.lower.tflite_calibrate import Range, calibrated
 from hwbench.lower.tflite_net import Array, Net, Operator, Quant, Tensor
+from hwbench.ops import TensorSpec
 
 #: Operators that no int8 model may hold, and why.
 NOT_IN_INT8 = {
     "DIV": "fails on divisors that are stored as 0",
     "LOCAL_RESPONSE_NORMALIZATION": "does not exist",
+    "NEG": "ignores how its input and output are stored",
+    "POW": "does not exist",
+    "CAST": "gives numbers without a scale",
+    "EQUAL": "gives numbers without a scale",
 }
 #: Operators whose output lies in a known range: the specification fixes how it is stored.
 _FIXED = {"SOFTMAX": (1 / 256, -128), "LOGISTIC": (1 / 256, -128), "TANH": (1 / 128, 0)}
 #: Operators that move numbers: what comes in and what goes out is stored alike.
 _MOVES = {
     *("AVERAGE_POOL_2D", "MAX_POOL_2D", "REDUCE_MAX", "CONCATENATION", "MAXIMUM", "MINIMUM"),
-    *("PAD", "PADV2", "RESHAPE", "TRANSPOSE"),
+    *("PAD", "PADV2", "RESHAPE", "TRANSPOSE", "SLICE", "STRIDED_SLICE", "GATHER"),
+    "RESIZE_NEAREST_NEIGHBOR",
 }
 #: The axis of the output channels in an operator's weights; ``None`` for one scale in all.
-_CHANNEL_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": None}
+_CHANNEL_AXIS = {
+    "CONV_2D": 0,
+    "DEPTHWISE_CONV_2D": 3,
+    "FULLY_CONNECTED": None,
+    "TRANSPOSE_CONV": 0,
+}
+#: Which inputs of those operators are the activations, the weights and the bias.
+_ROLES = {"TRANSPOSE_CONV": (2, 1, 3)}
 
 _DEFAULT_BATCHES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Int8:
-    """How a model is calibrated: batches of inputs by name, in the graph's layout, float32.
+    """How a model is calibrated: batches of inputs by name, in the graph's layout and dtype.
 
-    Without ``batches`` four random normal ones are taken: right for latency, where values do
-    not matter, and for nothing else.
+    Without ``batches`` four random ones are taken, standard normal and of indices 0 and 1: right
+    for latency, where values do not matter, and for nothing else.
     """
 
     batches: Sequence[Mapping[str, Array]] | None = None
@@ -52,7 +65,7 @@ class Int8:
         if self.batches is None:
             rng = np.random.default_rng(0)
             return [
-                {n: rng.standard_normal(s.shape, np.float32) for n, s in graph.inputs}
+                {name: _random(rng, spec) for name, spec in graph.inputs}
                 for _ in range(_DEFAULT_BATCHES)
             ]
         if not self.batches:
@@ -60,11 +73,17 @@ class Int8:
         for batch in self.batches:
             for name, spec in graph.inputs:
                 got = batch.get(name)
-                if got is None or got.shape != spec.shape or got.dtype != np.float32:
+                if got is None or got.shape != spec.shape or got.dtype.name != spec.dtype:
                     what = "nothing" if got is None else f"{got.dtype.name} {got.shape}"
-                    wanted = f"float32 {spec.shape}"
+                    wanted = f"{spec.dtype} {spec.shape}"
                     raise GraphError(f"calibration of input {name!r} needs {wanted}, got {what}")
         return list(self.batches)
+
+
+def _random(rng: np.random.Generator, spec: TensorSpec) -> Array:
+    if spec.dtype == "float32":
+        return rng.standard_normal(spec.shape, np.float32)
+    return rng.integers(0, 2, spec.shape).astype(spec.dtype)
 
 
 def quantised(net: Net, feeds: Sequence[Sequence[Array]]) -> Net:
@@ -84,7 +103,7 @@ def quantised(net: Net, feeds: Sequence[Sequence[Array]]) -> Net:
         inputs = [quants.requantised(made, op, tensor) for tensor in op.inputs]
         made.operators.append(replace(op, inputs=inputs))
     for number, tensor in enumerate(net.tensors):
-        if tensor.data is None:
+        if tensor.data is None and tensor.dtype == "float32":
             made.tensors[number] = replace(tensor, dtype="int8", quant=quants.of(number))
     for op in made.operators:
         _quantise_constants(made, op, quants)
@@ -103,6 +122,9 @@ class _Quants:
             if op.kind in _FIXED:
                 scale, zero_point = _FIXED[op.kind]
                 self._fixed[op.output] = Quant(np.array([scale], np.float32), zero_point)
+            if op.kind == "GATHER" and (table := net.tensors[op.inputs[0]].data) is not None:
+                # Rows that no batch looks up must fit as well.
+                self._widen(op.output, (float(table.min()), float(table.max())))
             if op.kind in _MOVES:
                 self._tie(op, [i for i in op.inputs if i in ranges])
 
@@ -166,7 +188,7 @@ def symmetric(weight: Array, axis: int | None, least: Array | float) -> Quant:
 def _quantise_constants(net: Net, op: Operator, quants: _Quants) -> None:
     """Store an operator's constants as its activations ask for."""
     if op.kind in _CHANNEL_AXIS:
-        x, weight, bias = (net.tensors[i] for i in op.inputs)
+        x, weight, bias = (net.tensors[op.inputs[i]] for i in _ROLES.get(op.kind, (0, 1, 2)))
         assert x.quant is not None
         _quantise_weights(x.quant, weight, bias, _CHANNEL_AXIS[op.kind])
         return

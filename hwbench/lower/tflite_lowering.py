@@ -48,6 +48,13 @@ class Constant:
         return self.array.shape
 
 
+def extended(x: Value | Constant, rank: int) -> Value | Constant:
+    """With leading axes of size 1, as broadcasting has it."""
+    if isinstance(x, Value):
+        return Value(x.tensor, x.layout.extended(rank))
+    return Constant(x.array.reshape((1,) * (rank - x.array.ndim) + x.array.shape))
+
+
 class Lowering:
     """The net under construction, and the way from the graph's tensors to the net's.
 
@@ -148,11 +155,13 @@ class Lowering:
     ) -> int:
         """Append an operator; the number of its output, a tensor of that TFLite shape.
 
+        Its dtype is that of the first input.
         ``options`` are the fields of the schema's ``table``; ``step`` tells apart the operators
         that one op of the graph becomes.
         """
         name = f"{self.op.output}/{step}" if step else self.op.output
-        output = self.net.add_tensor(Tensor(name, tuple(shape)))
+        dtype = self.net.tensors[inputs[0]].dtype
+        output = self.net.add_tensor(Tensor(name, tuple(shape), dtype))
         operator = Operator(kind, list(inputs), output, table, dict(options))
         self.net.operators.append(operator)
         self._makers[output] = operator

@@ -17,7 +17,7 @@ from hwbench.lower.tflite_net import Array, Net, Quant
 from hwbench.lower.tflite_ops import TFLITE_OPS
 from hwbench.lower.tflite_write import serialise
 from hwbench.lower.weights import check_weights, random_weights
-from hwbench.ops import UNARY
+from hwbench.ops import UNARY, Op
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,8 @@ def to_tflite(
     reads as (N, 1, L, C), other tensors as the graph has them; :class:`Port` tells and converts.
     With ``int8`` the model is quantised throughout, its inputs and outputs too, as phones ship
     it. Raises :class:`GraphError` for weights that do not fit, an op that TFLite does not have
-    (or not in int8), a graph that is not float32, and a model of 2 GiB or more.
+    (or not in int8), a graph that computes in another type than float32, and a model of 2 GiB or
+    more.
     """
     net, inputs, outputs = lowered(graph, weights, int8)
     return TfliteModel(graph.name, serialise(net), inputs, outputs)
@@ -105,16 +106,27 @@ def _float_net(
         lowering.input(name, spec, order)
         inputs.append(Port(name, spec.shape, order))
     for op in graph.ops:
-        dtype = graph.tensors[op.output].dtype
-        if dtype != "float32":
-            raise GraphError(f"op {op.name!r}: only float32 is lowered to TFLite, not {dtype}")
+        _check_dtypes(graph, op)
         lowering.op = op
         lowering.bind(op.output, TFLITE_OPS[op.kind](lowering, op))
     return lowering.net, tuple(inputs), tuple(_outputs(lowering))
 
 
-_READS_CHANNELS = ("conv", "max_pool", "avg_pool", "global_avg_pool", "global_max_pool", "lrn")
-_READS_ALIKE = {*UNARY, "add", "sub", "mul", "div", "batch_norm", "concat", "pad"}
+_INDICES = ("int32", "int64", "bool")
+_TAKE_INDICES = {"constant", "cast", "embedding", "equal", "concat", "slice"}
+_TAKE_INDICES |= {"flatten", "reshape", "transpose"}
+
+
+def _check_dtypes(graph: Graph, op: Op) -> None:
+    for spec in (*graph.specs(op), graph.tensors[op.output]):
+        if spec.dtype != "float32" and not (spec.dtype in _INDICES and op.kind in _TAKE_INDICES):
+            raise GraphError(f"op {op.name!r}: {spec.dtype} is not lowered to TFLite, only float32")
+
+
+_READS_CHANNELS = {"conv", "conv_transpose", "upsample", "max_pool", "avg_pool", "lrn"}
+_READS_CHANNELS |= {"global_avg_pool", "global_max_pool"}
+_READS_ALIKE = {*UNARY, "add", "sub", "mul", "div", "maximum", "minimum", "equal", "cast"}
+_READS_ALIKE |= {"batch_norm", "concat", "pad", "slice"}
 
 
 def _input_order(lowering: Lowering, name: str, rank: int) -> Order:

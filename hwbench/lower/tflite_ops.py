@@ -14,7 +14,7 @@ import numpy as np
 
 from hwbench.lower.tflite_convs import batch_norm, conv, linear
 from hwbench.lower.tflite_layout import Layout, frame, plain
-from hwbench.lower.tflite_lowering import Constant, Lowering, Value
+from hwbench.lower.tflite_lowering import Constant, Lowering, Value, extended
 from hwbench.lower.tflite_net import (
     ACTIVATION,
     FUSABLE,
@@ -23,13 +23,16 @@ from hwbench.lower.tflite_net import (
     RELU_N1_TO_1,
 )
 from hwbench.lower.tflite_pools import avg_pool, global_pool, max_pool, reduced
+from hwbench.lower.tflite_transformers import embedding, layer_norm, matmul
+from hwbench.lower.tflite_upsampling import conv_transpose, upsample
 from hwbench.ops import HSIGMOID, Op, fail
 
 Lower = Callable[[Lowering, Op], Value | Constant]
 
 _MOST_PADDED_AXES = 5  # of TFLite's PAD
-_MOST_BROADCAST_AXES = 6  # of TFLite's arithmetic; SUB and DIV take 5
-_BROADCAST_AXES = {"SUB": 5, "DIV": 5}
+_MOST_SLICED_AXES = 5
+_MOST_BROADCAST_AXES = 6  # of TFLite's arithmetic
+_BROADCAST_AXES = {"SUB": 5, "DIV": 5, "MAXIMUM": 5, "MINIMUM": 5, "EQUAL": 4}
 
 
 # -- element by element -----------------------------------------------------------------------
@@ -108,6 +111,43 @@ def _elu(lo: Lowering, op: Op) -> Value:
     return lo.like(x, "LEAKY_RELU", (), "LeakyReluOptions", {"Alpha": op["alpha"]})
 
 
+def _number(kind: str, table: str, attr: str) -> Lower:
+    """Arithmetic with a number that the op has as an attribute."""
+
+    def lower(lo: Lowering, op: Op) -> Value:
+        x = lo.read_value(op.inputs[0])
+        return lo.like(x, kind, [lo.scalar(op[attr])], table, _options(table))
+
+    return lower
+
+
+def _pow(lo: Lowering, op: Op) -> Value:
+    """A square is a product."""
+    if op["exponent"] != 2:
+        return _number("POW", "PowOptions", "exponent")(lo, op)  # type: ignore[return-value]
+    x = lo.read_value(op.inputs[0])
+    return lo.like(x, "MUL", [x.tensor], "MulOptions", FUSABLE)
+
+
+def _reciprocal(lo: Lowering, op: Op) -> Value:
+    x = lo.read_value(op.inputs[0])
+    inputs = [lo.scalar(1.0), x.tensor]
+    return Value(lo.operate("DIV", inputs, lo.shape_of(x), "DivOptions", FUSABLE), x.layout)
+
+
+def _cast(lo: Lowering, op: Op) -> Value:
+    y = lo.like(lo.read_value(op.inputs[0]), "CAST")
+    lo.net.tensors[y.tensor].dtype = op["dtype"]
+    return y
+
+
+def _equal(lo: Lowering, op: Op) -> Value:
+    a, b = map(lo.read, op.inputs)
+    y = arithmetic(lo, op, "EQUAL", "EqualOptions", a, b)
+    lo.net.tensors[y.tensor].dtype = "bool"
+    return y
+
+
 def _binary(kind: str, table: str) -> Lower:
     """Arithmetic of two tensors; the larger one says in which order the axes lie."""
 
@@ -115,6 +155,11 @@ def _binary(kind: str, table: str) -> Lower:
         return arithmetic(lo, op, kind, table, lo.read(op.inputs[0]), lo.read(op.inputs[1]))
 
     return lower
+
+
+def _options(table: str) -> Mapping[str, int]:
+    """Arithmetic can apply an activation as well, other operators of two tensors cannot."""
+    return FUSABLE if table in ("AddOptions", "SubOptions", "MulOptions", "DivOptions") else {}
 
 
 def arithmetic(
@@ -129,7 +174,7 @@ def arithmetic(
     """``a <kind> b`` with broadcasting, in one operator."""
     if isinstance(a, Value) and isinstance(b, Value) and a.layout == b.layout:
         other = lo.reshaped(b.tensor, lo.shape_of(a))
-        return lo.like(a, kind, [other], table, FUSABLE, step)
+        return lo.like(a, kind, [other], table, _options(table), step)
     shape = np.broadcast_shapes(a.shape, b.shape)
     rank = len(shape)
     values = [x for x in (a, b) if isinstance(x, Value)]
@@ -139,15 +184,9 @@ def arithmetic(
         order = lo.order_of(Value(largest.tensor, largest.layout.extended(rank))) or order
     if len(order) > (most := _BROADCAST_AXES.get(kind, _MOST_BROADCAST_AXES)):
         fail(op, f"TFLite's {kind} broadcasts over at most {most} axes, not {len(order)}")
-    inputs = [lo.place(_extended(x, rank), order) for x in (a, b)]
-    output = lo.operate(kind, inputs, frame(shape, order), table, FUSABLE, step)
+    inputs = [lo.place(extended(x, rank), order) for x in (a, b)]
+    output = lo.operate(kind, inputs, frame(shape, order), table, _options(table), step)
     return Value(output, Layout.of(shape, order))
-
-
-def _extended(x: Value | Constant, rank: int) -> Value | Constant:
-    if isinstance(x, Value):
-        return Value(x.tensor, x.layout.extended(rank))
-    return Constant(x.array.reshape((1,) * (rank - x.array.ndim) + x.array.shape))
 
 
 def _batch_norm(lo: Lowering, op: Op) -> Value:
@@ -178,9 +217,11 @@ def _softmax(lo: Lowering, op: Op) -> Value:
     return Value(output, Layout.of(x.shape, order))
 
 
-def _mean(lo: Lowering, op: Op) -> Value:
-    x = lo.read_value(op.inputs[0])
-    return reduced(lo, "MEAN", x, op["axes"], op["keepdims"])
+def _reduction(kind: str) -> Lower:
+    def lower(lo: Lowering, op: Op) -> Value:
+        return reduced(lo, kind, lo.read_value(op.inputs[0]), op["axes"], op["keepdims"])
+
+    return lower
 
 
 def _lrn(lo: Lowering, op: Op) -> Value:
@@ -215,6 +256,31 @@ def _concat(lo: Lowering, op: Op) -> Value:
         "CONCATENATION", inputs, frame(shape, order), "ConcatenationOptions", options
     )
     return Value(output, Layout.of(shape, order))
+
+
+def _slice(lo: Lowering, op: Op) -> Value | Constant:
+    """SLICE, or STRIDED_SLICE where a step is more than 1."""
+    x = lo.read(op.inputs[0])
+    rows = zip(op["axes"], op["starts"], op["stops"], op["steps"], strict=True)
+    cut = {axis: slice(*part) for axis, *part in rows}
+    if isinstance(x, Constant):
+        return Constant(x.array[tuple(cut.get(i, slice(None)) for i in range(x.array.ndim))])
+    tensor, order = lo.ordered(x)
+    if len(order) > _MOST_SLICED_AXES:
+        fail(op, f"TFLite slices at most {_MOST_SLICED_AXES} axes, not {len(order)}")
+    here = frame(x.shape, order)
+    parts = [cut.get(a, slice(0, n, 1)) for a, n in zip(order, here, strict=True)]
+    shape = lo.graph.tensors[op.output].shape
+    size = frame(shape, order)
+    inputs = [tensor, lo.integers([part.start for part in parts])]
+    if max(op["steps"]) == 1:
+        inputs.append(lo.integers(size))
+        kind, table = "SLICE", "SliceOptions"
+    else:
+        inputs += [lo.integers([part.stop for part in parts])]
+        inputs += [lo.integers([part.step for part in parts])]
+        kind, table = "STRIDED_SLICE", "StridedSliceOptions"
+    return Value(lo.operate(kind, inputs, size, table), Layout.of(shape, order))
 
 
 def _pad(lo: Lowering, op: Op) -> Value:
@@ -264,11 +330,15 @@ def _erf(lo: Lowering, op: Op) -> Value:
 
 TFLITE_OPS: Mapping[str, Lower] = {
     "conv": conv,
+    "conv_transpose": conv_transpose,
     "linear": linear,
+    "matmul": matmul,
+    "embedding": embedding,
     "max_pool": max_pool,
     "avg_pool": avg_pool,
     "global_avg_pool": lambda lo, op: global_pool(lo, op, "MEAN"),
     "global_max_pool": lambda lo, op: global_pool(lo, op, "REDUCE_MAX"),
+    "upsample": upsample,
     "relu": _fusable("RELU", RELU),
     "relu6": _fusable("RELU6", RELU6),
     "hswish": _unary("HARD_SWISH", "HardSwishOptions"),
@@ -283,15 +353,27 @@ TFLITE_OPS: Mapping[str, Lower] = {
     "exp": _unary("EXP", "ExpOptions"),
     "erf": _erf,
     "sqrt": _unary("SQRT"),
+    "neg": _unary("NEG", "NegOptions"),
+    "reciprocal": _reciprocal,
+    "pow": _pow,
+    "scale": _number("MUL", "MulOptions", "factor"),
+    "cast": _cast,
     "add": _binary("ADD", "AddOptions"),
     "sub": _binary("SUB", "SubOptions"),
     "mul": _binary("MUL", "MulOptions"),
     "div": _binary("DIV", "DivOptions"),
+    "maximum": _binary("MAXIMUM", "MaximumMinimumOptions"),
+    "minimum": _binary("MINIMUM", "MaximumMinimumOptions"),
+    "equal": _equal,
     "softmax": _softmax,
-    "mean": _mean,
+    "mean": _reduction("MEAN"),
+    "sum": _reduction("SUM"),
+    "max": _reduction("REDUCE_MAX"),
     "batch_norm": _batch_norm,
+    "layer_norm": layer_norm,
     "lrn": _lrn,
     "concat": _concat,
+    "slice": _slice,
     "pad": _pad,
     "transpose": _transpose,
     "flatten": _reshape,

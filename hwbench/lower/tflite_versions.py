@@ -15,7 +15,8 @@ from hwbench.lower.tflite_net import Net, Operator
 _INT8_IS_2 = {
     *("ADD", "SUB", "MAXIMUM", "MINIMUM", "CONCATENATION", "PAD", "PADV2", "TRANSPOSE"),
     *("AVERAGE_POOL_2D", "MAX_POOL_2D", "MEAN", "REDUCE_MAX", "SOFTMAX"),
-    *("RELU", "RELU6", "LOGISTIC", "TANH", "EXP", "GELU"),
+    *("RELU", "RELU6", "LOGISTIC", "TANH", "EXP", "GELU", "RSQRT", "SUM"),
+    *("BATCH_MATMUL", "GATHER", "SLICE", "STRIDED_SLICE", "RESIZE_NEAREST_NEIGHBOR"),
 }
 
 
@@ -36,6 +37,12 @@ def version_of(net: Net, op: Operator) -> int:
             return 5
         case "FULLY_CONNECTED":
             return 4 if is_int8 else 1
+        case "TRANSPOSE_CONV":
+            return 3  # with a bias
+        case "SLICE" if axes > 4:
+            return 5
+        case "STRIDED_SLICE" if axes > 4:
+            return 4
         case "MUL" if is_int8:
             return 3 if _gain(net, op) >= 1 else 2
         case "TRANSPOSE" if axes > 4:

@@ -118,6 +118,21 @@ def _conv(op: Op, xs: Sequence[Tensor], params: Params) -> Tensor:
     return call(x, weight, bias, op["stride"], begins, op["dilation"], op["groups"])
 
 
+def _conv_transpose(op: Op, xs: Sequence[Tensor], params: Params) -> Tensor:
+    call = (functional.conv_transpose1d, functional.conv_transpose2d)[len(op["kernel"]) - 1]
+    y = call(xs[0], params["weight"], params.get("bias"), op["stride"])
+    rank = len(op["kernel"])
+    for axis, (begin, end) in enumerate(
+        zip(op["padding"][:rank], op["padding"][rank:], strict=True), start=2
+    ):
+        y = y.narrow(axis, begin, y.shape[axis] - begin - end)
+    return y
+
+
+def _upsample(op: Op, xs: Sequence[Tensor], params: Params) -> Tensor:
+    return functional.interpolate(xs[0], scale_factor=[float(f) for f in op["factors"]])
+
+
 def _max_pool(op: Op, xs: Sequence[Tensor], params: Params) -> Tensor:
     call = (functional.max_pool1d, functional.max_pool2d)[len(op["kernel"]) - 1]
     return call(_padded(op, xs[0], -math.inf), op["kernel"], op["stride"])
@@ -156,6 +171,22 @@ def _batch_norm(op: Op, xs: Sequence[Tensor], p: Params) -> Tensor:
     )
 
 
+def _layer_norm(op: Op, xs: Sequence[Tensor], p: Params) -> Tensor:
+    (x,) = xs
+    return functional.layer_norm(x, x.shape[-1:], p["scale"], p["bias"], op["epsilon"])
+
+
+def _cast(op: Op, xs: Sequence[Tensor], params: Params) -> Tensor:
+    return xs[0].to(getattr(torch, op["dtype"]))
+
+
+def _slice(op: Op, xs: Sequence[Tensor], params: Params) -> Tensor:
+    cut = [slice(None)] * xs[0].dim()
+    for axis, *part in zip(op["axes"], op["starts"], op["stops"], op["steps"], strict=True):
+        cut[axis] = slice(*part)
+    return xs[0][tuple(cut)]
+
+
 def _pad(op: Op, xs: Sequence[Tensor], params: Params) -> Tensor:
     (x,), pads = xs, op["pads"]
     return _pad_axes(x, pads[: x.dim()], pads[x.dim() :], op["value"])
@@ -169,6 +200,10 @@ def _flatten(op: Op, xs: Sequence[Tensor], params: Params) -> Tensor:
 TORCH_OPS: Mapping[str, Call] = {
     "conv": _conv,
     "linear": lambda op, xs, params: functional.linear(xs[0], params["weight"], params.get("bias")),
+    "conv_transpose": _conv_transpose,
+    "matmul": _operator(torch.matmul),
+    "embedding": lambda op, xs, params: functional.embedding(xs[0], params["table"]),
+    "upsample": _upsample,
     "max_pool": _max_pool,
     "avg_pool": _avg_pool,
     "global_avg_pool": lambda op, xs, params: xs[0].mean(_spatial(xs[0]), keepdim=True),
@@ -187,15 +222,27 @@ TORCH_OPS: Mapping[str, Call] = {
     "exp": _function(torch.exp),
     "erf": _function(torch.erf),
     "sqrt": _function(torch.sqrt),
+    "neg": _function(torch.neg),
+    "reciprocal": _function(torch.reciprocal),
+    "pow": lambda op, xs, params: xs[0].pow(op["exponent"]),
+    "scale": lambda op, xs, params: xs[0] * op["factor"],
+    "cast": _cast,
     "add": _operator(torch.add),
     "sub": _operator(torch.sub),
     "mul": _operator(torch.mul),
     "div": _operator(torch.div),
+    "maximum": _operator(torch.maximum),
+    "minimum": _operator(torch.minimum),
+    "equal": _operator(torch.eq),
     "softmax": lambda op, xs, params: xs[0].softmax(op["axis"]),
     "mean": lambda op, xs, params: xs[0].mean(op["axes"], keepdim=op["keepdims"]),
+    "sum": lambda op, xs, params: xs[0].sum(op["axes"], keepdim=op["keepdims"]),
+    "max": lambda op, xs, params: xs[0].amax(op["axes"], keepdim=op["keepdims"]),
     "batch_norm": _batch_norm,
+    "layer_norm": _layer_norm,
     "lrn": _lrn,
     "concat": lambda op, xs, params: torch.cat(list(xs), op["axis"]),
+    "slice": _slice,
     "pad": _pad,
     "transpose": lambda op, xs, params: xs[0].permute(op["perm"]),
     "flatten": _flatten,

@@ -10,7 +10,10 @@ The rule: one short block of normal numbers is drawn once. Each tensor is the bl
 and scaled, in a region of its own of one shared buffer:
 
 - a matrix or filter is scaled to ``sqrt(2 / fan_in)`` (He et al., arXiv 1502.01852);
-- what multiplies or divides each channel lies near 1, what is added to it near 0.
+- what multiplies or divides each channel lies near 1, what is added to it near 0;
+- a table that is looked up is standard normal.
+
+Constants that are not float32 are zeros: they may be indices.
 
 Why not slices of one random array: every fan-in needs a scale of its own, or sixty layers
 shrink the signal to denormals (slow) or blow it up to infinity. Why not one scaled array per
@@ -54,6 +57,7 @@ _SCALES: Mapping[str, Callable[[tuple[int, ...]], tuple[float, float]]] = {
     "scale": lambda shape: (1.0, 0.05),
     "var": lambda shape: (1.0, 0.05),
     "value": lambda shape: (1.0, 0.05),
+    "table": lambda shape: (0.0, 1.0),
 }
 
 
@@ -84,12 +88,17 @@ def random_tensors(
     return tensors
 
 
-def random_weights(graph: Graph, seed: int = 0) -> Mapping[str, Floats]:
+def random_weights(graph: Graph, seed: int = 0) -> Mapping[str, NDArray[Any]]:
     """Random weights for every parameter of a graph, keyed ``"<op name>.<param>"``.
 
     With seed 0 they equal, value for value, those of a model lowered without weights.
     """
-    return random_tensors(((name, spec.shape) for name, spec in graph.weights.items()), seed)
+    specs = graph.weights.items()
+    floats = random_tensors(((n, s.shape) for n, s in specs if s.dtype == "float32"), seed)
+    return {
+        name: floats[name] if name in floats else np.zeros(spec.shape, spec.dtype)
+        for name, spec in specs
+    }
 
 
 def check_weights(graph: Graph, weights: Mapping[str, NDArray[Any]]) -> None:

@@ -25,7 +25,15 @@ from hwbench.lower.torch_module import TORCH_OPS
 from hwbench.lower.weights import RANDOM_LOCATION, random_tensors
 from hwbench.ops import OP_KINDS
 from hwbench.spaces import get_space, space_names
-from tests.graphs import CASES, input_values, mobile_net, nets, op_graphs, relative_error
+from tests.graphs import (
+    CASES,
+    encoders,
+    input_values,
+    mobile_net,
+    nets,
+    op_graphs,
+    relative_error,
+)
 
 TOLERANCE = 1e-4
 
@@ -81,6 +89,21 @@ def test_an_op_gives_the_same_in_onnxruntime_and_torch(
 @given(graph=nets(), opset=OPSETS, seed=st.integers(0, 9))
 def test_a_net_gives_the_same_in_onnxruntime_and_torch(graph: Graph, opset: int, seed: int) -> None:
     assert_equal_everywhere(graph, opset, seed)
+
+
+@settings(max_examples=40)
+@given(graph=encoders(), opset=OPSETS, seed=st.integers(0, 9))
+def test_an_encoder_gives_the_same_in_onnxruntime_and_torch(
+    graph: Graph, opset: int, seed: int
+) -> None:
+    assert_equal_everywhere(graph, opset, seed)
+
+
+@settings(max_examples=40)
+@given(graph=encoders(), opset=OPSETS)
+def test_an_encoder_survives_the_round_trip_through_onnx(graph: Graph, opset: int) -> None:
+    again, _ = from_onnx(to_onnx(graph, opset=opset).bytes)
+    assert again.hash == graph.hash
 
 
 @settings(max_examples=40)

@@ -22,6 +22,7 @@ from hwbench.spaces import get_space, space_names
 from hwbench.verify.litert import feed, interpreter_of, is_taken_whole, operators, run_tflite
 from tests.graphs import (
     CASES,
+    encoders,
     input_values,
     mobile_net,
     nets,
@@ -79,6 +80,12 @@ def test_an_op_gives_the_same_in_litert_and_torch(
 @settings(max_examples=40)
 @given(graph=nets(), seed=st.integers(0, 9))
 def test_a_net_gives_the_same_in_litert_and_torch(graph: Graph, seed: int) -> None:
+    assert_equal_everywhere(graph, seed)
+
+
+@settings(max_examples=40)
+@given(graph=encoders(), seed=st.integers(0, 9))
+def test_an_encoder_gives_the_same_in_litert_and_torch(graph: Graph, seed: int) -> None:
     assert_equal_everywhere(graph, seed)
 
 

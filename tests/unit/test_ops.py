@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,7 +54,31 @@ def test_costs_of_every_op_are_whole_and_not_negative(kind: str, data: st.DataOb
         for cost in (graph.macs_of(op), graph.parameters_of(op), graph.bytes_moved_of(op)):
             assert type(cost) is int
             assert cost >= 0
-    assert (graph.macs > 0) == (kind in ("conv", "linear"))
+    products = ("conv", "conv_transpose", "linear", "matmul")
+    assert (graph.macs > 0) == any(op.kind in products for op in graph.ops)
+
+
+def test_products_of_batches_have_the_shape_of_numpys() -> None:
+    for a, b in (((4, 1, 2, 3), (5, 3, 6)), ((2, 3), (7, 3, 1)), ((1, 2, 3), (1, 3, 4))):
+        made = builder(a, b)
+        shape = (np.zeros(a) @ np.zeros(b)).shape
+        assert made.shape(made.matmul("x0", "x1")) == shape
+        assert made.build("matmul1").macs == math.prod(shape) * a[-1]
+
+
+def test_attention_costs_four_projections_and_two_products() -> None:
+    b = builder((2, 10, 12))
+    graph = b.build(b.attention("x0", 3))
+    assert graph.tensors[graph.outputs[0]].shape == (2, 10, 12)
+    assert graph.macs == 2 * (4 * 10 * 12 * 12 + 2 * 10 * 10 * 12)
+    assert graph.parameters == 4 * (12 * 12 + 12)
+
+
+def test_a_lookup_reads_its_rows_and_not_the_whole_table() -> None:
+    b = GraphBuilder("g")
+    graph = b.build(b.embedding(b.input("i", (1, 6), "int64"), 1000, 8))
+    assert graph.parameters == 8000
+    assert graph.bytes_moved == 6 * 8 + 2 * 6 * 8 * 4
 
 
 def test_every_kind_has_a_case() -> None:
@@ -99,6 +124,29 @@ CONV = {"kernel": (3,), "stride": (1,), "padding": (0, 0)}
         (lambda b: b.mean("x0", [2, -2]), "rising axes"),
         (lambda b: b.op("lrn", ["x0"], {"size": 2, "alpha": 1.0, "beta": 1.0, "bias": 1.0}), "odd"),
         (lambda b: b.op("batch_norm", [b.input("v", (4,))], {"epsilon": 1e-5}), r"input \(N, C"),
+        (lambda b: b.matmul("x0", "x1"), r"no \(\.\.\., m, k\) and \(\.\.\., k, n\)"),
+        (lambda b: b.matmul("x1", b.input("v", (5,))), "no "),
+        (
+            lambda b: b.matmul(b.input("p", (2, 4, 3)), b.input("q", (3, 3, 4))),
+            "do not broadcast before the last two axes",
+        ),
+        (lambda b: b.matmul("x1", b.input("h", (5, 1), "float16")), "float32 and float16 differ"),
+        (lambda b: b.embedding("x1", 5, 3), "int32 or int64, got float32"),
+        (lambda b: b.embedding(b.input("i", (2,), "int32"), 0, 3), "nothing to look up"),
+        (lambda b: b.layer_norm(b.input("v", (4,))), r"input \(\.\.\., features\)"),
+        (lambda b: b.attention("x0", 2), r"2 heads needs \(N, T, heads \* d\), got \(1, 3, 8, 8\)"),
+        (lambda b: b.attention(b.input("t", (1, 4, 9)), 2), "2 heads"),
+        (lambda b: b.slice("x1", 1, 2, 2), "2:2:1 is no part of axis 1"),
+        (lambda b: b.slice("x1", 1, 0, 6), "0:6:1 is no part"),
+        (lambda b: b.slice("x1", 1, 0, 5, 0), "0:5:0 is no part"),
+        (lambda b: b.slice("x1", 2, 0, 5), "rising axes"),
+        (lambda b: b.op("upsample", ["x0"], {"factors": (2,)}), "one for each spatial axis"),
+        (lambda b: b.op("upsample", ["x0"], {"factors": (2, 0)}), "must be positive"),
+        (lambda b: b.conv_transpose("x1", 4, kernel=(2, 2)), "NCL or NCHW"),
+        (lambda b: b.conv_transpose("x0", 4, kernel=1, padding=4), "leaves nothing"),
+        (lambda b: b.op("cast", ["x0"], {"dtype": "complex64"}), "complex64"),
+        (lambda b: b.equal("x0", "x1"), "do not broadcast"),
+        (lambda b: b.op("max", ["x0"], {"axes": (), "keepdims": True}), "rising axes"),
         (lambda b: b.input("x0", (1,)), "defined twice"),
         (lambda b: b.input("z", (1, 0)), "positive integers"),
         (lambda b: b.input("z", (1,), "complex64"), "complex64"),

@@ -1,145 +1,14 @@
-"""The one currency of hwbench: an immutable graph of ops with known shapes.
-
-A space makes a :class:`Graph`, a lowering turns it into what a runtime eats, a predictor reads
-features off it. It holds no weights: those travel beside it as
-``Mapping["<op name>.<param>", array]``.
-"""
+"""Builds graphs, op by op or layer by layer."""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from types import MappingProxyType
 
 from hwbench.errors import GraphError
-from hwbench.ops import HSIGMOID, OP_KINDS, UNARY, AttrValue, Op, TensorSpec, infer
-from hwbench.records import digest
-
-
-@dataclass(frozen=True)
-class Graph:
-    """Ops in topological order between named inputs and outputs; checked when made.
-
-    Two graphs that do the same work in the same order have the same :attr:`hash`, whatever
-    their tensors and ops are called.
-    """
-
-    name: str
-    inputs: tuple[tuple[str, TensorSpec], ...]
-    outputs: tuple[str, ...]
-    ops: tuple[Op, ...]
-
-    def __post_init__(self) -> None:
-        if not self.outputs:
-            raise GraphError(f"graph {self.name!r} has no output")
-        made = {op.output for op in self.ops if op.output in self.tensors}
-        if missing := [name for name in self.outputs if name not in made]:
-            raise GraphError(f"graph {self.name!r}: output {missing[0]!r} is made by no op")
-        if len(set(self.outputs)) != len(self.outputs):
-            raise GraphError(f"graph {self.name!r}: an output is named twice")
-        if len({op.name for op in self.ops}) != len(self.ops):
-            raise GraphError(f"graph {self.name!r}: two ops share a name")
-
-    def __reduce__(self) -> tuple[type[Graph], tuple[object, ...]]:
-        return Graph, (self.name, self.inputs, self.outputs, self.ops)  # without the caches
-
-    @cached_property
-    def tensors(self) -> Mapping[str, TensorSpec]:
-        """Spec of every tensor by name, inputs included (shape inference)."""
-        tensors: dict[str, TensorSpec] = {}
-        for name, spec in self.inputs:
-            _define(tensors, name, spec, f"graph {self.name!r}")
-        for op in self.ops:
-            _define(tensors, op.output, infer(op, tensors), f"op {op.name!r}")
-        return MappingProxyType(tensors)
-
-    def specs(self, op: Op) -> tuple[TensorSpec, ...]:
-        """Specs of an op's inputs, in order."""
-        return tuple(self.tensors[name] for name in op.inputs)
-
-    def params(self, op: Op) -> Mapping[str, TensorSpec]:
-        """An op's learned tensors: ``{"weight": spec, "bias": spec}`` for a convolution."""
-        return OP_KINDS[op.kind].params(op, self.specs(op))
-
-    def macs_of(self, op: Op) -> int:
-        """Multiply-accumulates of one op (convolutions and matrix products only)."""
-        return OP_KINDS[op.kind].macs(op, self.specs(op), self.tensors[op.output])
-
-    def parameters_of(self, op: Op) -> int:
-        """Number of learned values of one op."""
-        return sum(spec.elements for spec in self.params(op).values())
-
-    def bytes_moved_of(self, op: Op) -> int:
-        """Bytes that one op reads (inputs, parameters) and writes, each tensor once."""
-        if OP_KINDS[op.kind].is_view:
-            return 0
-        moved = (*self.specs(op), *self.params(op).values(), self.tensors[op.output])
-        return sum(spec.bytes for spec in moved)
-
-    @cached_property
-    def macs(self) -> int:
-        return sum(map(self.macs_of, self.ops))
-
-    @cached_property
-    def parameters(self) -> int:
-        return sum(map(self.parameters_of, self.ops))
-
-    @cached_property
-    def bytes_moved(self) -> int:
-        return sum(map(self.bytes_moved_of, self.ops))
-
-    @cached_property
-    def weights(self) -> Mapping[str, TensorSpec]:
-        """Spec of every learned tensor of the graph by ``"<op name>.<param>"``, in order."""
-        every = {f"{op.name}.{p}": s for op in self.ops for p, s in self.params(op).items()}
-        return MappingProxyType(every)
-
-    @cached_property
-    def hash(self) -> str:
-        """Digest of the content; names of graph, ops and tensors play no part in it."""
-        number = {name: i for i, (name, _) in enumerate(self.inputs)}
-        rows = []
-        for op in self.ops:
-            rows.append([op.kind, [number[name] for name in op.inputs], op.attrs])
-            number[op.output] = len(number)
-        inputs = [[spec.shape, spec.dtype] for _, spec in self.inputs]
-        return digest([inputs, rows, [number[name] for name in self.outputs]])
-
-
-def _define(tensors: dict[str, TensorSpec], name: str, spec: TensorSpec, where: str) -> None:
-    if name in tensors:
-        raise GraphError(f"{where}: tensor {name!r} is defined twice")
-    tensors[name] = spec
-
-
-@dataclass(frozen=True, slots=True)
-class OpRow:
-    """One line of the per-op table of a graph."""
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    macs: int
-    parameters: int
-    bytes_moved: int
-
-
-def describe(graph: Graph) -> tuple[OpRow, ...]:
-    """Cost of every op: kind, output shape, MACs, parameters, bytes moved."""
-    return tuple(
-        OpRow(
-            op.name,
-            op.kind,
-            graph.tensors[op.output].shape,
-            graph.macs_of(op),
-            graph.parameters_of(op),
-            graph.bytes_moved_of(op),
-        )
-        for op in graph.ops
-    )
-
+from hwbench.graph.graph import Graph, define
+from hwbench.ops import HSIGMOID, UNARY, AttrValue, Op, TensorSpec, infer
 
 Size = int | Sequence[int]
 
@@ -180,7 +49,7 @@ class GraphBuilder:
     def input(self, name: str, shape: Sequence[int], dtype: str = "float32") -> str:
         """Declare an input; shape NCHW or NCL for images and sequences."""
         spec = TensorSpec(tuple(shape), dtype)
-        _define(self._tensors, name, spec, f"graph {self.name!r}")
+        define(self._tensors, name, spec, f"graph {self.name!r}")
         self._inputs.append((name, spec))
         return name
 
@@ -201,7 +70,7 @@ class GraphBuilder:
             name = self._fresh_name(kind)
         pairs = tuple(sorted((key, _rounded(value)) for key, value in attrs.items()))
         op = Op(name, kind, tuple(inputs), name, pairs)
-        _define(self._tensors, name, infer(op, self._tensors), f"op {name!r}")
+        define(self._tensors, name, infer(op, self._tensors), f"op {name!r}")
         self._ops.append(op)
         return name
 
@@ -251,6 +120,47 @@ class GraphBuilder:
     def linear(self, x: str, out_features: int, *, bias: bool = True) -> str:
         """``x @ weight.T + bias`` over the last axis; weight is (out_features, in_features)."""
         return self.op("linear", [x], {"out_features": out_features, "bias": bias})
+
+    def conv_transpose(
+        self,
+        x: str,
+        out_channels: int,
+        *,
+        kernel: Size,
+        stride: Size = 1,
+        padding: Size = 0,
+        bias: bool = True,
+    ) -> str:
+        """Transposed convolution: ``(n - 1) * stride + kernel`` places less the padding."""
+        window = self._window(x, kernel, stride, padding)
+        return self.op("conv_transpose", [x], window | {"out_channels": out_channels, "bias": bias})
+
+    def embedding(self, indices: str, rows: int, features: int) -> str:
+        """Rows of a learned (rows, features) table: int32 or int64 (...) -> (..., features)."""
+        return self.op("embedding", [indices], {"rows": rows, "features": features})
+
+    def layer_norm(self, x: str, epsilon: float = 1e-5) -> str:
+        """Normalise over the last axis, then scale and shift each of its places."""
+        return self.op("layer_norm", [x], {"epsilon": epsilon})
+
+    def attention(self, x: str, heads: int) -> str:
+        """Multi-head self-attention of tokens (N, T, W) with its four projections; same shape.
+
+        Per head of W / heads features: ``softmax(q @ k.T / sqrt(W / heads)) @ v`` (Vaswani et
+        al., arXiv 1706.03762), composed of linear, reshape, transpose, matmul, scale and softmax.
+        """
+        shape = self.shape(x)
+        if len(shape) != 3 or heads < 1 or shape[2] % heads:
+            raise GraphError(f"attention of {heads} heads needs (N, T, heads * d), got {shape}")
+        batch, tokens, width = shape
+        parts = (batch, tokens, heads, width // heads)
+        q, k, v = (
+            self.transpose(self.reshape(self.linear(x, width), parts), perm)
+            for perm in ((0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3))
+        )
+        scores = self.scale(self.matmul(q, k), parts[-1] ** -0.5)
+        mixed = self.transpose(self.matmul(self.softmax(scores), v), (0, 2, 1, 3))
+        return self.linear(self.reshape(mixed, shape), width)
 
     def max_pool(self, x: str, kernel: Size, stride: Size | None = None, padding: Size = 0) -> str:
         """Maximum over windows; the stride is the kernel unless given."""
@@ -305,6 +215,18 @@ class GraphBuilder:
         """``x / y`` with broadcasting."""
         return self.op("div", [x, y])
 
+    def scale(self, x: str, factor: float) -> str:
+        """``factor * x``, with a factor that is part of the graph, not of its weights."""
+        return self.op("scale", [x], {"factor": float(factor)})
+
+    def matmul(self, x: str, y: str) -> str:
+        """``x @ y``: (..., m, k) and (..., k, n) -> (..., m, n); the axes before broadcast."""
+        return self.op("matmul", [x, y])
+
+    def equal(self, x: str, y: str) -> str:
+        """Where ``x == y``, with broadcasting, as bool."""
+        return self.op("equal", [x, y])
+
     def mean(self, x: str, axes: Sequence[int], *, keepdims: bool = False) -> str:
         """Mean over axes (negative ones count from the end)."""
         every = tuple(sorted(self._axis(x, axis) for axis in axes))
@@ -319,6 +241,11 @@ class GraphBuilder:
         if not xs:
             raise GraphError(f"graph {self.name!r}: concat needs at least one tensor")
         return self.op("concat", xs, {"axis": self._axis(xs[0], axis)})
+
+    def slice(self, x: str, axis: int, start: int, stop: int, step: int = 1) -> str:
+        """``x[start:stop:step]`` along one axis; places are counted from its start."""
+        cut = {"starts": (start,), "stops": (stop,), "steps": (step,)}
+        return self.op("slice", [x], {"axes": (self._axis(x, axis),), **cut})
 
     def flatten(self, x: str, axis: int = 1) -> str:
         """To two axes: those before ``axis``, and the rest."""
