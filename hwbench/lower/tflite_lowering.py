@@ -260,8 +260,11 @@ class Lowering:
         tensor = x.tensor
         runs = _runs(here, sizes)
         if runs is None:
-            tensor, here = self.reshaped(tensor, sizes), sizes
-            runs = [(axis,) for axis in range(len(sizes))]
+            # With axes of size 1 where they spare the reshape behind the transpose.
+            units = len(shape) - len(sizes)
+            here = (*(1,) * units, *sizes) if shape.count(1) == units else sizes
+            tensor = self.reshaped(tensor, here)
+            runs = [(len(here) - len(sizes) + part,) for part in range(len(sizes))]
         perm = _permutation(here, [runs[part] for part in wanted], shape)
         key = ("transpose", tensor, perm)
         if key not in self._placed:

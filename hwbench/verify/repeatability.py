@@ -141,7 +141,7 @@ class Repeatability(Claim):
             return [self.verdict("not testable here", {"reason": reason})]
         runs = QUICK_RUNS if setting.quick else RUNS
         with tempfile.TemporaryDirectory(prefix="hwbench-check-") as folder:
-            models = check_models(Path(folder), setting.device.suffix, quick=setting.quick)
+            models = check_models(quick=setting.quick)
             jobs = [setting.device.job(model, 1) for _, model in models]
             setting.progress("calibrating", 0.0)
             epoch = anchor(setting.device, 1, setting.store)

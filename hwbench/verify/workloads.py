@@ -4,11 +4,8 @@ another, so every figure of a check is given by class.
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from hwbench.devices.models import GraphModel, Model, read_model_file
+from hwbench.devices.models import GraphModel, Model
 from hwbench.graph import Graph, GraphBuilder
-from hwbench.verify.transformers import write_transformer
 
 #: Classes whose work a conv-net canary resembles; the bars for them are tighter.
 CONV_CLASSES = frozenset({"conv", "depthwise"})
@@ -62,11 +59,19 @@ def elementwise(depth: int, size: int) -> Graph:
     return b.build(y)
 
 
-def check_models(folder: Path, suffix: str, *, quick: bool) -> list[tuple[str, Model]]:
-    """(class, model) pairs: every class, small and large.
+def transformer(depth: int, tokens: int, width: int, heads: int) -> Graph:
+    """Encoder blocks of attention and two linear layers: post-norm, relu."""
+    b = GraphBuilder("transformer")
+    x = b.input("x", (1, tokens, width))
+    for _ in range(depth):
+        x = b.layer_norm(b.add(x, b.attention(x, heads)))
+        hidden = b.activation(b.linear(x, 4 * width), "relu")
+        x = b.layer_norm(b.add(x, b.linear(hidden, width)))
+    return b.build(x)
 
-    What no graph expresses is a file of that ``suffix`` (.onnx or .tflite) in ``folder``.
-    """
+
+def check_models(*, quick: bool) -> list[tuple[str, Model]]:
+    """(class, model) pairs: every class, small and large."""
     graphs = {
         "conv small": ("conv", conv(4, 32, 32)),
         "conv medium": ("conv", conv(6, 48, 48)),
@@ -79,13 +84,10 @@ def check_models(folder: Path, suffix: str, *, quick: bool) -> list[tuple[str, M
         "dense 16 MB": ("dense", dense(4, 1024)),
         "element-wise 1/4 MB": ("memory", elementwise(6, 1 << 16)),
         "element-wise 8 MB": ("memory", elementwise(4, 1 << 21)),
+        "transformer-small": ("attention", transformer(2, 64, 128, 4)),
+        "transformer": ("attention", transformer(2, 128, 256, 4)),
     }
     models: list[tuple[str, Model]] = [
         (kind, GraphModel(graph, name)) for name, (kind, graph) in graphs.items()
     ]
-    transformers = {"transformer-small": (2, 64, 128, 4), "transformer": (2, 128, 256, 4)}
-    for name, sizes in transformers.items():
-        path = folder / f"{name}{suffix}"
-        write_transformer(path, *sizes)
-        models.append(("attention", read_model_file(path)))
     return models[::2] if quick else models

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from hwbench.errors import UnknownNameError, WorkerError
+from hwbench.lower import create_session, to_onnx, to_tflite
 from hwbench.records import Measurement
 from hwbench.verify import claim_names, get_claim
 from hwbench.verify import repeatability as check
 from hwbench.verify.figures import repeatability_figure
-from hwbench.verify.transformers import write_transformer
+from hwbench.verify.litert import is_taken_whole, operators, run_tflite
+from hwbench.verify.workloads import check_models, transformer
 from tests.measurements import bursts as any_bursts
 from tests.measurements import epoch as any_epoch
 from tests.measurements import measurement
@@ -149,19 +151,20 @@ def test_claims_are_known_by_name() -> None:
         get_claim("budget")
 
 
-def test_the_transformers_of_both_formats_compute_the_same(tmp_path: Path) -> None:
-    from ai_edge_litert.interpreter import Interpreter
+def test_the_models_are_of_every_class_and_none_names_two() -> None:
+    models = check_models(quick=False)
+    assert {kind for kind, _ in models} == {"conv", "depthwise", "dense", "memory", "attention"}
+    assert len({model.name for _, model in models}) == len(models)
+    assert {kind for kind, _ in check_models(quick=True)} == {kind for kind, _ in models}
 
-    from hwbench.lower import create_session
 
-    onnx, tflite = tmp_path / "net.onnx", tmp_path / "net.tflite"
-    for path in (onnx, tflite):
-        write_transformer(path, depth=2, tokens=8, width=32, heads=4)
+def test_the_transformer_computes_the_same_in_both_runtimes_and_is_taken_whole() -> None:
+    graph = transformer(depth=2, tokens=8, width=32, heads=4)
+    assert graph.macs == 2 * (12 * 8 * 32 * 32 + 2 * 8 * 8 * 32)
     x = np.random.default_rng(0).standard_normal((1, 8, 32), np.float32)
-    (expected,) = create_session(onnx).run(None, {"x": x})
-    interpreter = Interpreter(str(tflite))
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
-    interpreter.invoke()
-    found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    (expected,) = create_session(to_onnx(graph).bytes).run(None, {"x": x})
+    model = to_tflite(graph)
+    (found,) = run_tflite(model, {"x": x})
     assert np.abs(found - expected).max() < 1e-4
+    assert is_taken_whole(model.bytes)
+    assert operators(model.bytes).count("BATCH_MATMUL") == 4
