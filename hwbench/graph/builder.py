@@ -143,24 +143,26 @@ class GraphBuilder:
         """Normalise over the last axis, then scale and shift each of its places."""
         return self.op("layer_norm", [x], {"epsilon": epsilon})
 
-    def attention(self, x: str, heads: int) -> str:
+    def attention(self, x: str, heads: int, head_size: int | None = None) -> str:
         """Multi-head self-attention of tokens (N, T, W) with its four projections; same shape.
 
-        Per head of W / heads features: ``softmax(q @ k.T / sqrt(W / heads)) @ v`` (Vaswani et
-        al., arXiv 1706.03762), composed of linear, reshape, transpose, matmul, scale and softmax.
+        Per head of d = ``head_size`` (else W / heads) features: ``softmax(q @ k.T / sqrt(d)) @ v``
+        (Vaswani et al., arXiv 1706.03762), composed of linear, reshape, transpose, matmul, scale
+        and softmax.
         """
         shape = self.shape(x)
-        if len(shape) != 3 or heads < 1 or shape[2] % heads:
+        if len(shape) != 3 or heads < 1 or (head_size is None and shape[2] % heads):
             raise GraphError(f"attention of {heads} heads needs (N, T, heads * d), got {shape}")
         batch, tokens, width = shape
-        parts = (batch, tokens, heads, width // heads)
+        parts = (batch, tokens, heads, head_size or width // heads)
+        inner = parts[2] * parts[3]
         q, k, v = (
-            self.transpose(self.reshape(self.linear(x, width), parts), perm)
+            self.transpose(self.reshape(self.linear(x, inner), parts), perm)
             for perm in ((0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3))
         )
         scores = self.scale(self.matmul(q, k), parts[-1] ** -0.5)
         mixed = self.transpose(self.matmul(self.softmax(scores), v), (0, 2, 1, 3))
-        return self.linear(self.reshape(mixed, shape), width)
+        return self.linear(self.reshape(mixed, (batch, tokens, inner)), width)
 
     def max_pool(self, x: str, kernel: Size, stride: Size | None = None, padding: Size = 0) -> str:
         """Maximum over windows; the stride is the kernel unless given."""

@@ -15,6 +15,7 @@ from hwbench.errors import UnknownNameError, UsageError
 from hwbench.plugins import load_plugin, plugin_names
 from hwbench.spaces.base import Choice, Codes, Decision, Space, Value
 from hwbench.spaces.design import space_filling, spread_sample
+from hwbench.spaces.encoder import bert_encoder, vit_small
 from hwbench.spaces.fbnet import fbnet
 from hwbench.spaces.mbv3_small import mbv3_small, mbv3_small_rgb
 from hwbench.spaces.nasbench201 import nasbench201
@@ -34,11 +35,13 @@ __all__ = [
 ]
 
 _FACTORIES: dict[str, Callable[[], Space]] = {
+    "bert_encoder": bert_encoder,
     "fbnet": fbnet,
     "mbv3_small": mbv3_small,
     "mbv3_small_rgb": mbv3_small_rgb,
     "nasbench201": nasbench201,
     "ofa_mbv3": ofa_mbv3,
+    "vit_small": vit_small,
 }
 
 

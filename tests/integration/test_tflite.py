@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -171,6 +172,25 @@ def test_a_channel_shuffle_costs_one_transpose() -> None:
     assert_equal_everywhere(graph)
 
 
+def test_attention_becomes_the_operators_of_googles_converter() -> None:
+    b = GraphBuilder("attention")
+    graph = b.build(b.layer_norm(b.attention(b.input("x", (1, 6, 16)), 4)))
+    model = to_tflite(graph)
+    projections = ["FULLY_CONNECTED"] * 3
+    scores = ["RESHAPE", "TRANSPOSE"] * 2 + ["BATCH_MATMUL", "MUL", "SOFTMAX"]
+    mixed = ["RESHAPE", "TRANSPOSE", "BATCH_MATMUL", "TRANSPOSE", "RESHAPE", "FULLY_CONNECTED"]
+    norm = ["MEAN", "SUB", "MUL", "MEAN", "ADD", "RSQRT", "MUL", "MUL", "ADD"]
+    assert operators(model.bytes) == projections + scores + mixed + norm
+    assert is_taken_whole(model.bytes)
+    subgraph = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model.bytes, 0)).subgraphs[0]
+    products = [
+        op.builtinOptions.adjY
+        for op in subgraph.operators
+        if op.builtinOptionsType == schema.BuiltinOptions.BatchMatMulOptions
+    ]
+    assert products == [True, False]  # keys are multiplied as they lie, features last
+
+
 def test_a_transformer_block_moves_only_what_it_must() -> None:
     b = GraphBuilder("tokens")
     x = b.input("x", (1, 6, 16))
@@ -217,13 +237,14 @@ def _shapes_of(elements: int) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("name", [*space_names(), "residual_net"])
-def test_xnnpack_takes_conv_nets_as_a_whole(name: str) -> None:
+def test_xnnpack_takes_nets_as_a_whole(name: str) -> None:
     graph = residual_net()
     if name in space_names():
         space = get_space(name)
         graph = space.graph(space.sample(1, np.random.default_rng(1))[0])
     model = to_tflite(graph)
-    shuffles = sum(op.kind == "transpose" for op in graph.ops)  # of channels: fbnet's own
+    # Of channels and of heads; patches need none to become tokens.
+    shuffles = sum(op.kind == "transpose" and len(op["perm"]) > 3 for op in graph.ops)
     assert operators(model.bytes).count("TRANSPOSE") == shuffles
     assert is_taken_whole(model.bytes)
 

@@ -11,7 +11,15 @@ from hwbench.errors import GraphError, UnknownNameError, UsageError
 from hwbench.spaces import Codes, Space, get_space, space_names
 from hwbench.testing.spaces import check_space
 
-NAMES = ("fbnet", "mbv3_small", "mbv3_small_rgb", "nasbench201", "ofa_mbv3")
+NAMES = (
+    "bert_encoder",
+    "fbnet",
+    "mbv3_small",
+    "mbv3_small_rgb",
+    "nasbench201",
+    "ofa_mbv3",
+    "vit_small",
+)
 
 SPACES = [get_space(name) for name in NAMES]
 
