@@ -99,6 +99,7 @@ def _measure(
 ) -> list[Failure]:
     """Bring a file of samples to ``n`` networks: half of them in turn, half where it is unsure."""
     from hwbench.predictors.kernels import campaign
+    from hwbench.predictors.kernels.samples import CASES
 
     with opened(store) as results:
         epoch = calibrated(target, threads, results)
@@ -106,6 +107,8 @@ def _measure(
     for share, label in ((0.5, "measuring networks"), (1.0, "measuring what is least sure")):
         held = campaign.opened_samples(samples, campaign.provenance_now(target, threads, epoch))
         done = {(sample.family, sample.number) for sample in held}
+        campaign.profile_cases(samples, target, threads, done)
+        done = {each for each in done if each[0] != CASES}
         missing = round(share * n) - len(done)
         if missing <= 0:
             continue

@@ -10,10 +10,21 @@ import typer
 
 from hwbench import console
 from hwbench.cli.kernels import default_path
-from hwbench.cli.options import Confidence, Debug, DeviceOptions, Json, device_of, lines, shapes
+from hwbench.cli.options import (
+    Confidence,
+    Debug,
+    DeviceOptions,
+    Json,
+    StoreUrl,
+    device_of,
+    lines,
+    opened,
+    shapes,
+)
 from hwbench.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
+    from hwbench.devices.base import Device
     from hwbench.predictors.kernels import KernelPredictor, NetworkPrediction
 
 _SUFFIX = ".hwp"
@@ -48,10 +59,15 @@ def predict(
         list[str] | None,
         typer.Option(metavar="NAME=SIZES", help="Shape of an input left open, as x=1,3,224,224."),
     ] = None,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", metavar="", help="Measure the files too, to compare."),
+    ] = False,
     confidence: Confidence = 0.98,
     top: Annotated[
         int, typer.Option(min=1, metavar="N", help="Kernels to list, the slowest first.")
     ] = 12,
+    store: StoreUrl = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -85,18 +101,24 @@ def predict(
         threads = load_kernels(predictor).meta.provenance.threads
         key = device_of(device, option).fingerprint(threads).key
     loaded = load_kernels(predictor, fingerprint_key=key)
-    found = _files(loaded, [Path(text) for text in texts], shapes(shape or ()))
+    paths, given_shapes = [Path(text) for text in texts], shapes(shape or ())
+    found = _files(loaded, paths, given_shapes)
+    measured: dict[Path, float | None] = {}
+    if measure:
+        target = device_of(device or loaded.meta.provenance.device, option)
+        measured = _measured(target, loaded, paths, given_shapes, store)
     if as_json:
+        rows = [_row(loaded, *each, confidence) for each in found.items()]
         console.write_json(
             {
                 "predictor": predictor,
                 "device": loaded.meta.provenance.device,
                 "confidence": confidence,
-                "results": [_row(loaded, *each, confidence) for each in found.items()],
+                "results": [{**row, "measured_ms": measured.get(row["model"])} for row in rows],
             }
         )
         return
-    _show(loaded, found, confidence, top)
+    _show(loaded, found, measured, confidence, top)
 
 
 def _architectures(
@@ -151,6 +173,27 @@ def _files(
     return found
 
 
+def _measured(
+    target: Device,
+    predictor: KernelPredictor,
+    paths: Sequence[Path],
+    given: Mapping[str, tuple[int, ...]],
+    store: str | None,
+) -> dict[Path, float | None]:
+    """What files take by the engine, in ms; None where no answer was reached."""
+    from hwbench.cli import bench
+    from hwbench.measure.plan import Plan
+    from hwbench.records import Measurement
+
+    jobs = bench.jobs_of(target, paths, given, predictor.meta.provenance.threads)
+    with opened(store) as results:
+        answers = bench.measure(target, jobs, Plan(seconds=2.0), results)
+    latencies = [a.latency_ns if isinstance(a, Measurement) else None for a in answers]
+    return {
+        path: None if ns is None else ns / 1e6 for path, ns in zip(paths, latencies, strict=True)
+    }
+
+
 def _row(
     predictor: KernelPredictor, path: Path, found: NetworkPrediction, confidence: float
 ) -> dict[str, Any]:
@@ -181,14 +224,20 @@ def _row(
 def _show(
     predictor: KernelPredictor,
     found: Mapping[Path, NetworkPrediction],
+    measured: Mapping[Path, float | None],
     confidence: float,
     top: int,
 ) -> None:
-    headings = ("model", "mean ms", "90 % from", "to", f"upper ms ({confidence:g})")
-    rows = [
-        (path.name, f.mean_ms, *predictor.interval(f, 0.9), predictor.bound(f, confidence))
+    headings = ["model", "mean ms", "90 % from", "to", f"upper ms ({confidence:g})"]
+    rows: list[list[object]] = [
+        [path.name, f.mean_ms, *predictor.interval(f, 0.9), predictor.bound(f, confidence)]
         for path, f in found.items()
     ]
+    if measured:
+        headings += ["measured ms", "error"]
+        for row, (path, each) in zip(rows, found.items(), strict=True):
+            ms = measured[path]
+            row += [ms, None if ms is None else f"{each.mean_ms / ms - 1:+.1%}"]
     console.show(console.table(headings, rows))
     for path, each in found.items():
         for reason in predictor.surprises(each):

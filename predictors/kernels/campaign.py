@@ -14,12 +14,14 @@ from hwbench.errors import PredictorError
 from hwbench.measure.plan import Failure
 from hwbench.predictors.kernels.predictor import KernelPredictor
 from hwbench.predictors.kernels.samples import (
+    CASES,
     CHUNK,
     NetworkSample,
     append,
     families,
     network,
     read_samples,
+    sample_cases,
     sample_networks,
     write_header,
 )
@@ -79,6 +81,13 @@ def measure_into(
             else:
                 append(path, result)
         progress(min(start + CHUNK, len(wanted)) / len(wanted))
+
+
+def profile_cases(path: Path, device: Device, threads: int, done: set[tuple[str, int]]) -> None:
+    """Profile the test cases and write them, unless the file holds them."""
+    if not any(family == CASES for family, _ in done):
+        for sample in list(sample_cases(device, threads)):
+            append(path, sample)
 
 
 def in_turn(n: int, done: set[tuple[str, int]]) -> list[tuple[str, int]]:

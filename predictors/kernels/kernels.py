@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,11 +37,14 @@ FEATURES = (
     "operands",
     "joined",
     "function",
+    "resident",
+    "traffic",
 )
 
 CONVERT = "convert"
 ANY = "*"
 BLOCKED, ENTERING, PASSING = "blocked", "entering", "passing"
+RAGGED = ", ragged"
 
 #: Fused functions by what they cost: a comparison, some arithmetic, an exponential.
 _CHEAP = {"relu", "relu6", "clip", "leaky_relu", "batch_norm"}
@@ -48,6 +52,7 @@ _DEAR = {"sigmoid", "tanh", "silu", "gelu", "exp", "erf", "elu"}
 _BLOCK, _QUARTER = 16, 4
 
 Signature = tuple[str, ...]
+Surroundings = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +77,10 @@ class Rules:
     """How a device's runtime makes kernels of operations.
 
     ``fused`` says whether an operation joins a kernel: by the classes of what that consists of
-    so far (its first by :func:`op_key`, or ``"*"`` for any; the others by kind) and by its own
-    kind. ``layouts`` are the classes that work on images in a layout of the runtime's own
-    (``blocked``), that take plain ones and make such (``entering``), or that keep what they get
-    (``passing``); all others are plain. Where layouts meet, a kernel converts.
+    so far (its first by :func:`op_key`, or ``"*"`` for any; the others by :func:`joining`) and by
+    its own. ``layouts`` are the classes (of :class:`Part`) that work on images in a layout of the
+    runtime's own (``blocked``), that take plain ones and make such (``entering``), or that keep
+    what they get (``passing``); all others are plain. Where layouts meet, a kernel converts.
     """
 
     fused: Mapping[tuple[Signature, str], bool] = field(default_factory=dict)
@@ -102,8 +107,18 @@ def op_key(graph: Graph, op: Op) -> str:
         rows = out.elements // out.shape[-1]
         return f"{op.kind} vector" if rows == 1 else op.kind
     if OP_KINDS[op.kind].arity == 2 and specs[0].shape != specs[1].shape:
-        return f"{op.kind} broadcast"
+        return joining(graph, op) if reads_constant(graph, op) else f"{op.kind} broadcast"
     return op.kind
+
+
+def joining(graph: Graph, op: Op) -> str:
+    """An operation as one that may join a kernel: what is constant can be folded into weights."""
+    return f"{op.kind} constant" if reads_constant(graph, op) else op.kind
+
+
+def reads_constant(graph: Graph, op: Op) -> bool:
+    """Whether an operand is a constant of the network."""
+    return any(f"{name}.value" in graph.weights for name in op.inputs)
 
 
 def _conv_key(op: Op, channels: int, out: int, axes: int) -> str:
@@ -123,8 +138,20 @@ def _conv_key(op: Op, channels: int, out: int, axes: int) -> str:
 def split(graph: Graph, rules: Rules) -> list[Kernel]:
     """The kernels that a device makes of a graph, conversions of layout included."""
     groups = fuse(graph, rules)
-    kernels = [kernel_of(graph, ops) for ops in groups]
-    return _with_conversions(graph, rules, groups, kernels)
+    around = surroundings(graph)
+    kernels = [kernel_of(graph, ops, around) for ops in groups]
+    return _with_conversions(graph, rules, groups, kernels, around)
+
+
+def surroundings(graph: Graph) -> Surroundings:
+    """Whether weights are still in a cache in the next run depends on what else a run touches.
+
+    ``resident`` are bytes of all weights and of the largest tensor, ``traffic`` all bytes that
+    operations read and write.
+    """
+    weights = sum(_weight_bytes(graph, op) for op in graph.ops)
+    largest = max(graph.tensors[op.output].bytes for op in graph.ops)
+    return {"resident": float(weights + largest), "traffic": float(graph.bytes_moved)}
 
 
 def fuse(graph: Graph, rules: Rules) -> list[list[Op]]:
@@ -135,18 +162,16 @@ def fuse(graph: Graph, rules: Rules) -> list[list[Op]]:
     for op in graph.ops:
         if op.kind == "constant":
             continue
-        for name in reversed(op.inputs):
-            group = holder.get(name)
-            if group and uses[name] == 1 and rules.joins(tuple(group.signature), op.kind):
-                break
-        else:
-            group = _Group([op_key(graph, op)])
+        kind = joining(graph, op)
+        before = (holder[name] for name in reversed(op.inputs) if name in holder)
+        joined = (g for g in before if uses[g.made] == 1 and rules.joins((*g.signature,), kind))
+        group = next(joined, None)
+        if group is None:
+            group = _Group([op_key(graph, op)], [op])
             groups.append(group)
+        else:
+            group.signature.append(kind)
             group.ops.append(op)
-            holder[op.output] = group
-            continue
-        group.signature.append(op.kind)
-        group.ops.append(op)
         holder[op.output] = group
     return [group.ops for group in groups]
 
@@ -154,10 +179,14 @@ def fuse(graph: Graph, rules: Rules) -> list[list[Op]]:
 @dataclass(slots=True)
 class _Group:
     signature: list[str]
-    ops: list[Op] = field(default_factory=list)
+    ops: list[Op]
+
+    @property
+    def made(self) -> str:
+        return self.ops[-1].output
 
 
-def kernel_of(graph: Graph, ops: list[Op]) -> Kernel:
+def kernel_of(graph: Graph, ops: list[Op], around: Surroundings) -> Kernel:
     """The kernel of operations that a runtime does as one."""
     main = max(ops, key=graph.macs_of)  # the first, where none multiplies
     made = {op.output for op in ops}
@@ -166,14 +195,23 @@ def kernel_of(graph: Graph, ops: list[Op]) -> Kernel:
         "macs": sum(map(graph.macs_of, ops)),
         "read": sum(graph.tensors[name].bytes for name in read),
         "written": graph.tensors[ops[-1].output].bytes,
-        "weights": sum(spec.bytes for op in ops for spec in graph.params(op).values()),
+        "weights": sum(_weight_bytes(graph, op) for op in ops),
         "operands": len(read),
         "joined": sum(OP_KINDS[op.kind].arity != 1 for op in ops[1:]),
         "function": max((_function(op.kind) for op in ops[1:]), default=0),
+        **around,
         **_shape(graph, main),
     }
     row = tuple(float(sizes[name]) for name in FEATURES)
     return Kernel(ops[-1].name, op_key(graph, main), tuple(op.name for op in ops), row)
+
+
+def _weight_bytes(graph: Graph, op: Op) -> int:
+    """Bytes of parameters that an operation reads."""
+    if OP_KINDS[op.kind].is_view:
+        return 0
+    tensors = (*graph.specs(op), graph.tensors[op.output])
+    return graph.bytes_moved_of(op) - sum(spec.bytes for spec in tensors)
 
 
 def _function(kind: str) -> int:
@@ -188,56 +226,94 @@ def _shape(graph: Graph, op: Op) -> Mapping[str, float]:
     ``deep`` and ``wide`` are what each group of a product reads and makes at a place, ``rows`` the
     places, ``inner`` the run of them that lies together in memory.
     """
-    x, out = graph.specs(op)[:1], graph.tensors[op.output].shape
-    source = x[0].shape if x else out
+    specs, out = graph.specs(op), graph.tensors[op.output].shape
+    source = specs[0].shape if specs else out
     sizes: dict[str, float] = dict.fromkeys(("groups", "window", "stride", "dilation"), 1.0)
-    attrs = dict(op.attrs)
-    if op.kind == "conv":
-        sizes |= {"groups": op["groups"], "dilation": max(op["dilation"])}
-        sizes |= {"deep": source[1] // op["groups"], "wide": out[1] // op["groups"]}
-    elif op.kind in ("linear", "matmul"):
-        sizes |= {"deep": source[-1], "wide": out[-1]}
-        return sizes | {"rows": math.prod(out[:-1]), "inner": out[-2] if len(out) > 1 else 1}
-    else:
-        depth = source[1] if len(source) > 1 else 1
-        sizes |= {"deep": depth, "wide": out[1] if len(out) > 1 else 1}
+    attrs: dict[str, Any] = dict(op.attrs)
+    if op.kind in ("linear", "matmul"):
+        sizes |= {"deep": source[-1], "wide": out[-1], "rows": math.prod(out[:-1])}
+        return sizes | {"inner": out[-2] if len(out) > 1 else 1}
+    groups = attrs.get("groups", 1)
+    sizes |= {"groups": groups, "dilation": max(attrs.get("dilation", (1,)))}
+    sizes |= {"deep": (source[1] if len(source) > 1 else 1) // groups}
+    sizes |= {"wide": (out[1] if len(out) > 1 else 1) // groups}
     if "kernel" in attrs:
-        sizes |= {"window": math.prod(op["kernel"]), "stride": max(op["stride"])}
-    elif op.kind in ("global_avg_pool", "global_max_pool"):
-        sizes["window"] = math.prod(source[2:])
-    return sizes | {"rows": math.prod(out[2:]), "inner": out[-1] if out else 1}
+        sizes |= {"window": math.prod(attrs["kernel"]), "stride": max(attrs["stride"])}
+    elif op.kind == "softmax":
+        sizes["window"] = source[attrs["axis"]]
+    else:  # what is reduced, or repeated
+        sizes["window"] = math.prod(source) / math.prod(out)
+    return sizes | {"rows": math.prod(out[2:]), "inner": _run(op, [s.shape for s in specs], out)}
+
+
+def _run(op: Op, shapes: Sequence[tuple[int, ...]], out: tuple[int, ...]) -> int:
+    """How many numbers lie together that an operation treats alike."""
+    attrs: dict[str, Any] = dict(op.attrs)
+    last = len(out)
+    if op.kind == "softmax":
+        last = attrs["axis"] + 1
+    elif op.kind == "concat":
+        last = attrs["axis"]
+    elif op.kind == "transpose":
+        while last and attrs["perm"][last - 1] == last - 1:
+            last -= 1
+    elif len(shapes) == 2 and shapes[0] != shapes[1]:
+        small = min(shapes, key=math.prod)
+        small = (1,) * (len(out) - len(small)) + small
+        alike = [a == b for a, b in zip(small, out, strict=True)]
+        while last and alike[last - 1] == alike[-1]:
+            last -= 1
+    elif "axes" in attrs and shapes:
+        reduced = [axis in attrs["axes"] for axis in range(len(shapes[0]))]
+        out, last = shapes[0], len(shapes[0])
+        while last and reduced[last - 1] == reduced[-1]:
+            last -= 1
+    else:
+        last = max(last - 1, 0)
+    return math.prod(out[last:])
 
 
 # -- layouts ----------------------------------------------------------------------------------
 
 
 def _with_conversions(
-    graph: Graph, rules: Rules, groups: list[list[Op]], kernels: list[Kernel]
+    graph: Graph,
+    rules: Rules,
+    groups: list[list[Op]],
+    kernels: list[Kernel],
+    around: Surroundings,
 ) -> list[Kernel]:
     parts = [part_of(graph, ops, kernel) for ops, kernel in zip(groups, kernels, strict=True)]
     needed = conversions(parts, graph.outputs, rules.layouts)
     every: list[Kernel] = []
     for kernel, tensors in zip([*kernels, None], needed, strict=True):
-        every += [_conversion(graph, tensor) for tensor in tensors]
+        every += [_conversion(graph, tensor, around) for tensor in tensors]
         every += [kernel] if kernel else []
     return every
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A kernel as far as layouts go: the images that it reads, and what it makes."""
+    """A kernel as far as layouts go: its class, the images that it reads, and what it makes.
+
+    ``joined`` are the images that what joined it reads, an addition's other operand.
+    """
 
     kind: str
     images: tuple[str, ...]
+    joined: tuple[str, ...]
     made: str
 
 
 def part_of(graph: Graph, ops: list[Op], kernel: Kernel) -> Part:
-    """The images are tensors of three axes or more that other kernels made."""
+    """The images are tensors of four axes; where their channels fill no blocks, layouts differ."""
     made = {op.output for op in ops}
     read = dict.fromkeys(name for op in ops for name in op.inputs if name not in made)
-    images = tuple(name for name in read if len(graph.tensors[name].shape) > 2)
-    return Part(kernel.kind, images, ops[-1].output)
+    images = [name for name in read if len(graph.tensors[name].shape) == 4]
+    ragged = any(graph.tensors[name].shape[1] % _BLOCK for name in images)
+    first = tuple(name for name in images if name in ops[0].inputs)
+    joined = tuple(name for name in images if name not in first)
+    return Part(f"{kernel.kind}{RAGGED if ragged else ''}", first, joined, ops[-1].output)
 
 
 def conversions(
@@ -254,9 +330,12 @@ def conversions(
         else:
             makes = layout in (BLOCKED, ENTERING)
         wants = makes and layout != ENTERING
-        before = [n for n in part.images if (n in blocked) != wants and (n, wants) not in converted]
-        converted.update((name, wants) for name in before)
-        needed.append(before)
+        read = [(name, wants) for name in part.images] + [(name, makes) for name in part.joined]
+        before = [
+            each for each in read if (each[0] in blocked) != each[1] and each not in converted
+        ]
+        converted.update(before)
+        needed.append([name for name, _ in before])
         if makes:
             blocked.add(part.made)
     return [
@@ -265,10 +344,11 @@ def conversions(
     ]
 
 
-def _conversion(graph: Graph, tensor: str) -> Kernel:
+def _conversion(graph: Graph, tensor: str, around: Surroundings) -> Kernel:
     spec = graph.tensors[tensor]
-    sizes = dict.fromkeys(FEATURES, 1.0) | {"macs": 0.0, "weights": 0.0, "joined": 0.0}
-    sizes |= {"function": 0.0, "read": float(spec.bytes), "written": float(spec.bytes)}
+    sizes = dict.fromkeys(FEATURES, 1.0)
+    sizes |= dict.fromkeys(("macs", "weights", "joined", "function"), 0.0)
+    sizes |= {"read": float(spec.bytes), "written": float(spec.bytes), **around}
     sizes |= {"deep": float(spec.shape[1]), "rows": float(math.prod(spec.shape[2:]))}
     return Kernel(tensor, CONVERT, (), tuple(sizes[name] for name in FEATURES))
 

@@ -12,6 +12,7 @@ its scale to that of the prior.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -24,14 +25,16 @@ from hwbench.predictors.kernels.kernels import FEATURES
 Array = NDArray[np.float64]
 
 #: Kernels beyond which a process learns nothing more that is worth its time.
-MOST_POINTS, MOST_FOR_SCALES, LEAST_POINTS = 900, 250, 12
+MOST_POINTS, MOST_FOR_CHOICE, MOST_FOR_SCALES, LEAST_POINTS = 1500, 500, 250, 12
 #: A profiler's clock, in ns: the resolution of a kernel's time.
 _TICK_NS = 300.0
 _LEAST_NOISE = 0.02
+#: A kernel of so many ns counts half where surroundings are chosen.
+_SMALL_NS = 5000.0
 _BLOCK = 16
 #: Inputs beside the features: channels lost in blocks (read, made), bytes in use.
 EXTRA_INPUTS = 3
-_ROBUST_ROUNDS = 8
+_ROBUST_ROUNDS, _STEPS = 8, 25
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,28 +137,53 @@ class KindModel:
 
 @dataclass(frozen=True, eq=False)
 class KindData:
-    """Measured kernels of one kind: sizes (n, F) and times (n,) in ns."""
+    """Measured kernels of one kind: sizes (n, F), times (n,) in ns, families of networks (n,)."""
 
     sizes: Array
     ns: Array
+    families: NDArray[np.str_]
 
     def __getitem__(self, rows: NDArray[np.bool_] | NDArray[np.intp] | slice) -> KindData:
-        return KindData(self.sizes[rows], self.ns[rows])
+        return KindData(self.sizes[rows], self.ns[rows], self.families[rows])
+
+
+#: What a kernel's surroundings may say of its time; which of it does is for the data to say.
+_SURROUNDINGS = ("resident", "traffic")
 
 
 def fit_kind(data: KindData, rng: np.random.Generator) -> KindModel:
-    """Learn from kernels of one kind; the more there are, the more is learned."""
-    model = average(data)
-    if len(data.ns) >= LEAST_POINTS and len(model.columns):
-        model = _scaled(model, data, rng)
-    return model.learned(data)
+    """Learn from kernels of one kind; the more there are, the more is learned.
+
+    Whether its surroundings matter is chosen by how well families are predicted without them.
+    """
+    if len(data.ns) < LEAST_POINTS:
+        return average(data)
+    some = data[rng.permutation(len(data.ns))[:MOST_FOR_CHOICE]]
+    choices = [average(data, _SURROUNDINGS[known:]) for known in range(len(_SURROUNDINGS) + 1)]
+    different = {tuple(model.columns): model for model in choices}.values()
+    scaled = [_scaled(model, some[:MOST_FOR_SCALES]) for model in different]
+    if len(scaled) > 1:
+        scaled.sort(key=lambda model: _left_out_error(model, some))
+    return scaled[0].learned(data)
 
 
-def average(data: KindData) -> KindModel:
+def _left_out_error(model: KindModel, data: KindData) -> float:
+    """Mean squared logarithmic error, 1 at most, of families that the model does not know."""
+    errors, weights = np.empty(len(data.ns)), data.ns / (data.ns + _SMALL_NS)
+    for family in set(data.families):
+        rows = data.families == family
+        found, _ = model.learned(data[~rows]).predict(data.sizes[rows])
+        errors[rows] = np.minimum(np.log(found / data.ns[rows]) ** 2, 1.0)
+    return float(np.average(errors, weights=weights))
+
+
+def average(data: KindData, without: Sequence[str] = _SURROUNDINGS) -> KindModel:
     """The roofline of kernels and how they vary about it, without a process."""
     line = _roofline(data)
     inputs = _inputs(data.sizes)
-    columns = np.flatnonzero(inputs.std(axis=0) > 1e-9)
+    varies = inputs.std(axis=0) > 1e-9
+    varies[[FEATURES.index(feature) for feature in without]] = False
+    columns = np.flatnonzero(varies)
     inputs = inputs[:, columns]
     spread = max(float(np.log(data.ns / (_costs(data.sizes) @ line)).std()), _LEAST_NOISE)
     return KindModel(
@@ -171,29 +199,41 @@ def average(data: KindData) -> KindModel:
     )
 
 
-def _scaled(model: KindModel, data: KindData, rng: np.random.Generator) -> KindModel:
-    """Length scales, amplitude and noise that maximise the evidence of some of the data."""
+def _scaled(model: KindModel, some: KindData) -> KindModel:
+    """Length scales, amplitude and noise that maximise the evidence."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
-    some = data[rng.permutation(len(data.ns))[:MOST_FOR_SCALES]]
+    if not len(model.columns):
+        return model
     inputs = (_inputs(some.sizes)[:, model.columns] - model.centre) / model.lengths
     target = np.log(some.ns / (_costs(some.sizes) @ model.line))
     shape = Matern(np.full(inputs.shape[1], 3.0), (0.2, 100.0), nu=2.5)
     amplitude = ConstantKernel(np.clip(model.amplitude, 0.05, 1.0) ** 2, (1e-3, 4.0))
     kernel = amplitude * shape + WhiteKernel(0.003, (_LEAST_NOISE**2, 0.3))
-    process = GaussianProcessRegressor(kernel, alpha=(_TICK_NS / some.ns) ** 2 + 1e-6)
+    known = (_TICK_NS / some.ns) ** 2 + 1e-6
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        process.fit(inputs, target)
-    found = process.kernel_
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a scale at its bound: no matter
+        found = GaussianProcessRegressor(kernel, alpha=known, optimizer=_some_steps)
+        found = found.fit(inputs, target).kernel_
     return replace(
         model,
         lengths=model.lengths * found.k1.k2.length_scale,
         amplitude=float(np.sqrt(found.k1.k1.constant_value)),
         noise=float(np.sqrt(found.k2.noise_level)),
     )
+
+
+def _some_steps(
+    loss: Callable[[Array], tuple[float, Array]], start: Array, bounds: Array
+) -> tuple[Array, float]:
+    """The last steps to the best scales gain nothing."""
+    from scipy.optimize import minimize
+
+    limit = {"maxiter": _STEPS}
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=limit)
+    return found.x, float(found.fun)
 
 
 def _merged(

@@ -27,6 +27,8 @@ Array = NDArray[np.float64]
 _NS_PER_MS = 1e6
 #: Kernels of a kind that was never timed are taken for the average kernel of their costs.
 UNKNOWN = "unknown"
+#: What a kernel of such a kind may be off by, relative, beside what it is timed by.
+_STRANGE_SD = 0.3
 #: Units of the overheads in the regression of the sum, in ns.
 _CALL_NS, _GAP_NS = 1e4, 1e3
 
@@ -95,7 +97,7 @@ class Models:
         share = 1 + self.sum.weights[2:]
         place = {kind: i for i, kind in enumerate(self.kinds)}
         ms = [
-            float(t * share[place.get(kernel.kind, place[UNKNOWN])]) / _NS_PER_MS
+            float(t * share[place[nearest_kind(kernel.kind, self.kinds)]]) / _NS_PER_MS
             for kernel, t in zip(kernels, ns, strict=True)
         ]
         rows = tuple(
@@ -114,17 +116,25 @@ class Models:
 def kernel_times(kinds: Mapping[str, KindModel], kernels: Sequence[Kernel]) -> tuple[Array, Array]:
     """Time (k,) in ns and its relative scale (k,) of each kernel."""
     sizes, ns, sd = table(kernels), np.zeros(len(kernels)), np.zeros(len(kernels))
-    names = np.array([k.kind if k.kind in kinds else UNKNOWN for k in kernels])
+    names = np.array([nearest_kind(kernel.kind, kinds) for kernel in kernels])
     for name in dict.fromkeys(names):
         rows = names == name
         ns[rows], sd[rows] = kinds[name].predict(sizes[rows])
-    return ns, sd
+    strange = np.array([kernel.kind not in kinds for kernel in kernels])
+    return ns, np.hypot(sd, _STRANGE_SD * strange)
+
+
+def nearest_kind(kind: str, kinds: Mapping[str, KindModel]) -> str:
+    """The kind by which a kernel is timed: its own, else that which its name begins with."""
+    words = kind.split()
+    names = (" ".join(words[:n]) for n in range(len(words), 0, -1))
+    return next((name for name in names if name in kinds), UNKNOWN)
 
 
 def _totals(kinds: Mapping[str, KindModel], kernels: Sequence[Kernel], values: Array) -> Array:
     """Sums (K,) of the kernels' values over each kind."""
     place = {kind: i for i, kind in enumerate(kinds)}
-    at = [place.get(kernel.kind, place[UNKNOWN]) for kernel in kernels]
+    at = [place[nearest_kind(kernel.kind, kinds)] for kernel in kernels]
     totals: Array = np.bincount(at, values, len(place)).astype(np.float64)
     return totals
 
@@ -135,7 +145,7 @@ def _row(times: Array, count: int) -> Array:
 
 def fit_models(training: Training, rng: np.random.Generator) -> Models:
     """Learn the kinds, then their sum."""
-    data = {kind: training.of_kind(kind)[0] for kind in training.kinds()}
+    data = {kind: training.of_kind(kind) for kind in training.kinds()}
     data = {kind: d for kind, d in data.items() if len(d.ns)}
     kinds = {kind: fit_kind(d, rng) for kind, d in data.items()}
     kinds[UNKNOWN] = _any_kind(data)
@@ -144,8 +154,8 @@ def fit_models(training: Training, rng: np.random.Generator) -> Models:
 
 def _any_kind(data: Mapping[str, KindData]) -> KindModel:
     """The roofline of all kernels, which vary widely about it."""
-    sizes = np.concatenate([d.sizes for d in data.values()])
-    return average(KindData(sizes, np.concatenate([d.ns for d in data.values()])))
+    parts = ([getattr(d, name) for d in data.values()] for name in ("sizes", "ns", "families"))
+    return average(KindData(*map(np.concatenate, parts)))
 
 
 def _fit_sum(kinds: Mapping[str, KindModel], networks: Sequence[Profiled]) -> Sum:
@@ -168,9 +178,9 @@ def without_family(models: Models, training: Training, family: str) -> Models:
         if kind == UNKNOWN:
             kinds[kind] = model
             continue
-        data, families = training.of_kind(kind)
-        if (families != family).any():
-            kinds[kind] = model.learned(data[families != family])
+        data = training.of_kind(kind)
+        if (data.families != family).any():
+            kinds[kind] = model.learned(data[data.families != family])
     rest = [each for each in training.networks if each.family != family]
     return Models(models.rules, kinds, _fit_sum(kinds, rest))
 

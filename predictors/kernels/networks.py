@@ -9,21 +9,19 @@ evenly on a logarithmic scale, so that a network of no space finds its layers am
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from hwbench.errors import UnknownNameError
-from hwbench.graph import Graph, GraphBuilder
+from hwbench.graph import Graph
+from hwbench.ops import AttrValue
+from hwbench.predictors.kernels.drawing import FUNCTIONS, Net
 
 #: A network is drawn again while it is dearer than this: it has to be measured in a second.
 MOST_MACS, MOST_PARAMETERS, MOST_ELEMENTS = 1.2e9, 6e7, 1 << 22
 
-_ACTIVATIONS = ("relu", "relu", "relu", "relu6", "hswish", "silu", "gelu", "leaky_relu", "elu")
 _TRIES = 200
-
-T = TypeVar("T")
 
 
 def random_network(family: str, seed: int) -> Graph:
@@ -32,7 +30,7 @@ def random_network(family: str, seed: int) -> Graph:
         raise UnknownNameError("family of networks", family, FAMILIES)
     rng = np.random.default_rng([seed, sum(family.encode())])
     for _ in range(_TRIES):
-        net = _Net(f"{family} {seed}", rng)
+        net = Net(f"{family} {seed}", rng)
         graph = net.b.build(FAMILIES[family](net))
         largest = max(spec.elements for spec in graph.tensors.values())
         if (
@@ -44,91 +42,7 @@ def random_network(family: str, seed: int) -> Graph:
     raise AssertionError(f"no affordable network in {_TRIES} draws of {family}")
 
 
-class _Net:
-    """A network under construction: a builder with dice."""
-
-    def __init__(self, name: str, rng: np.random.Generator) -> None:
-        self.b, self.rng = GraphBuilder(name), rng
-        self.function = self.one_of(_ACTIVATIONS)
-        self.normed = self.chance(0.5)
-
-    def chance(self, probability: float) -> bool:
-        return bool(self.rng.random() < probability)
-
-    def one_of(self, values: Sequence[T]) -> T:
-        return values[int(self.rng.integers(len(values)))]
-
-    def between(self, low: float, high: float, multiple: int = 1) -> int:
-        """A whole number, evenly spread on a logarithmic scale."""
-        drawn = math.exp(self.rng.uniform(math.log(low), math.log(high)))
-        return max(multiple, round(drawn / multiple) * multiple)
-
-    def channels(self, low: int, high: int) -> int:
-        """Mostly multiples of 8 or 16, as people choose them; now and then any number."""
-        return self.between(low, high, self.one_of((16, 16, 16, 8, 8, 4, 1)))
-
-    def image(self, low: int = 24, high: int = 256) -> str:
-        size = self.between(low, high, self.one_of((1, 8, 32)))
-        return self.b.input("x", (1, self.one_of((1, 3, 3, 3)), size, size))
-
-    def side(self, x: str) -> int:
-        return min(self.b.shape(x)[2:])
-
-    def width(self, x: str) -> int:
-        return self.b.shape(x)[1]
-
-    def act(self, x: str, function: str | None = None) -> str:
-        function = function or self.function
-        if function in ("leaky_relu", "elu"):
-            return self.b.op(function, [x], {"alpha": 0.1})
-        return self.b.activation(x, function)
-
-    def norm(self, x: str) -> str:
-        return self.b.op("batch_norm", [x], {"epsilon": 1e-5})
-
-    def conv(
-        self,
-        x: str,
-        out: int,
-        kernel: int = 1,
-        stride: int = 1,
-        groups: int = 1,
-        *,
-        act: bool = True,
-    ) -> str:
-        """A convolution with what usually follows it."""
-        x = self.b.conv(x, out, kernel=kernel, stride=stride, groups=groups, bias=not self.normed)
-        x = self.norm(x) if self.normed else x
-        return self.act(x) if act else x
-
-    def stem(self, x: str, low: int = 8, high: int = 96) -> str:
-        stride = 2 if self.side(x) > 40 or self.chance(0.3) else 1
-        x = self.conv(x, self.channels(low, high), self.one_of((3, 3, 3, 5, 7)), stride)
-        return self.pool(x) if self.side(x) > 64 or self.chance(0.2) else x
-
-    def pool(self, x: str) -> str:
-        if self.side(x) < 4:
-            return x
-        kernel = self.one_of((2, 3, 3))
-        if self.chance(0.7):
-            return self.b.max_pool(x, kernel, 2, self.one_of((0, kernel // 2)))
-        return self.b.avg_pool(x, kernel, 2, self.one_of((0, kernel // 2)))
-
-    def head(self, x: str) -> str:
-        """From an image or a sequence to classes, in one of the usual ways."""
-        x = self.b.global_avg_pool(x) if self.chance(0.8) else self.b.global_max_pool(x)
-        x = self.b.linear(self.b.flatten(x), self.between(10, 1000))
-        return self.b.softmax(x) if self.chance(0.5) else x
-
-    def squeeze_excite(self, x: str) -> str:
-        """Scale channels by what a small network makes of their means."""
-        width = self.width(x)
-        gate = self.b.conv(self.b.global_avg_pool(x), max(width // 4, 4), kernel=1)
-        gate = self.b.conv(self.act(gate, "relu"), width, kernel=1)
-        return self.b.mul(x, self.act(gate, self.one_of(("hsigmoid", "sigmoid"))))
-
-
-def _plain(net: _Net) -> str:
+def _plain(net: Net) -> str:
     """Convolutions one after the other, pools between, dense layers at the end (AlexNet, VGG)."""
     x = net.image()
     x = net.conv(x, net.channels(8, 96), net.one_of((3, 5, 7, 11)), net.one_of((1, 2, 2, 4)))
@@ -147,7 +61,7 @@ def _plain(net: _Net) -> str:
     return net.b.softmax(net.b.linear(x, net.between(10, 1000)))
 
 
-def _residual(net: _Net) -> str:
+def _residual(net: Net) -> str:
     """Basic or bottleneck blocks with additions, some of them grouped (ResNet, ResNeXt)."""
     x = net.stem(net.image())
     bottleneck, grouped = net.chance(0.5), net.chance(0.2)
@@ -168,7 +82,7 @@ def _residual(net: _Net) -> str:
     return net.head(x)
 
 
-def _mobile(net: _Net) -> str:
+def _mobile(net: Net) -> str:
     """Inverted residuals of depthwise convolutions, some gated (MobileNet, EfficientNet)."""
     x = net.stem(net.image(), high=48)
     gated = net.chance(0.5)
@@ -186,7 +100,7 @@ def _mobile(net: _Net) -> str:
     return net.head(net.conv(x, net.channels(64, 1024), 1))
 
 
-def _shuffle(net: _Net) -> str:
+def _shuffle(net: Net) -> str:
     """Grouped convolutions whose channels are shuffled between (ShuffleNet)."""
     x, groups = net.stem(net.image(), 16, 48), net.one_of((2, 3, 4, 8))
     for _ in range(net.between(2, 9)):
@@ -205,7 +119,7 @@ def _shuffle(net: _Net) -> str:
     return net.head(x)
 
 
-def _dense(net: _Net) -> str:
+def _dense(net: Net) -> str:
     """Each layer reads all earlier ones, normalised before the convolution (DenseNet)."""
     x, growth = net.stem(net.image()), net.channels(8, 48)
     for block in range(net.between(1, 3)):
@@ -220,7 +134,7 @@ def _dense(net: _Net) -> str:
     return net.head(net.act(net.norm(x), "relu"))
 
 
-def _branches(net: _Net) -> str:
+def _branches(net: Net) -> str:
     """Convolutions of several kernels side by side, joined (Inception, SqueezeNet)."""
     x, small = net.stem(net.image()), net.chance(0.4)
     for _ in range(net.between(2, 7)):
@@ -237,7 +151,7 @@ def _branches(net: _Net) -> str:
     return net.head(x)
 
 
-def _sequence(net: _Net) -> str:
+def _sequence(net: Net) -> str:
     """Convolutions along one axis, of sound or text."""
     x = net.b.input("x", (1, net.channels(4, 128), net.between(64, 4096)))
     for _ in range(net.between(2, 8)):
@@ -251,7 +165,7 @@ def _sequence(net: _Net) -> str:
     return net.head(x)
 
 
-def _layers(net: _Net) -> str:
+def _layers(net: Net) -> str:
     """Dense layers on vectors or on sequences of them."""
     vectors = net.chance(0.5)
     rows = (1,) if vectors else (1, net.between(8, 512))
@@ -267,7 +181,140 @@ def _layers(net: _Net) -> str:
     return net.b.linear(x, net.between(8, 1000))
 
 
-FAMILIES: Mapping[str, Callable[[_Net], str]] = {
+def _encoder(net: Net) -> str:
+    """Tokens or patches that attend to each other (BERT, ViT)."""
+    b, heads = net.b, net.one_of((1, 2, 3, 4, 6, 8))
+    width, first = heads * net.one_of((16, 32, 32, 64)), net.chance(0.6)
+    if net.chance(0.4):
+        ids = b.input("ids", (1, net.between(8, 256)), "int64")
+        x = b.embedding(ids, net.between(100, 30_000), width)
+    else:
+        patch = net.one_of((4, 8, 16))
+        x = b.conv(net.image(32, 224), width, kernel=patch, stride=patch, padding=0)
+        x = b.transpose(b.reshape(x, (1, width, math.prod(b.shape(x)[2:]))), (0, 2, 1))
+    function, grown = net.one_of(("gelu", "gelu", "relu", "silu")), net.one_of((2, 3, 4))
+    for _ in range(net.between(1, 6)):
+        y = b.attention(b.layer_norm(x) if first else x, heads)
+        x = b.add(x, y) if first else b.layer_norm(b.add(x, y))
+        y = net.act(b.linear(b.layer_norm(x) if first else x, grown * width), function)
+        y = b.add(x, b.linear(y, width))
+        x = y if first else b.layer_norm(y)
+    return b.linear(b.mean(x, (1,)), net.between(2, 1000))
+
+
+def _decoder(net: Net) -> str:
+    """Down to small images and up again, for an answer at each place (U-Net, FPN)."""
+    b, skips = net.b, []
+    x = net.b.input("x", (1, 3, *[16 * net.between(2, 14)] * 2))
+    width, joined = net.channels(8, 64), net.chance(0.5)
+    for _ in range(net.between(2, 3)):
+        x = net.conv(x, width, net.one_of((3, 3, 5)), 2)
+        x = net.conv(x, width, 3, 1, net.one_of((1, width)))
+        skips.append(x)
+        width = min(2 * width, 256)
+    for skip in reversed(skips[:-1]):
+        out = net.width(skip)
+        if net.chance(0.5):
+            x = net.act(net.norm(b.conv_transpose(x, out, kernel=2, stride=2)), "relu")
+        else:
+            x = b.op("upsample", [net.conv(x, out, 1)], {"factors": (2, 2)})
+        x = net.conv(b.concat([x, skip]) if joined else b.add(x, skip), out, 3)
+    return net.act(b.conv_transpose(x, net.one_of((1, 8)), kernel=2, stride=2), "sigmoid")
+
+
+def _arithmetic(net: Net) -> str:
+    """What transformers and their exporters add to arithmetic, on sequences."""
+    b = net.b
+    x = b.input("x", (1, net.between(16, 512), net.channels(16, 256)))
+    for _ in range(net.between(4, 12)):
+        rows, width = b.shape(x)[1:]
+        kind = net.one_of(("linear", "norm", "square", "gate", "part", "peak", "flip", "scores"))
+        if kind == "linear":
+            x = net.act(b.linear(x, net.channels(16, 384)), net.one_of(("gelu", "tanh", "silu")))
+        elif kind == "norm":
+            x = b.layer_norm(x)
+        elif kind == "square":
+            mean = b.mean(b.op("pow", [x], {"exponent": 2.0}), (2,), keepdims=True)
+            x = b.mul(x, b.op("reciprocal", [b.activation(b.activation(mean, "exp"), "sqrt")]))
+        elif kind == "gate" and width % 2 == 0:
+            left = b.slice(x, 2, 0, width // 2)
+            x = b.mul(left, net.act(b.slice(x, 2, width // 2, width), "sigmoid"))
+        elif kind == "part" and rows > 8:
+            x = b.slice(x, 1, 0, rows // 2)
+        elif kind == "peak":
+            axes: dict[str, AttrValue] = {"axes": (net.one_of((1, 2)),), "keepdims": True}
+            peak = b.op(net.one_of(("max", "sum")), [x], axes)
+            x = b.op(net.one_of(("maximum", "minimum", "sub")), [x, b.scale(peak, 0.1)])
+        elif kind == "flip":
+            x = b.transpose(x, (0, 2, 1))
+        elif kind == "scores" and rows * rows < 1 << 17:
+            keys = b.transpose(b.op("neg", [b.scale(x, 0.1)]), (0, 2, 1))
+            x = b.matmul(b.softmax(b.matmul(x, keys)), x)
+    return b.linear(b.mean(x, (1,)), net.between(2, 100))
+
+
+def _scaled(net: Net) -> str:
+    """Networks whose norms are followed by a scale and a shift, as converters leave them."""
+    net.scaled = net.normed = True
+    return net.one_of((_residual, _dense, _branches, _shuffle))(net)
+
+
+def _medley(net: Net) -> str:
+    """Operations of every kind between convolutions, the rare ones as often as the common."""
+    x = net.conv(net.image(16, 128), net.channels(8, 96), net.one_of((3, 5)), net.one_of((1, 2)))
+    for _ in range(net.between(3, 10)):
+        x = net.one_of(_MEDLEY)(net, x)
+        if net.chance(0.4):
+            high, wide = net.one_of(((1, 3), (3, 1), (1, 7), (7, 1), (3, 3), (5, 5), (2, 2)))
+            out, dilation = net.channels(8, 192), net.one_of((1, 1, 1, 2))
+            x = net.act(net.b.conv(x, out, kernel=(high, wide), dilation=dilation))
+        if net.side(x) > 24 and net.chance(0.4):
+            x = net.pool(x)
+    return net.head(x)
+
+
+def _function(net: Net, x: str) -> str:
+    """Any element-wise function, on numbers that it bears."""
+    function = net.one_of(list(FUNCTIONS))
+    return net.act(net.act(x, "sigmoid") if function in ("exp", "sqrt") else x, function)
+
+
+def _binary(net: Net, x: str) -> str:
+    """Arithmetic of two tensors, of one shape or one for each channel or place."""
+    y = net.act(x, "hsigmoid")
+    if net.chance(0.5):
+        y = net.b.mean(y, net.one_of(((2, 3), (1,), (3,))), keepdims=True)
+    kind = net.one_of(("add", "sub", "mul", "div"))
+    return net.b.div(x, net.b.activation(y, "exp")) if kind == "div" else net.b.op(kind, [x, y])
+
+
+def _moved(net: Net, x: str) -> str:
+    """Channels last, something along them, and back."""
+    x = net.b.transpose(x, (0, 2, 3, 1))
+    if net.chance(0.5):
+        x = net.b.softmax(x)
+    if net.chance(0.5):
+        x = net.act(net.b.linear(x, net.channels(8, 192)))
+    return net.b.transpose(x, (0, 3, 1, 2))
+
+
+def _edged(net: Net, x: str) -> str:
+    pads = (0, 0, 1, 1, 0, 0, 1, net.one_of((0, 1)))
+    return net.b.concat([net.b.pad(x, pads), net.b.pad(net.act(x, "relu"), pads)])
+
+
+def _local(net: Net, x: str) -> str:
+    """What looks at neighbours without weights."""
+    if net.chance(0.3):
+        return net.b.op("lrn", [x], {"size": 5, "alpha": 1e-4, "beta": 0.75, "bias": 1.0})
+    kernel = net.one_of((3, 5, 7))
+    pool = net.b.max_pool if net.chance(0.5) else net.b.avg_pool
+    return net.norm(pool(x, kernel, 1, kernel // 2))
+
+
+_MEDLEY = (_function, _function, _binary, _moved, _edged, _local, Net.squeeze_excite)
+
+FAMILIES: Mapping[str, Callable[[Net], str]] = {
     "plain": _plain,
     "residual": _residual,
     "mobile": _mobile,
@@ -276,4 +323,9 @@ FAMILIES: Mapping[str, Callable[[_Net], str]] = {
     "branches": _branches,
     "sequence": _sequence,
     "layers": _layers,
+    "medley": _medley,
+    "scaled": _scaled,
+    "encoder": _encoder,
+    "decoder": _decoder,
+    "arithmetic": _arithmetic,
 }

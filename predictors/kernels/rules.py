@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hwbench.graph import Graph
@@ -21,20 +21,34 @@ from hwbench.predictors.kernels.kernels import (
     BLOCKED,
     ENTERING,
     PASSING,
+    RAGGED,
     Part,
     Rules,
     Signature,
     conversions,
     fuse,
+    joining,
     kernel_of,
     op_key,
     part_of,
+    surroundings,
 )
 
 #: What onnxruntime writes around the name of a node that it made of others.
 _DECORATION = re.compile(r"^fused |_token_\d+|_nchwc$")
-#: Its names of nodes made of several, by what they do.
-_MADE_OF_SEVERAL = {"quickgelu": "silu", "biasgelu": "gelu", "fastgelu": "gelu"}
+#: Nodes that bear no name of ours: what operations of these kinds become.
+_BECOMES = {
+    "hswish": ("HardSigmoid", "Mul"),
+    "silu": ("QuickGelu",),
+    "gelu": ("Gelu", "BiasGelu", "FastGelu"),
+}
+#: Nodes that only say how a tensor is looked at: no conversions.
+_LOOKS = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}
+#: Graphs that layouts are learned from, of all that there are.
+_MOST_GRAPHS = 100
+PLAIN = "plain"
+#: A network as far as layouts go: its kernels, its outputs, the conversions seen.
+_Network = tuple[list[Part], tuple[str, ...], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,39 +60,49 @@ class Case:
 
 
 def nodes_by_op(case: Case) -> tuple[dict[str, list[Node]], list[Node]]:
-    """The nodes that bear each operation's name, and those that bear none."""
-    names = sorted((op.name for op in case.graph.ops), key=len, reverse=True)
+    """The nodes of each operation, by name, and those of none.
+
+    A runtime runs what belongs together in a row: a node without a name is of the next operation
+    that it may be.
+    """
+    ops = case.graph.ops
+    names = sorted((op.name for op in ops), key=len, reverse=True)
+    index = {op.name: i for i, op in enumerate(ops)}
+    owners = [_owner(_DECORATION.sub("", node.name), names) for node in case.nodes]
+    named = {owner for owner in owners if owner}
     found: dict[str, list[Node]] = {}
     rest: list[Node] = []
-    for node in case.nodes:
-        name = _DECORATION.sub("", node.name)
-        owner = name if name in names else next((n for n in names if _within(name, n)), None)
-        if owner is None:
-            rest.append(node)
-        else:
-            found.setdefault(owner, []).append(node)
-    return found, _claimed(case.graph, found, rest)
-
-
-def _within(name: str, op: str) -> bool:
-    return name.startswith(op) and name[len(op)] in "_/"
-
-
-def _claimed(graph: Graph, found: dict[str, list[Node]], rest: list[Node]) -> list[Node]:
-    """Give nodes that lost their names to operations of their kind that have none, in order."""
-    left: list[Node] = []
-    for node in rest:
-        kind = node.kind.lower()
-        kind = _MADE_OF_SEVERAL.get(kind, kind)
-        wanting = (
-            op.name for op in graph.ops if op.name not in found and op.kind.replace("_", "") == kind
+    last = -1
+    for node, owner in zip(case.nodes, owners, strict=True):
+        name = owner or next(
+            (
+                op.name
+                for op in (*ops[last + 1 :], *ops[: last + 1])
+                if op.name not in named and _may_be(node, op, found.get(op.name, ()))
+            ),
+            None,
         )
-        name = next(wanting, None)
-        if name is None:
-            left.append(node)
-        else:
-            found[name] = [node]
-    return left
+        if name is not None:
+            found.setdefault(name, []).append(node)
+            last = index[name]
+        elif node.kind not in _LOOKS:
+            rest.append(node)
+    return found, rest
+
+
+def _owner(name: str, names: Sequence[str]) -> str | None:
+    """The operation whose name a node's begins with; ``names`` are the longest first."""
+    if name in names:
+        return name
+    return next((n for n in names if name.startswith(n) and name[len(n)] in "_/"), None)
+
+
+def _may_be(node: Node, op: Op, has: Sequence[Node]) -> bool:
+    """Whether a node without a name may be (a further part of) an operation without a node."""
+    becomes = _BECOMES.get(op.kind, (op.kind.replace("_", ""),))
+    if node.kind not in becomes and node.kind.lower() != becomes[0]:
+        return False
+    return node.kind not in [each.kind for each in has]
 
 
 def learn_rules(cases: Sequence[Case]) -> Rules:
@@ -108,8 +132,8 @@ def _seen(graph: Graph, named: set[str]) -> list[tuple[Signature, str, bool]]:
                 continue
             together = sum(each.name in named for each in [*before, op])
             joined = together <= 1 and not graph.macs_of(op)
-            signature = (op_key(graph, before[0]), *(each.kind for each in before[1:]))
-            seen.append((signature, op.kind, joined))
+            signature = (op_key(graph, before[0]), *(joining(graph, each) for each in before[1:]))
+            seen.append((signature, joining(graph, op), joined))
             if joined:
                 kernel = [*before, op]
                 break
@@ -121,35 +145,48 @@ def _seen(graph: Graph, named: set[str]) -> list[tuple[Signature, str, bool]]:
 def _layouts(graphs: Sequence[Graph], left: Sequence[int], rules: Rules) -> dict[str, str]:
     """A layout for each class, so that as many conversions follow as there were.
 
-    Each class in turn takes the layout that explains most, until none changes.
+    Step by step, the one change that explains most is made, until none explains more.
     """
-    networks: list[tuple[list[Part], tuple[str, ...], int]] = []
-    for graph, observed in zip(graphs, left, strict=True):
+    if not any(left):
+        return {}
+    networks: list[_Network] = []
+    for graph, observed in list(zip(graphs, left, strict=True))[:: -(-len(graphs) // _MOST_GRAPHS)]:
         groups = fuse(graph, rules)
-        parts = [part_of(graph, ops, kernel_of(graph, ops)) for ops in groups]
+        around = surroundings(graph)
+        parts = [part_of(graph, ops, kernel_of(graph, ops, around)) for ops in groups]
         networks.append((parts, graph.outputs, observed))
-    kinds = sorted({part.kind for parts, _, _ in networks for part in parts if part.images})
+    kinds = sorted(
+        {part.kind for parts, _, _ in networks for part in parts if part.images or part.joined}
+    )
     of_kind = {k: [n for n in networks if any(p.kind == k for p in n[0])] for k in kinds}
-    layouts = {
-        kind: BLOCKED if "conv" in kind or "depthwise" in kind else "plain" for kind in kinds
-    }
-    changed = any(left)
-    while changed:
-        changed = False
+    layouts = {kind: _start(kind) for kind in kinds}
+    while True:
+        best, gained = layouts, 1e-9
         for kind in kinds:
-            tried = [layouts[kind], "plain", PASSING, BLOCKED, ENTERING]
-            missed = {o: _missed(of_kind[kind], {**layouts, kind: o}) for o in tried}
-            best = min(missed, key=lambda option: missed[option])
-            if missed[best] < missed[layouts[kind]]:
-                layouts[kind], changed = best, True
-    return {k: v for k, v in layouts.items() if v != "plain"} if any(left) else {}
+            now = _missed(of_kind[kind], layouts)
+            for option in (PLAIN, PASSING, BLOCKED, ENTERING) if now else ():
+                tried = {**layouts, kind: option}
+                gain = now - _missed(of_kind[kind], tried)
+                if gain > gained:
+                    best, gained = tried, gain
+        if best is layouts:
+            return {kind: layout for kind, layout in layouts.items() if layout != PLAIN}
+        layouts = best
 
 
-def _missed(
-    networks: Sequence[tuple[list[Part], tuple[str, ...], int]], layouts: dict[str, str]
-) -> int:
-    counts = (
-        (sum(map(len, conversions(parts, outputs, layouts))), observed)
+def _start(kind: str) -> str:
+    """Where the search for a class's layout starts: convolutions gain by blocks of channels."""
+    kind, ragged, _ = kind.partition(RAGGED)
+    if kind in ("conv of few", "pointwise conv of few"):
+        return ENTERING
+    if kind in ("conv", "pointwise conv", "depthwise", "grouped conv"):
+        return BLOCKED
+    return PASSING if kind in ("max_pool", "avg_pool", "relu", "add") and not ragged else PLAIN
+
+
+def _missed(networks: Sequence[_Network], layouts: Mapping[str, str]) -> float:
+    """By how many conversions the layouts miss those that were seen, by each network's size."""
+    return sum(
+        abs(sum(map(len, conversions(parts, outputs, layouts))) - observed) / len(parts)
         for parts, outputs, observed in networks
     )
-    return sum(abs(found - observed) for found, observed in counts)

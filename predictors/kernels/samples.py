@@ -28,6 +28,7 @@ from hwbench.measure.jobs import Job, Node, Target
 from hwbench.measure.plan import Failure, Plan
 from hwbench.measure.process import WorkerProcess
 from hwbench.measure.session import measure
+from hwbench.predictors.kernels.cases import case, case_count
 from hwbench.predictors.kernels.networks import FAMILIES, random_network
 from hwbench.predictors.predictor import Provenance
 from hwbench.records import CanaryEpoch, Measurement
@@ -38,6 +39,9 @@ FORMAT, VERSION = "hwbench-kernel-samples", 1
 #: A network's latency, and its passes of instrumented runs.
 NETWORK_PLAN = Plan(processes=3, seconds=0.6, loaded=12)
 PASSES, PASS_RUNS, LAUNCH_SECONDS = 5, 4, 1.0
+
+#: The family of test cases, which teach rules alone: their latency is 0.
+CASES = "cases"
 
 #: Networks that are measured together: what an interrupt costs.
 CHUNK = 24
@@ -61,12 +65,20 @@ class NetworkSample:
 
 
 def families() -> list[str]:
-    """Names of all families of networks: the spaces, then the random ones."""
-    return [*space_names(), *FAMILIES]
+    """Names of all families of networks: the spaces, then the random ones.
+
+    Of a space and its variant (``mbv3_small_rgb``) one is enough: a family that is left out must
+    not be known by its twin.
+    """
+    names = space_names()
+    alone = [n for n in names if not any(n != m and n.startswith(f"{m}_") for m in names)]
+    return [*alone, *FAMILIES]
 
 
 def network(family: str, number: int) -> Graph:
     """Network ``number`` of a family: the same one whenever it is asked for."""
+    if family == CASES:
+        return case(number)
     if family in FAMILIES:
         return random_network(family, number)
     space = get_space(family)
@@ -106,6 +118,15 @@ def sample_networks(
             progress((start + len(chunk)) / len(wanted))
 
 
+def sample_cases(device: Device, threads: int) -> Iterator[NetworkSample]:
+    """Profile the test cases. Raises DeviceError where the runtime profiles no operators."""
+    for number in range(case_count()):
+        graph = case(number)
+        job = device.job(GraphModel(graph, graph.name), threads)
+        nodes = profile_nodes(device, job, passes=1)
+        yield NetworkSample(CASES, number, graph.hash, 0.0, 0.0, tuple(nodes))
+
+
 def _sample(
     device: Device, job: Job, family: str, number: int, graph: Graph, found: Measurement
 ) -> NetworkSample:
@@ -117,7 +138,7 @@ def _sample(
     )
 
 
-def profile_nodes(target: Target, job: Job) -> list[Node]:
+def profile_nodes(target: Target, job: Job, passes: int = PASSES) -> list[Node]:
     """The operators of a model in the order in which they ran: medians over several passes."""
     with tempfile.TemporaryDirectory(prefix="hwbench-") as folder:
         runner, launcher = job.build(Path(folder)), target.launcher(job.workload.threads)
@@ -126,13 +147,13 @@ def profile_nodes(target: Target, job: Job) -> list[Node]:
                 return list(launcher.profile(launcher.load(runner), LAUNCH_SECONDS).nodes)
         with WorkerProcess(target.python) as worker:
             worker.load("model", runner)
-            passes = [
+            found = [
                 worker.ask("profile", "model", PASS_RUNS, expect_s=600)["ops"]["nodes"]
-                for _ in range(PASSES)
+                for _ in range(passes)
             ]
     # A node's place tells which it is: two may share a name.
-    ns = np.median([[node["ns"] for node in nodes] for nodes in passes], axis=0)
-    rows = zip(passes[0], ns, strict=True)
+    ns = np.median([[node["ns"] for node in nodes] for nodes in found], axis=0)
+    rows = zip(found[0], ns, strict=True)
     return [Node(node["name"], node["kind"], float(time)) for node, time in rows]
 
 

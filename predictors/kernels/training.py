@@ -13,7 +13,7 @@ from hwbench.measure.jobs import Node
 from hwbench.predictors.kernels.kernels import CONVERT, Kernel, Rules, split
 from hwbench.predictors.kernels.kind_model import KindData
 from hwbench.predictors.kernels.rules import Case, learn_rules, nodes_by_op
-from hwbench.predictors.kernels.samples import NetworkSample, network
+from hwbench.predictors.kernels.samples import CASES, NetworkSample, network
 
 Array = NDArray[np.float64]
 
@@ -21,6 +21,8 @@ LEAST_NETWORKS = 20
 _ROUNDS = 20
 #: An operator takes at least this; what a moment may change all operators by.
 _SHORTEST_NS, _MOST_MOVED = 50.0, 2.0
+#: Conversions by which a network may differ from its rules.
+_MOST_AMISS = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +55,8 @@ class Training:
         """The kinds of kernels that were timed."""
         return sorted({k.kind for n in self.networks for k in n.kernels})
 
-    def of_kind(self, kind: str) -> tuple[KindData, NDArray[np.str_]]:
-        """The timed kernels of a kind, and the family of the network of each."""
+    def of_kind(self, kind: str) -> KindData:
+        """The timed kernels of a kind."""
         rows = [
             (kernel.sizes, ns, each.family)
             for each in self.networks
@@ -62,8 +64,7 @@ class Training:
             if kernel.kind == kind and ns > 0
         ]
         sizes, times, families = zip(*rows, strict=True) if rows else ((), (), ())
-        data = KindData(np.array(sizes, float), np.array(times, float))
-        return data, np.array(families, dtype=np.str_)
+        return KindData(np.array(sizes, float), np.array(times, float), np.array(families, str))
 
 
 def training_from(samples: Sequence[NetworkSample]) -> Training:
@@ -74,16 +75,18 @@ def training_from(samples: Sequence[NetworkSample]) -> Training:
     """
     graphs = [network(sample.family, sample.number) for sample in samples]
     pairs = [(s, g) for s, g in zip(samples, graphs, strict=True) if s.hash == g.hash]
+    cases = [Case(graph, sample.nodes) for sample, graph in pairs]
+    rules = learn_rules(cases)
+    pairs = [(sample, graph) for sample, graph in pairs if sample.family != CASES]
     if len(pairs) < LEAST_NETWORKS:
         raise PredictorError(
             f"{len(pairs)} measured networks are too few to fit kernels on, at least "
             f"{LEAST_NETWORKS} are needed: measure more with -n"
         )
-    cases = [Case(graph, sample.nodes) for sample, graph in pairs]
-    rules = learn_rules(cases)
     instrument = _instrument([sample for sample, _ in pairs])
     networks = []
-    for (sample, graph), case in zip(pairs, cases, strict=True):
+    for sample, graph in pairs:
+        case = Case(graph, sample.nodes)
         kernels = split(graph, rules)
         ns = _times(case, kernels, instrument)
         within = sum(_own(node, instrument) for node in sample.nodes)
@@ -117,8 +120,8 @@ def _own(node: Node, instrument: float) -> float:
 def _times(case: Case, kernels: Sequence[Kernel], instrument: float) -> Array:
     """The time (k,) of each kernel; 0 where the runtime did away with it.
 
-    Conversions bear no names. Where there are as many as the rules say, the largest tensor is
-    the one that took longest.
+    Conversions bear no names: the largest tensor is the one that took longest. Where there are far
+    more or fewer than the rules say, their times are not known.
     """
     owned, rest = nodes_by_op(case)
     times = np.array(
@@ -130,7 +133,9 @@ def _times(case: Case, kernels: Sequence[Kernel], instrument: float) -> Array:
     )
     places = [i for i, kernel in enumerate(kernels) if kernel.kind == CONVERT]
     times[places] = np.nan
-    if len(places) == len(rest):
-        places.sort(key=lambda i: kernels[i].size("read"))
-        times[places] = sorted(_own(node, instrument) for node in rest)
+    if abs(len(places) - len(rest)) <= _MOST_AMISS * len(places):
+        places.sort(key=lambda i: -kernels[i].size("read"))
+        longest = sorted((_own(node, instrument) for node in rest), reverse=True)
+        for place, ns in zip(places, longest, strict=False):
+            times[place] = ns
     return times

@@ -1,0 +1,262 @@
+"""Kernels of graphs, the rules learned from test cases, and the models of kinds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwbench.errors import UnknownNameError
+from hwbench.graph import Graph, GraphBuilder
+from hwbench.measure.jobs import Node
+from hwbench.predictors.kernels import Rules, split
+from hwbench.predictors.kernels.cases import case, case_count
+from hwbench.predictors.kernels.kernels import BLOCKED, CONVERT, ENTERING, FEATURES, PASSING
+from hwbench.predictors.kernels.kind_model import KindData, KindModel, fit_kind
+from hwbench.predictors.kernels.networks import FAMILIES, MOST_MACS, random_network
+from hwbench.predictors.kernels.rules import Case, learn_rules, nodes_by_op
+
+FUSING = Rules(
+    {
+        (("conv",), "relu"): True,
+        (("conv",), "add"): True,
+        (("conv", "add"), "relu"): True,
+        (("conv", "relu"), "add"): False,
+    }
+)
+
+
+def residual() -> Graph:
+    b = GraphBuilder("residual")
+    x = b.activation(b.conv(b.input("x", (1, 16, 8, 8)), 16), "relu")
+    y = b.activation(b.add(x, b.conv(x, 16)), "relu")
+    return b.build(b.activation(b.conv(y, 16), "tanh"))
+
+
+class TestSplit:
+    def test_without_rules_each_operation_is_a_kernel(self) -> None:
+        kernels = split(residual(), Rules())
+        assert [kernel.ops for kernel in kernels] == [(op.name,) for op in residual().ops]
+
+    def test_rules_join_what_follows(self) -> None:
+        kernels = split(residual(), FUSING)
+        assert [kernel.ops for kernel in kernels] == [
+            ("conv1", "relu1"),
+            ("conv2", "add1", "relu2"),
+            ("conv3",),
+            ("tanh1",),
+        ]
+        assert [kernel.kind for kernel in kernels] == ["conv", "conv", "conv", "tanh"]
+
+    def test_nothing_joins_what_two_read(self) -> None:
+        b = GraphBuilder("two")
+        x = b.conv(b.input("x", (1, 16, 8, 8)), 16)
+        graph = b.build(b.mul(b.activation(x, "relu"), x))
+        assert [k.ops for k in split(graph, FUSING)] == [("conv1",), ("relu1",), ("mul1",)]
+
+    def test_an_output_of_the_network_is_made(self) -> None:
+        b = GraphBuilder("out")
+        x = b.conv(b.input("x", (1, 16, 8, 8)), 16)
+        graph = b.build([x, b.activation(x, "relu")])
+        assert [k.ops for k in split(graph, FUSING)] == [("conv1",), ("relu1",)]
+
+    def test_any_first_operation_unless_it_is_known(self) -> None:
+        rules = Rules({(("*",), "relu"): True, (("conv",), "relu"): False})
+        assert rules.joins(("depthwise",), "relu")
+        assert not rules.joins(("conv",), "relu")
+
+    def test_a_kernel_costs_what_its_operations_do(self) -> None:
+        graph = residual()
+        for kernel in split(graph, FUSING):
+            ops = [op for op in graph.ops if op.name in kernel.ops]
+            assert kernel.size("macs") == sum(map(graph.macs_of, ops))
+            assert kernel.size("written") == graph.tensors[ops[-1].output].bytes
+        joined = split(graph, FUSING)[1]
+        tensor = 16 * 8 * 8 * 4
+        assert (joined.size("read"), joined.size("joined")) == (tensor, 1)
+
+    @settings(max_examples=25, deadline=None)
+    @given(st.sampled_from(sorted(FAMILIES)), st.integers(0, 10_000))
+    def test_every_operation_is_in_one_kernel(self, family: str, seed: int) -> None:
+        graph = random_network(family, seed)
+        kernels = split(graph, FUSING)
+        ops = [name for kernel in kernels for name in kernel.ops]
+        assert sorted(ops) == sorted(op.name for op in graph.ops if op.kind != "constant")
+        sizes = np.array([kernel.sizes for kernel in kernels])
+        assert sizes.shape == (len(kernels), len(FEATURES))
+        assert np.isfinite(sizes).all()
+        assert (sizes >= 0).all()
+        assert sizes[:, 0].sum() == graph.macs
+
+
+class TestLayouts:
+    def conversions(self, layouts: dict[str, str]) -> list[str]:
+        b = GraphBuilder("layouts")
+        x = b.conv(b.input("x", (1, 16, 8, 8)), 16)
+        x = b.conv(b.activation(x, "gelu"), 16)
+        kernels = split(b.build(b.softmax(x)), Rules({}, layouts))
+        return [kernel.name for kernel in kernels if kernel.kind == CONVERT]
+
+    def test_each_change_of_layout_is_a_kernel(self) -> None:
+        assert self.conversions({"conv": BLOCKED}) == ["x", "conv1", "gelu1", "conv2"]
+
+    def test_what_keeps_a_layout_needs_none(self) -> None:
+        assert self.conversions({"conv": BLOCKED, "gelu": PASSING}) == ["x", "conv2"]
+
+    def test_what_takes_plain_images_needs_none_before_it(self) -> None:
+        assert self.conversions({"conv": ENTERING}) == ["conv1", "conv2"]
+
+    def test_a_tensor_is_converted_once(self) -> None:
+        b = GraphBuilder("once")
+        x = b.conv(b.input("x", (1, 16, 8, 8)), 16)
+        graph = b.build([b.softmax(x), b.activation(x, "erf")])
+        kernels = split(graph, Rules({}, {"conv": BLOCKED}))
+        assert [k.name for k in kernels if k.kind == CONVERT] == ["x", "conv1"]
+
+
+class TestRules:
+    def nodes(self, *names: tuple[str, str]) -> tuple[Node, ...]:
+        return tuple(Node(name, kind, 1000.0) for name, kind in names)
+
+    def test_names_tell_what_was_fused(self) -> None:
+        named = [("relu1_nchwc", "Conv"), ("relu2", "Conv"), ("conv3", "Conv"), ("tanh1", "Tanh")]
+        rules = learn_rules([Case(residual(), self.nodes(*named))])
+        assert rules.joins(("conv",), "relu")
+        assert rules.joins(("conv",), "add")
+        assert rules.joins(("conv", "add"), "relu")
+        assert not rules.joins(("conv",), "tanh")
+        assert not rules.layouts
+
+    def test_conversions_tell_layouts(self) -> None:
+        reorder = ("Reorder", "Reorder")
+        b = GraphBuilder("c")
+        x = b.conv(b.input("x", (1, 16, 8, 8)), 16)
+        graph = b.build(b.conv(b.activation(x, "erf"), 16))
+        convs = [("conv1", "Conv"), ("erf1", "Erf"), ("conv2", "Conv")]
+        b = GraphBuilder("one")
+        one = b.build(b.conv(b.input("x", (1, 16, 8, 8)), 16))
+        alone = Case(one, self.nodes(("conv1", "Conv"), reorder, reorder))
+        plain = Case(graph, self.nodes(*convs, *[reorder] * 4))
+        assert learn_rules([alone, plain]).layouts == {"conv": BLOCKED}
+        passing = Case(graph, self.nodes(*convs, *[reorder] * 2))
+        assert learn_rules([alone, passing]).layouts == {"conv": BLOCKED, "erf": PASSING}
+
+    def test_nodes_that_lost_their_names_go_to_the_next_of_their_kind(self) -> None:
+        b = GraphBuilder("g")
+        x = b.linear(b.input("x", (1, 8)), 8)
+        x = b.activation(b.linear(b.activation(x, "gelu"), 8), "hswish")
+        named = [
+            ("linear1", "Gemm"),
+            ("Gelu_7", "Gelu"),
+            ("linear2", "Gemm"),
+            ("HardSigmoid_1", "HardSigmoid"),
+            ("Mul_2", "Mul"),
+            ("gemm_reshape", "Reshape"),
+            ("odd", "Odd"),
+        ]
+        found, rest = nodes_by_op(Case(b.build(x), self.nodes(*named)))
+        assert [node.name for node in found["gelu1"]] == ["Gelu_7"]
+        assert [node.name for node in found["hswish1"]] == ["HardSigmoid_1", "Mul_2"]
+        assert [node.name for node in rest] == ["odd"]
+
+    def test_cases_ask_about_different_operations(self) -> None:
+        graphs = [case(number) for number in range(case_count())]
+        assert len({graph.hash for graph in graphs}) == len(graphs)
+        assert all(graph.macs < 1e8 for graph in graphs)
+
+
+FAMILY = np.array(["one", "two", "three"] * 100)
+
+
+def kernels_of(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Sizes (n, F) of convolutions."""
+    sizes = np.ones((n, len(FEATURES)))
+    deep, wide, rows = (np.exp(rng.uniform(np.log(8), np.log(512), n)).round() for _ in range(3))
+    columns = {
+        "macs": 9 * deep * wide * rows,
+        "read": 4 * deep * rows,
+        "written": 4 * wide * rows,
+        "weights": 36 * deep * wide,
+        "deep": deep,
+        "wide": wide,
+        "rows": rows,
+    }
+    for name, column in columns.items():
+        sizes[:, FEATURES.index(name)] = column
+    return sizes
+
+
+def time_of(sizes: np.ndarray) -> np.ndarray:
+    """A machine that works at half its rate on narrow convolutions."""
+    wide = sizes[:, FEATURES.index("wide")]
+    slow: np.ndarray = 2000 + sizes[:, 0] / 50 * (1 + 32 / wide) + sizes[:, 3] / 20
+    return slow
+
+
+@pytest.fixture(scope="module")
+def fitted() -> tuple[KindModel, KindData]:
+    rng = np.random.default_rng(0)
+    sizes = kernels_of(150, rng)
+    data = KindData(sizes, time_of(sizes) * rng.lognormal(0, 0.02, 150), FAMILY[:150])
+    return fit_kind(data, rng), data
+
+
+class TestKindModel:
+    def test_learns_what_no_roofline_holds(self, fitted: tuple[KindModel, KindData]) -> None:
+        sizes = kernels_of(200, np.random.default_rng(1))
+        ns, sd = fitted[0].predict(sizes)
+        error = np.abs(np.log(ns / time_of(sizes)))
+        assert np.median(error) < 0.03
+        assert np.mean(error < 2 * sd) > 0.8
+
+    def test_far_away_it_is_a_roofline_and_says_so(
+        self, fitted: tuple[KindModel, KindData]
+    ) -> None:
+        model = fitted[0]
+        near, far = kernels_of(1, np.random.default_rng(1)), kernels_of(1, np.random.default_rng(1))
+        far[:, :] = 1e9
+        (_, (sd_near,)), ((ns,), (sd_far,)) = model.predict(near), model.predict(far)
+        assert sd_far > 2 * sd_near
+        assert ns == pytest.approx(1e9 * model.line[1:].sum() + 1e9 * model.line[2], rel=0.5)
+
+    def test_comes_back_from_its_state(self, fitted: tuple[KindModel, KindData]) -> None:
+        model, data = fitted
+        again, rest = KindModel.restore(np.concatenate([model.state(), [7.0]]))
+        assert [*rest] == [7.0]
+        for before, after in zip(model.predict(data.sizes), again.predict(data.sizes), strict=True):
+            assert np.array_equal(before, after)
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.lists(st.floats(-1e3, 1e3), max_size=40))
+    def test_no_other_numbers_are_a_state(self, numbers: list[float]) -> None:
+        with pytest.raises(ValueError, match="a kind of kernels"):
+            KindModel.restore(np.array(numbers, float))
+
+    @pytest.mark.parametrize("n", [1, 2, 5])
+    def test_few_kernels_give_a_wide_answer(self, n: int) -> None:
+        rng = np.random.default_rng(0)
+        sizes = kernels_of(n, rng)
+        model = fit_kind(KindData(sizes, time_of(sizes), FAMILY[: len(sizes)]), rng)
+        ns, sd = model.predict(sizes)
+        assert (ns > 0).all()
+        assert (sd > 0).all()
+
+    def test_the_same_data_give_the_same_model(self) -> None:
+        sizes = kernels_of(60, np.random.default_rng(3))
+        data = KindData(sizes, time_of(sizes), FAMILY[: len(sizes)])
+        one, other = (fit_kind(data, np.random.default_rng(0)).state() for _ in range(2))
+        assert np.array_equal(one, other)
+
+
+class TestNetworks:
+    @settings(max_examples=20, deadline=None)
+    @given(st.sampled_from(sorted(FAMILIES)), st.integers(0, 10_000))
+    def test_the_same_seed_gives_the_same_network(self, family: str, seed: int) -> None:
+        graph = random_network(family, seed)
+        assert graph.hash == random_network(family, seed).hash
+        assert 0 < graph.macs <= MOST_MACS
+
+    def test_an_unknown_family_is_refused(self) -> None:
+        with pytest.raises(UnknownNameError, match="did you mean 'residual'"):
+            random_network("residul", 0)
