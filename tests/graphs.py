@@ -142,6 +142,14 @@ def _equal(draw: Draw, b: GraphBuilder) -> str:
     return b.equal(x, b.op("constant", [], {"shape": (3, 1, 1, 1), "dtype": "int32"}))
 
 
+def _where(draw: Draw, b: GraphBuilder) -> str:
+    x = _any(draw, b)
+    keep = [[n if draw(st.booleans()) else 1 for n in b.shape(x)] for _ in range(2)]
+    condition = b.input("condition", keep[0][draw(st.integers(0, 1)) :], "bool")
+    other = b.input("y", keep[1])
+    return b.op("where", [condition, x, other] if draw(st.booleans()) else [condition, other, x])
+
+
 def _global_pool(kind: str) -> Case:
     return lambda draw, b: b.op(kind, [_image(draw, b)])
 
@@ -234,6 +242,15 @@ def _pad(draw: Draw, b: GraphBuilder) -> str:
     return b.pad(x, pads, draw(st.sampled_from([0.0, -1.5])))
 
 
+def _expand(draw: Draw, b: GraphBuilder) -> str:
+    """At least one axis repeats: else a file would say nothing of it."""
+    shape = draw(st.lists(st.integers(2, 4), min_size=2, max_size=4))
+    keep = [n if draw(st.booleans()) else 1 for n in shape]
+    keep[draw(st.integers(0, len(shape) - 1))] = 1
+    x = b.input("x", keep[draw(st.integers(0, 1)) :])
+    return b.op("expand", [x], {"shape": tuple(shape)})
+
+
 def _transpose(draw: Draw, b: GraphBuilder) -> str:
     x = _any(draw, b)
     return b.transpose(x, draw(st.permutations(range(len(b.shape(x))))))
@@ -271,6 +288,7 @@ CASES: Mapping[str, Case] = {
     "cast": _cast,
     **{kind: _binary(kind) for kind in ("add", "sub", "mul", "div", "maximum", "minimum")},
     "equal": _equal,
+    "where": _where,
     "softmax": _softmax,
     **{kind: _reduction(kind) for kind in ("mean", "sum", "max")},
     "batch_norm": _batch_norm,
@@ -279,6 +297,7 @@ CASES: Mapping[str, Case] = {
     "concat": _concat,
     "slice": _slice,
     "pad": _pad,
+    "expand": _expand,
     "transpose": _transpose,
     "flatten": _flatten,
     "reshape": _reshape,

@@ -170,9 +170,11 @@ def expand(importer: Importer, node: Node) -> None:
     """Exporters write many that repeat nothing."""
     target = importer.constant(node, 1, "shape")
     shape = importer.shape(node.inputs[0])
-    if np.broadcast_shapes(shape, tuple(target.reshape(-1).tolist())) != shape:
-        raise UnsupportedNodeError("Expand that repeats a computed tensor")
-    importer.alias(node)
+    wanted = np.broadcast_shapes(shape, tuple(target.reshape(-1).tolist()))
+    if wanted == shape:
+        importer.alias(node)
+    else:
+        importer.emit(node, "expand", node.inputs[:1], {"shape": wanted})
 
 
 def resize(importer: Importer, node: Node) -> None:

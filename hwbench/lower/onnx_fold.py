@@ -67,7 +67,7 @@ def fold(node: Node, inputs: Sequence[Array | None]) -> Array:
     """The node's output; :class:`ValueError` and its kin when the inputs do not fit."""
     if node.op_type not in _VIEWS:
         shapes = [a.shape for a in inputs if a is not None]
-        result = np.broadcast_shapes(*shapes) if node.op_type in _BINARY else ()
+        result = np.broadcast_shapes(*shapes) if node.op_type in _BROADCAST else ()
         if max(math.prod(result), sum(map(math.prod, shapes))) > _MOST_ELEMENTS:
             raise ValueError("a constant of more than 2**28 elements")
     return FOLDS[node.op_type](node, inputs)
@@ -163,13 +163,21 @@ def _divide(node: Node, inputs: Sequence[Any]) -> Array:
     return np.asarray(a / b)
 
 
+def _range(node: Node, inputs: Sequence[Any]) -> Array:
+    start, limit, step = (array.item() for array in inputs)
+    if step == 0 or (limit - start) / step > _MOST_ELEMENTS:
+        raise ValueError("a range of more than 2**28 elements")
+    values: Array = np.arange(start, limit, step).astype(inputs[0].dtype)
+    return values
+
+
 def _elementwise(function: Callable[..., Any]) -> Fold:
     return lambda node, inputs: np.asarray(function(*inputs))
 
 
 #: Results that are views: they take no memory however large they are.
 _VIEWS = frozenset({"ConstantOfShape", "Expand", "Squeeze", "Transpose", "Unsqueeze"})
-_BINARY = frozenset({"Add", "Sub", "Mul", "Div", "Pow"})
+_BROADCAST = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Mod", "Equal", "Where"})
 
 FOLDS: Mapping[str, Fold] = {
     "Constant": _constant,
@@ -191,8 +199,12 @@ FOLDS: Mapping[str, Fold] = {
     "Mul": _elementwise(np.multiply),
     "Div": _divide,
     "Pow": lambda node, inputs: np.power(*inputs).astype(inputs[0].dtype),
+    "Mod": lambda node, inputs: (np.fmod if node.attr("fmod", 0) else np.mod)(*inputs),
     "Sqrt": _elementwise(np.sqrt),
     "Neg": _elementwise(np.negative),
+    "Equal": _elementwise(np.equal),
+    "Where": _elementwise(np.where),
+    "Range": _range,
 }
 
 

@@ -301,6 +301,7 @@ READERS: Mapping[str, Reader] = {
     "Max": _chain("maximum"),
     "Min": _chain("minimum"),
     "Equal": _plain("equal"),
+    "Where": _plain("where"),
     "Softmax": axes.softmax,
     "ReduceMean": axes.reduction("mean"),
     "ReduceSum": axes.reduction("sum"),

@@ -319,8 +319,11 @@ def _pad(writer: _Writer, op: Op, inputs: Sequence[str]) -> None:
     writer.node("Pad", [*inputs, pads, value], op.output)
 
 
-def _reshape(writer: _Writer, op: Op, inputs: Sequence[str]) -> None:
-    writer.node("Reshape", [*inputs, writer.constant(op["shape"])], op.output)
+def _to_shape(op_type: str) -> Emit:
+    def emit(writer: _Writer, op: Op, inputs: Sequence[str]) -> None:
+        writer.node(op_type, [*inputs, writer.constant(op["shape"])], op.output)
+
+    return emit
 
 
 def _constant(writer: _Writer, op: Op, inputs: Sequence[str]) -> None:
@@ -366,6 +369,7 @@ ONNX_OPS: Mapping[str, Emit] = {
     "maximum": _plain("Max"),
     "minimum": _plain("Min"),
     "equal": _plain("Equal"),
+    "where": _plain("Where"),
     "softmax": _plain("Softmax", "axis"),
     "mean": _reduction("ReduceMean", _AXES_AS_INPUT),
     "sum": _reduction("ReduceSum", OLDEST_OPSET),
@@ -378,6 +382,7 @@ ONNX_OPS: Mapping[str, Emit] = {
     "pad": _pad,
     "transpose": _plain("Transpose", "perm"),
     "flatten": _plain("Flatten", "axis"),
-    "reshape": _reshape,
+    "reshape": _to_shape("Reshape"),
+    "expand": _to_shape("Expand"),
     "constant": _constant,
 }

@@ -35,7 +35,7 @@ _FIXED = {"SOFTMAX": (1 / 256, -128), "LOGISTIC": (1 / 256, -128), "TANH": (1 / 
 _MOVES = {
     *("AVERAGE_POOL_2D", "MAX_POOL_2D", "REDUCE_MAX", "CONCATENATION", "MAXIMUM", "MINIMUM"),
     *("PAD", "PADV2", "RESHAPE", "TRANSPOSE", "SLICE", "STRIDED_SLICE", "GATHER"),
-    "RESIZE_NEAREST_NEIGHBOR",
+    *("RESIZE_NEAREST_NEIGHBOR", "SELECT_V2", "BROADCAST_TO"),
 }
 #: The axis of the output channels in an operator's weights; ``None`` for one scale in all.
 _CHANNEL_AXIS = {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -217,6 +217,14 @@ class Lowering:
         exact = [order for order in fitting if frame(shape, order) == here]
         return next(iter(exact or fitting), None)
 
+    def common_order(self, xs: Sequence[Value | Constant], rank: int) -> Order:
+        """The order in which the axes of the largest of these lie, missing ones in front."""
+        values = [x for x in xs if isinstance(x, Value)]
+        if not values:
+            return plain(rank)
+        largest = max(values, key=lambda x: math.prod(x.shape))
+        return self.order_of(Value(largest.tensor, largest.layout.extended(rank))) or plain(rank)
+
     def ordered(self, value: Value) -> tuple[int, Order]:
         """A value in an order that can be told, moved if need be: tensor, order."""
         order = self.order_of(value) or plain(len(value.shape))
@@ -312,3 +320,7 @@ def _permutation(
             taken += next(runs)
         perm += taken
     return (*perm, *units)
+
+
+#: Says what a kind of op becomes, by adding operators to the net.
+Lower = Callable[[Lowering, Op], Value | Constant]

@@ -113,8 +113,8 @@ def _float_net(
 
 
 _INDICES = ("int32", "int64", "bool")
-_TAKE_INDICES = {"constant", "cast", "embedding", "equal", "concat", "slice"}
-_TAKE_INDICES |= {"flatten", "reshape", "transpose"}
+_TAKE_INDICES = {"constant", "cast", "embedding", "equal", "concat", "slice", "where"}
+_TAKE_INDICES |= {"expand", "flatten", "reshape", "transpose"}
 
 
 def _check_dtypes(graph: Graph, op: Op) -> None:
@@ -125,7 +125,7 @@ def _check_dtypes(graph: Graph, op: Op) -> None:
 
 _READS_CHANNELS = {"conv", "conv_transpose", "upsample", "max_pool", "avg_pool", "lrn"}
 _READS_CHANNELS |= {"global_avg_pool", "global_max_pool"}
-_READS_ALIKE = {*UNARY, "add", "sub", "mul", "div", "maximum", "minimum", "equal", "cast"}
+_READS_ALIKE = {*UNARY, "add", "sub", "mul", "div", "maximum", "minimum", "equal", "cast", "where"}
 _READS_ALIKE |= {"batch_norm", "concat", "pad", "slice"}
 
 

@@ -8,13 +8,14 @@ folded into weights and biases, means for global pools.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
+from hwbench.lower import tflite_axes as axes
 from hwbench.lower.tflite_convs import batch_norm, conv, linear
 from hwbench.lower.tflite_layout import Layout, frame, plain
-from hwbench.lower.tflite_lowering import Constant, Lowering, Value, extended
+from hwbench.lower.tflite_lowering import Constant, Lower, Lowering, Value, extended
 from hwbench.lower.tflite_net import (
     ACTIVATION,
     FUSABLE,
@@ -22,15 +23,12 @@ from hwbench.lower.tflite_net import (
     RELU6,
     RELU_N1_TO_1,
 )
-from hwbench.lower.tflite_pools import avg_pool, global_pool, max_pool, reduced
+from hwbench.lower.tflite_pools import avg_pool, global_pool, max_pool
 from hwbench.lower.tflite_transformers import embedding, layer_norm, matmul
 from hwbench.lower.tflite_upsampling import conv_transpose, upsample
 from hwbench.ops import HSIGMOID, Op, fail
 
-Lower = Callable[[Lowering, Op], Value | Constant]
-
-_MOST_PADDED_AXES = 5  # of TFLite's PAD
-_MOST_SLICED_AXES = 5
+_MOST_CHOSEN_AXES = 5  # of TFLite's SELECT_V2
 _MOST_BROADCAST_AXES = 6  # of TFLite's arithmetic
 _BROADCAST_AXES = {"SUB": 5, "DIV": 5, "MAXIMUM": 5, "MINIMUM": 5, "EQUAL": 4}
 
@@ -148,6 +146,19 @@ def _equal(lo: Lowering, op: Op) -> Value:
     return y
 
 
+def _where(lo: Lowering, op: Op) -> Value:
+    """SELECT_V2, with the axes in the order of the result's largest operand."""
+    xs = [lo.read(name) for name in op.inputs]
+    shape = lo.graph.tensors[op.output].shape
+    order = lo.common_order(xs, len(shape))
+    if len(order) > _MOST_CHOSEN_AXES:
+        fail(op, f"TFLite's SELECT_V2 takes at most {_MOST_CHOSEN_AXES} axes, not {len(order)}")
+    inputs = [lo.place(extended(x, len(shape)), order) for x in xs]
+    output = lo.operate("SELECT_V2", inputs, frame(shape, order))
+    lo.net.tensors[output].dtype = lo.graph.tensors[op.output].dtype
+    return Value(output, Layout.of(shape, order))
+
+
 def _binary(kind: str, table: str) -> Lower:
     """Arithmetic of two tensors; the larger one says in which order the axes lie."""
 
@@ -177,11 +188,7 @@ def arithmetic(
         return lo.like(a, kind, [other], table, _options(table), step)
     shape = np.broadcast_shapes(a.shape, b.shape)
     rank = len(shape)
-    values = [x for x in (a, b) if isinstance(x, Value)]
-    order = plain(rank)
-    if values:
-        largest = max(values, key=lambda x: math.prod(x.shape))
-        order = lo.order_of(Value(largest.tensor, largest.layout.extended(rank))) or order
+    order = lo.common_order((a, b), rank)
     if len(order) > (most := _BROADCAST_AXES.get(kind, _MOST_BROADCAST_AXES)):
         fail(op, f"TFLite's {kind} broadcasts over at most {most} axes, not {len(order)}")
     inputs = [lo.place(extended(x, rank), order) for x in (a, b)]
@@ -201,102 +208,6 @@ def _batch_norm(lo: Lowering, op: Op) -> Value:
     )
     scaled = arithmetic(lo, op, "MUL", "MulOptions", x, scale, "scaled")
     return arithmetic(lo, op, "ADD", "AddOptions", scaled, shift)
-
-
-# -- along an axis ----------------------------------------------------------------------------
-
-
-def _softmax(lo: Lowering, op: Op) -> Value:
-    """Over TFLite's last axis, where the op's axis goes."""
-    x = lo.read_value(op.inputs[0])
-    order = lo.order_of(x) or plain(len(x.shape))
-    order = (*(axis for axis in order if axis != op["axis"]), op["axis"])
-    tensor = lo.place(x, order)
-    shape = frame(x.shape, order)
-    output = lo.operate("SOFTMAX", [tensor], shape, "SoftmaxOptions", {"Beta": 1.0})
-    return Value(output, Layout.of(x.shape, order))
-
-
-def _reduction(kind: str) -> Lower:
-    def lower(lo: Lowering, op: Op) -> Value:
-        return reduced(lo, kind, lo.read_value(op.inputs[0]), op["axes"], op["keepdims"])
-
-    return lower
-
-
-def _lrn(lo: Lowering, op: Op) -> Value:
-    """Over TFLite's last axis; its ``alpha`` is not divided by the window's size."""
-    x = lo.read_value(op.inputs[0])
-    order = (0, 2, 3, 1)
-    options = {
-        "Radius": op["size"] // 2,
-        "Bias": op["bias"],
-        "Alpha": op["alpha"] / op["size"],
-        "Beta": op["beta"],
-    }
-    output = lo.operate(
-        "LOCAL_RESPONSE_NORMALIZATION",
-        [lo.place(x, order)],
-        frame(x.shape, order),
-        "LocalResponseNormalizationOptions",
-        options,
-    )
-    return Value(output, Layout.of(x.shape, order))
-
-
-def _concat(lo: Lowering, op: Op) -> Value:
-    xs = [lo.read(name) for name in op.inputs]
-    values = [x for x in xs if isinstance(x, Value)]
-    rank = len(xs[0].shape)
-    order = (lo.order_of(values[0]) if values else None) or plain(rank)
-    inputs = [lo.place(x, order) for x in xs]
-    shape = lo.graph.tensors[op.output].shape
-    options = {"Axis": order.index(op["axis"])}
-    output = lo.operate(
-        "CONCATENATION", inputs, frame(shape, order), "ConcatenationOptions", options
-    )
-    return Value(output, Layout.of(shape, order))
-
-
-def _slice(lo: Lowering, op: Op) -> Value | Constant:
-    """SLICE, or STRIDED_SLICE where a step is more than 1."""
-    x = lo.read(op.inputs[0])
-    rows = zip(op["axes"], op["starts"], op["stops"], op["steps"], strict=True)
-    cut = {axis: slice(*part) for axis, *part in rows}
-    if isinstance(x, Constant):
-        return Constant(x.array[tuple(cut.get(i, slice(None)) for i in range(x.array.ndim))])
-    tensor, order = lo.ordered(x)
-    if len(order) > _MOST_SLICED_AXES:
-        fail(op, f"TFLite slices at most {_MOST_SLICED_AXES} axes, not {len(order)}")
-    here = frame(x.shape, order)
-    parts = [cut.get(a, slice(0, n, 1)) for a, n in zip(order, here, strict=True)]
-    shape = lo.graph.tensors[op.output].shape
-    size = frame(shape, order)
-    inputs = [tensor, lo.integers([part.start for part in parts])]
-    if max(op["steps"]) == 1:
-        inputs.append(lo.integers(size))
-        kind, table = "SLICE", "SliceOptions"
-    else:
-        inputs += [lo.integers([part.stop for part in parts])]
-        inputs += [lo.integers([part.step for part in parts])]
-        kind, table = "STRIDED_SLICE", "StridedSliceOptions"
-    return Value(lo.operate(kind, inputs, size, table), Layout.of(shape, order))
-
-
-def _pad(lo: Lowering, op: Op) -> Value:
-    x = lo.read_value(op.inputs[0])
-    tensor, order = lo.ordered(x)
-    if len(order) > _MOST_PADDED_AXES:
-        fail(op, f"TFLite pads at most {_MOST_PADDED_AXES} axes, not {len(order)}")
-    pads, rank = op["pads"], len(x.shape)
-    amounts = [(0, 0) if a < 0 else (pads[a], pads[a + rank]) for a in order]
-    shape = lo.graph.tensors[op.output].shape
-    inputs = [tensor, lo.integers(amounts)]
-    kind, table = "PAD", "PadOptions"
-    if op["value"]:
-        kind, table = "PADV2", "PadV2Options"
-        inputs.append(lo.scalar(op["value"]))
-    return Value(lo.operate(kind, inputs, frame(shape, order), table), Layout.of(shape, order))
 
 
 # -- views ------------------------------------------------------------------------------------
@@ -365,16 +276,18 @@ TFLITE_OPS: Mapping[str, Lower] = {
     "maximum": _binary("MAXIMUM", "MaximumMinimumOptions"),
     "minimum": _binary("MINIMUM", "MaximumMinimumOptions"),
     "equal": _equal,
-    "softmax": _softmax,
-    "mean": _reduction("MEAN"),
-    "sum": _reduction("SUM"),
-    "max": _reduction("REDUCE_MAX"),
+    "where": _where,
+    "softmax": axes.softmax,
+    "mean": axes.reduction("MEAN"),
+    "sum": axes.reduction("SUM"),
+    "max": axes.reduction("REDUCE_MAX"),
     "batch_norm": _batch_norm,
     "layer_norm": layer_norm,
-    "lrn": _lrn,
-    "concat": _concat,
-    "slice": _slice,
-    "pad": _pad,
+    "lrn": axes.lrn,
+    "concat": axes.concat,
+    "slice": axes.part,
+    "pad": axes.pad,
+    "expand": axes.expand,
     "transpose": _transpose,
     "flatten": _reshape,
     "reshape": _reshape,

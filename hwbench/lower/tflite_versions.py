@@ -37,6 +37,8 @@ def version_of(net: Net, op: Operator) -> int:
             return 5
         case "FULLY_CONNECTED":
             return 4 if is_int8 else 1
+        case "BROADCAST_TO":
+            return 2
         case "TRANSPOSE_CONV":
             return 3  # with a bias
         case "SLICE" if axes > 4:

@@ -234,6 +234,7 @@ TORCH_OPS: Mapping[str, Call] = {
     "maximum": _operator(torch.maximum),
     "minimum": _operator(torch.minimum),
     "equal": _operator(torch.eq),
+    "where": lambda op, xs, params: torch.where(xs[0], xs[1], xs[2]),
     "softmax": lambda op, xs, params: xs[0].softmax(op["axis"]),
     "mean": lambda op, xs, params: xs[0].mean(op["axes"], keepdim=op["keepdims"]),
     "sum": lambda op, xs, params: xs[0].sum(op["axes"], keepdim=op["keepdims"]),
@@ -246,6 +247,7 @@ TORCH_OPS: Mapping[str, Call] = {
     "pad": _pad,
     "transpose": lambda op, xs, params: xs[0].permute(op["perm"]),
     "flatten": _flatten,
+    "expand": lambda op, xs, params: xs[0].expand(op["shape"]),
     "reshape": lambda op, xs, params: xs[0].reshape(op["shape"]),
     "constant": lambda op, xs, params: params["value"],
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from hwbench.ops.types import Op, Specs, TensorSpec, fail
+from hwbench.ops.types import Op, Specs, TensorSpec, broadcast_shape, fail
 
 
 def constant_infer(op: Op, specs: Specs) -> TensorSpec:
@@ -39,6 +39,14 @@ def reshape_infer(op: Op, specs: Specs) -> TensorSpec:
     if out.elements != specs[0].elements:
         fail(op, f"shape {specs[0].shape} does not hold as many elements as {out.shape}")
     return out
+
+
+def expand_infer(op: Op, specs: Specs) -> TensorSpec:
+    """Axes of size 1, and leading ones that are missing, repeat to those of ``shape``."""
+    (x,), shape = specs, op["shape"]
+    if broadcast_shape(x.shape, shape) != shape:
+        fail(op, f"shape {x.shape} does not broadcast to {shape}")
+    return TensorSpec(shape, x.dtype)
 
 
 def transpose_infer(op: Op, specs: Specs) -> TensorSpec:

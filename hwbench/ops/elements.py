@@ -25,6 +25,18 @@ def equal_infer(op: Op, specs: Specs) -> TensorSpec:
     return TensorSpec(broadcast_infer(op, specs).shape, "bool")
 
 
+def where_infer(op: Op, specs: Specs) -> TensorSpec:
+    """``a`` where the condition holds, ``b`` elsewhere."""
+    condition, a, b = specs
+    if condition.dtype != "bool":
+        fail(op, f"needs a condition in bool, got {condition.dtype}")
+    chosen = broadcast_infer(op, (a, b))
+    shape = broadcast_shape(condition.shape, chosen.shape)
+    if shape is None:
+        fail(op, f"shapes {condition.shape} and {chosen.shape} do not broadcast")
+    return TensorSpec(shape, a.dtype)
+
+
 def cast_infer(op: Op, specs: Specs) -> TensorSpec:
     return TensorSpec(specs[0].shape, op["dtype"])
 

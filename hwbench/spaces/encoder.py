@@ -106,8 +106,9 @@ class EncoderSpace(Space):
         heads, ratios = rows[:, 3 : 3 + blocks], rows[:, 3 + blocks :]
         costs = attention[size, width, heads] + hidden[size, width, ratios]
         present = self.active(rows)[:, 3 : 3 + blocks]
-        macs: NDArray[np.int64] = outside[rows[:, 0], rows[:, 1]]
-        return macs + np.where(present, costs, 0).sum(axis=1)
+        blocks_macs = np.where(present, costs, 0).sum(axis=1)
+        macs: NDArray[np.int64] = outside[rows[:, 0], rows[:, 1]] + blocks_macs
+        return macs
 
     @cached_property
     def _macs_tables(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

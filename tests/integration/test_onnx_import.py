@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -19,19 +18,13 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from hwbench.errors import ModelError, UnknownNameError
-from hwbench.graph import Graph
 from hwbench.lower import create_session, from_onnx, input_specs, open_onnx, to_onnx, to_torch
 from hwbench.lower.onnx_file import external_tensors
 from hwbench.records import InputSpec
 from tests.graphs import mobile_net, relative_error
+from tests.onnx_models import assert_import_computes_the_same, node_model, run, torch_export
 
 TOLERANCE = 1e-4
-INTEGERS = ("int32", "int64")
-
-
-def run(model: onnx.ModelProto | bytes, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    content = model if isinstance(model, bytes) else model.SerializeToString()
-    return create_session(content).run(None, dict(inputs))[0]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -41,40 +34,6 @@ def one_torch_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def assert_import_computes_the_same(
-    model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None
-) -> Graph:
-    """A model and what we make of it agree in onnxruntime and in torch."""
-    graph, weights = from_onnx(model.SerializeToString(), shapes)
-    rng = np.random.default_rng(0)
-    inputs = {n: rng.standard_normal(s.shape).astype(np.float32) for n, s in graph.inputs}
-    inputs |= {
-        n: rng.integers(0, 9, s.shape, s.dtype) for n, s in graph.inputs if s.dtype in INTEGERS
-    }
-    wanted = run(model, inputs)
-    got = run(to_onnx(graph, weights).bytes, inputs)
-    assert wanted.std() > 1e-4 or wanted.size == 1  # a constant output would prove nothing
-    assert relative_error(got, wanted) <= TOLERANCE
-    in_torch = to_torch(graph, weights)(*map(torch.from_numpy, inputs.values()))
-    assert relative_error(in_torch.detach().numpy(), wanted) <= TOLERANCE
-    return graph
-
-
-def node_model(
-    nodes: list[onnx.NodeProto],
-    shape: tuple[int | str, ...],
-    constants: Mapping[str, np.ndarray] | None = None,
-    opset: int = 17,
-) -> onnx.ModelProto:
-    """A model from input ``x`` to output ``y``."""
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
-    stored = [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()]
-    graph = helper.make_graph(nodes, "g", [x], [y], stored)
-    opsets = [helper.make_opsetid("", opset)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
 # -- whole files ------------------------------------------------------------------------------
@@ -170,25 +129,6 @@ def test_a_trained_model_with_shape_arithmetic_and_open_dimensions(
     assert graph.tensors[graph.outputs[0]].shape == out
 
 
-def torch_export(module: nn.Module, *shape: int, opset: int = 17) -> onnx.ModelProto:
-    """What torch's own exporter makes of a module; every axis of 'x' is left open."""
-    import io
-
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module.eval(),
-            (torch.zeros(*shape),),
-            buffer,
-            dynamo=False,
-            opset_version=opset,
-            input_names=["x"],
-            dynamic_axes={"x": {i: f"d{i}" for i in range(len(shape))}},
-        )
-    return onnx.load_from_string(buffer.getvalue())
-
-
 class Residual(nn.Module):
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
@@ -243,7 +183,9 @@ def test_what_torch_exports_is_read_back(
         if isinstance(m, nn.BatchNorm2d):
             m.running_mean.uniform_(-1, 1)
             m.running_var.uniform_(0.5, 2)
-    graph = assert_import_computes_the_same(torch_export(module, *shape, opset=opset), {"x": shape})
+    graph = assert_import_computes_the_same(
+        torch_export(module, torch.zeros(*shape), opset), {"x": shape}
+    )
     kinds = [op.kind for op in graph.ops]
     assert kinds.count("linear") == sum(isinstance(m, nn.Linear) for m in module)
     assert kinds.count("gelu") == sum(isinstance(m, nn.GELU) for m in module)

@@ -1,0 +1,76 @@
+"""ONNX models as others write them, and the proof that an import computes the same."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from hwbench.graph import Graph
+from hwbench.lower import create_session, from_onnx, to_onnx, to_torch
+from tests.graphs import relative_error
+
+TOLERANCE = 1e-4
+INTEGERS = ("int32", "int64")
+
+
+def run(model: onnx.ModelProto | bytes, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    content = model if isinstance(model, bytes) else model.SerializeToString()
+    return create_session(content).run(None, dict(inputs))[0]
+
+
+def assert_import_computes_the_same(
+    model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> Graph:
+    """A model and what we make of it agree in onnxruntime and in torch."""
+    graph, weights = from_onnx(model.SerializeToString(), shapes)
+    rng = np.random.default_rng(0)
+    inputs = {n: rng.standard_normal(s.shape).astype(np.float32) for n, s in graph.inputs}
+    inputs |= {
+        n: rng.integers(0, 9, s.shape, s.dtype) for n, s in graph.inputs if s.dtype in INTEGERS
+    }
+    wanted = run(model, inputs)
+    got = run(to_onnx(graph, weights).bytes, inputs)
+    assert wanted.std() > 1e-4 or wanted.size == 1  # a constant output would prove nothing
+    assert relative_error(got, wanted) <= TOLERANCE
+    in_torch = to_torch(graph, weights)(*map(torch.from_numpy, inputs.values()))
+    assert relative_error(in_torch.detach().numpy(), wanted) <= TOLERANCE
+    return graph
+
+
+def node_model(
+    nodes: list[onnx.NodeProto],
+    shape: tuple[int | str, ...],
+    constants: Mapping[str, np.ndarray] | None = None,
+    opset: int = 17,
+) -> onnx.ModelProto:
+    """A model from input ``x`` to output ``y``."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    stored = [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()]
+    graph = helper.make_graph(nodes, "g", [x], [y], stored)
+    opsets = [helper.make_opsetid("", opset)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def torch_export(module: nn.Module, x: torch.Tensor, opset: int = 17) -> onnx.ModelProto:
+    """What torch's own exporter makes of a module; every axis of 'x' is left open."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module.eval(),
+            (x,),
+            buffer,
+            dynamo=False,
+            opset_version=opset,
+            input_names=["x"],
+            dynamic_axes={"x": {i: f"d{i}" for i in range(x.dim())}},
+        )
+    return onnx.load_from_string(buffer.getvalue())
