@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -74,3 +75,27 @@ def torch_export(module: nn.Module, x: torch.Tensor, opset: int = 17) -> onnx.Mo
             dynamic_axes={"x": {i: f"d{i}" for i in range(x.dim())}},
         )
     return onnx.load_from_string(buffer.getvalue())
+
+
+#: Package, part of the file's name, shapes of the inputs, shape of the output.
+TRAINED = [
+    ("rapidocr-onnxruntime", "cls", {"x": (2, 3, 48, 192)}, (2, 2)),
+    ("rapidocr-onnxruntime", "det", {"x": (1, 3, 96, 64)}, (1, 1, 96, 64)),
+    ("rapidocr-onnxruntime", "rec", {"x": (2, 3, 48, 80)}, (2, 10, 6625)),
+    ("magika", "model", {"bytes": (1, 2048)}, (1, 214)),
+]
+
+
+def trained_model(paths: Sequence[Path], name: str) -> onnx.ModelProto:
+    """The trained model of others whose file's name holds ``name``.
+
+    The detector of text ends before its sigmoid: no text is in noise, and only there are numbers
+    to compare.
+    """
+    (path,) = (path for path in paths if name in path.name)
+    model = onnx.load(path)
+    if name == "det":
+        (last,) = (n for n in model.graph.node if n.output[0] == model.graph.output[0].name)
+        assert last.op_type == "Sigmoid"
+        model.graph.output[0].name = last.input[0]
+    return model

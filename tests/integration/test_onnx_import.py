@@ -22,7 +22,14 @@ from hwbench.lower import create_session, from_onnx, input_specs, open_onnx, to_
 from hwbench.lower.onnx_file import external_tensors
 from hwbench.records import InputSpec
 from tests.graphs import mobile_net, relative_error
-from tests.onnx_models import assert_import_computes_the_same, node_model, run, torch_export
+from tests.onnx_models import (
+    TRAINED,
+    assert_import_computes_the_same,
+    node_model,
+    run,
+    torch_export,
+    trained_model,
+)
 
 TOLERANCE = 1e-4
 
@@ -96,22 +103,19 @@ def with_random_weights(path: Path) -> onnx.ModelProto:
     return model
 
 
+#: Nets whose weights take hundreds of megabytes, made, written and read several times over.
+HEAVY = ("bvlc_alexnet", "vgg19", "zfnet512")
+
+
 @pytest.mark.parametrize(
-    "name", ["squeezenet", "shufflenet", "inception_v1", "inception_v2", "densenet121"]
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n in HEAVY else n for n in PUBLISHED],
 )
 def test_the_light_models_compute_the_same_after_import(name: str) -> None:
     assert_import_computes_the_same(with_random_weights(light(name)))
 
 
-@pytest.mark.parametrize(
-    ("package", "name", "shapes", "out"),
-    [
-        ("rapidocr-onnxruntime", "cls", {"x": (2, 3, 48, 192)}, (2, 2)),
-        ("rapidocr-onnxruntime", "det", {"x": (1, 3, 96, 64)}, (1, 1, 96, 64)),
-        ("rapidocr-onnxruntime", "rec", {"x": (2, 3, 48, 80)}, (2, 10, 6625)),
-        ("magika", "model", {"bytes": (1, 2048)}, (1, 214)),
-    ],
-)
+@pytest.mark.parametrize(("package", "name", "shapes", "out"), TRAINED)
 def test_a_trained_model_with_shape_arithmetic_and_open_dimensions(
     third_party_models: Callable[[str], list[Path]],
     package: str,
@@ -119,12 +123,7 @@ def test_a_trained_model_with_shape_arithmetic_and_open_dimensions(
     shapes: dict[str, tuple[int, ...]],
     out: tuple[int, ...],
 ) -> None:
-    (path,) = (p for p in third_party_models(package) if name in p.name)
-    model = onnx.load(path)
-    if name == "det":  # no text in noise: only before its sigmoid are there numbers to compare
-        (last,) = (n for n in model.graph.node if n.output[0] == model.graph.output[0].name)
-        assert last.op_type == "Sigmoid"
-        model.graph.output[0].name = last.input[0]
+    model = trained_model(third_party_models(package), name)
     graph = assert_import_computes_the_same(model, shapes)
     assert graph.tensors[graph.outputs[0]].shape == out
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hwbench.cli import main
 from hwbench.errors import GraphError
 from hwbench.graph import Graph, GraphBuilder
-from hwbench.lower import random_weights, to_tflite, to_torch
+from hwbench.lower import create_session, from_onnx, random_weights, to_tflite, to_torch
 from hwbench.lower.tflite_ops import TFLITE_OPS
 from hwbench.ops import OP_KINDS
 from hwbench.spaces import get_space, space_names
@@ -31,6 +31,7 @@ from tests.graphs import (
     relative_error,
     residual_net,
 )
+from tests.onnx_models import TRAINED, trained_model
 
 TOLERANCE = 1e-4
 REFUSED = ("erf",)
@@ -95,6 +96,25 @@ def test_architectures_of_every_space_give_the_same_in_litert_and_torch(name: st
     space = get_space(name)
     for code in space.sample(3, np.random.default_rng(0)):
         assert_equal_everywhere(space.graph(code))
+
+
+@pytest.mark.parametrize(("package", "name", "shapes", "out"), TRAINED)
+def test_trained_models_of_others_give_the_same_in_litert(
+    third_party_models: Callable[[str], list[Path]],
+    package: str,
+    name: str,
+    shapes: dict[str, tuple[int, ...]],
+    out: tuple[int, ...],
+) -> None:
+    model = trained_model(third_party_models(package), name).SerializeToString()
+    graph, weights = from_onnx(model, shapes)
+    inputs = input_values(graph)
+    (wanted,) = create_session(model).run(None, inputs)
+    lowered = to_tflite(graph, weights)
+    for xnnpack in (True, False):
+        (got,) = run_tflite(lowered, inputs, xnnpack=xnnpack)
+        assert got.shape == out
+        assert relative_error(got, wanted) <= TOLERANCE
 
 
 # -- the form of the model --------------------------------------------------------------------
