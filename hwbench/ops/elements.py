@@ -1,4 +1,9 @@
-"""Element-wise arithmetic and norms."""
+"""Element-wise arithmetic and norms.
+
+Functions come by the roles of :class:`~hwbench.ops.types.OpKind`: ``<kind>_infer`` gives the
+output's shape or refuses the inputs, ``<kind>_params`` the learned tensors, ``<kind>_macs``
+the cost.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Convolutions, pools and what undoes them: windows that move over an image or a sequence."""
+"""Convolutions, pools and what undoes them: windows that move over an image or a sequence.
+
+Functions come by the roles of :class:`~hwbench.ops.types.OpKind`: ``<kind>_infer`` gives the
+output's shape or refuses the inputs, ``<kind>_params`` the learned tensors, ``<kind>_macs``
+the cost.
+"""
 
 from __future__ import annotations
 
