@@ -1,7 +1,8 @@
 """A device that is given scripts of launches, kept fit for them.
 
 Before each script the rig waits, with growing pauses and within a bound, until the device says
-that nothing spoils a launch. After a rest or a break it starts with launches that do not count.
+that nothing spoils a launch. After a rest or a break it starts with launches that do not count;
+the first of all go one by one, so that a tool that hangs is found in seconds, not minutes.
 A device that broke off is waited for, and given up where it breaks again and again.
 """
 
@@ -57,6 +58,7 @@ class Rig:
         self._sleep = sleep
         self._cold, self._waited, self._pause = True, 0.0, _PAUSE_S
         self._broken, self._away, self._unsteady = 0, False, False
+        self._proven = False
         self.canary_handles = [self.load(canary.runner) for canary in self.canaries]
 
     def load(self, runner: RunnerSpec) -> str:
@@ -80,6 +82,8 @@ class Rig:
             self._rest()
         while self._insist(self._disturbed):
             self._rest()
+        if not self._proven and (spoilt := self._prove(seconds)) is not None:
+            return spoilt
         warm = self.canary_handles if self._cold else []
         script = self.launcher.run([*warm, *handles], seconds)
         outcomes = script.outcomes[len(warm) :]
@@ -93,6 +97,19 @@ class Rig:
         # wait for the device is the next turn's, after these were noted.
         self._away = True
         return Turn(outcomes, broke=script.broken)
+
+    def _prove(self, seconds: float) -> Turn | None:
+        """Warm up by a script for each canary; the turn that this spoilt, None if all ran.
+
+        A script is given the time of all its launches, and ends that late where one hangs.
+        """
+        for handle in self.canary_handles:
+            script = self.launcher.run([handle], seconds)
+            self._away = script.broken is not None
+            if self._away or not isinstance(script.outcomes[0], Launched):
+                return Turn(script.outcomes, broke=script.broken)
+        self._cold, self._proven = False, True
+        return None
 
     def unsteady(self, reason: str) -> None:
         """Note that what the last turn measured does not count: the next one rests first."""

@@ -24,6 +24,7 @@ from hwbench.errors import (
     NoSpaceError,
     PushError,
     ShellError,
+    ShellTimeoutError,
     ToolOutputError,
     UsageError,
 )
@@ -325,11 +326,18 @@ class TestRejection:
         assert causes(found["net0"]) == ["canary_unstable", "kept", "kept", "kept"]
 
     def test_launches_after_a_rest_do_not_count(self) -> None:
+        """At the start the canaries are launched one by one, later in the script that follows."""
         phone = Phone()
-        phone.states = iter([HOT, (), (), (), ()])
-        run(phone, jobs_of(phone, 1), processes=2)
-        extra = [len(names) - (2 * len(NEEDED_KINDS) + 1) for names in phone.scripts]
-        assert extra == [len(NEEDED_KINDS), 0]
+        phone.states = iter([HOT, (), (), HOT, (), (), (), ()])
+        run(phone, jobs_of(phone, 1), processes=3)
+        whole = 2 * len(NEEDED_KINDS) + 1
+        started = [1] * len(NEEDED_KINDS)
+        assert [len(names) for names in phone.scripts] == [
+            *started,
+            whole,
+            len(NEEDED_KINDS) + whole,
+            whole,
+        ]
 
     def test_a_device_that_stays_hot_gives_no_number(self) -> None:
         phone, clock = Phone(), Clock()
@@ -480,7 +488,7 @@ class TestDevicesThatBreak:
         phone.script = lambda name, number: Break(OFFLINE) if name == NEEDED_KINDS[1] else None
         found, error = self.ended(phone, jobs_of(phone, 2), processes=2)
         assert (found, error) == ([], OFFLINE)
-        assert len(phone.scripts) == MOST_BROKEN
+        assert phone.launched.count(NEEDED_KINDS[1]) == MOST_BROKEN
 
     def test_one_whose_canaries_do_not_run_is_given_up(self) -> None:
         phone = Phone()
@@ -488,7 +496,16 @@ class TestDevicesThatBreak:
         found, error = self.ended(phone, jobs_of(phone, 2), processes=9)
         assert found == []
         assert str(error) == "simulated: a canary does not run: the tool crashed"
-        assert len(phone.scripts) == MOST_BROKEN
+        assert phone.launched.count(NEEDED_KINDS[1]) == MOST_BROKEN
+
+    def test_a_tool_that_hangs_is_found_by_its_first_launch(self) -> None:
+        """A script is waited for as long as all its launches may take."""
+        phone = Phone()
+        phone.script = lambda name, number: Break(ShellTimeoutError("not done within 10 s"))
+        found, error = self.ended(phone, jobs_of(phone, 4), processes=2)
+        assert found == []
+        assert isinstance(error, ShellTimeoutError)
+        assert phone.scripts == [[NEEDED_KINDS[0]]] * MOST_BROKEN
 
     def test_a_canary_that_crashes_once_costs_no_more_than_its_neighbours(self) -> None:
         phone = Phone()
@@ -556,7 +573,8 @@ class TestCalibration:
         phone.states = iter([HOT, HOT, (), HOT, ()])
         found = calibrate_launches(phone, phone, 1, sleep=clock)
         assert found.runs == launches.CALIBRATION_SCRIPTS
-        assert len(phone.scripts) == launches.CALIBRATION_SCRIPTS + 1
+        first = len(NEEDED_KINDS)  # launches that prove the tool
+        assert len(phone.scripts) == first + launches.CALIBRATION_SCRIPTS + 1
         assert clock.naps == [2.0, 4.0]
 
     def test_without_rest_there_is_none(self) -> None:
