@@ -20,6 +20,17 @@ _DEVICES = {
     "litert": ("hwbench.devices.litert", "LiteRt"),
     "shell": ("hwbench.devices.phone.device", "Board"),
 }
+#: What a kind is called elsewhere.
+_MEANT = {
+    "android": "adb",
+    "board": "shell",
+    "gpu": "cuda",
+    "nvidia": "cuda",
+    "onnx": "cpu",
+    "onnxruntime": "cpu",
+    "phone": "adb",
+    "tflite": "litert",
+}
 
 
 def device_names() -> list[str]:
@@ -36,7 +47,7 @@ def device_class(kind: str) -> type[Device]:
     else:
         cls = load_plugin("hwbench.devices", kind)
     if cls is None:
-        raise UnknownNameError("device", kind, device_names())
+        raise UnknownNameError("device", kind, device_names(), _MEANT.get(kind.lower()))
     return cls
 
 

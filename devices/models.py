@@ -55,6 +55,7 @@ _TFLITE = ".tflite"
 def input_names(path: Path) -> set[str]:
     """Names of a model file's inputs. Raises :class:`~hwbench.errors.ModelError`."""
     if path.suffix.lower() == _TFLITE:
+        _check_mark(path)
         return set(tflite_input_names(path))
     return {value.name for value in open_onnx(path).graph.input}
 
@@ -70,9 +71,23 @@ def read_model_file(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = N
         raise ModelError(f"{str(path)!r}: a file's name must be readable text: rename it")
     if path.suffix.lower() != _TFLITE:
         return read_onnx_file(path, shapes)
+    _check_mark(path)
     inputs = tflite_inputs(path, shapes)
-    content = hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
     return TfliteModelFile(path, path.name, "tflite:" + content[:32], inputs)
+
+
+def _check_mark(path: Path) -> None:
+    """ModelError for what is no TFLite file, before gigabytes of it are read to be parsed."""
+    try:
+        with path.open("rb") as file:
+            mark = file.read(8)[4:]
+    except (OSError, ValueError) as error:  # a NUL in a path is a ValueError
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ModelError(f"{path}: {reason}") from error
+    if mark != b"TFL3":
+        raise ModelError(f"{path}: not a TFLite model: it lacks the mark TFL3")
 
 
 def read_onnx_file(

@@ -30,11 +30,17 @@ class UsageError(HwbenchError):
 
 
 class UnknownNameError(UsageError):
-    """A device, space, verb or predictor of that name does not exist."""
+    """A device, space, verb or predictor of that name does not exist.
 
-    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+    ``meant`` is the known name that somebody who says ``name`` has in mind; without it, one that
+    is spelt much like it is suggested.
+    """
+
+    def __init__(
+        self, what: str, name: str, known: Iterable[str], meant: str | None = None
+    ) -> None:
         known = sorted(known)
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        near = [meant] if meant else difflib.get_close_matches(name, known, n=1, cutoff=0.7)
         hint = f"did you mean {near[0]!r}? " if near else ""
         super().__init__(f"unknown {what} {name!r}: {hint}known: {', '.join(known) or 'none'}")
 

@@ -12,15 +12,19 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from hwbench.devices.phone.output import Launch
+from hwbench.devices.phone.script import clean
 from hwbench.errors import DelegateError, UsageError
 
 Delegate = Literal["none", "xnnpack", "gpu", "nnapi"]
 DELEGATES: tuple[Delegate, ...] = ("none", "xnnpack", "gpu", "nnapi")
-#: Where Google publishes the tool; no package carries it.
-PUBLISHED = (
+_NIGHTLY = (
     "https://storage.googleapis.com/tensorflow-nightly-public/prod/tensorflow/release/lite/tools/"
-    "nightly/latest/android_aarch64_benchmark_model"
+    "nightly/latest/{}_benchmark_model"
 )
+#: Where Google publishes the tool for phones; no package carries it.
+PUBLISHED = _NIGHTLY.format("android_aarch64")
+#: Its builds for Linux, by the machine's name.
+_LINUX = {"x86_64": "linux_x86-64", "aarch64": "linux_aarch64", "armv7l": "linux_arm"}
 _MASK = re.compile(r"[0-9a-f]{1,16}")
 _MOST_THREADS = 64
 _MOST_SECONDS = 3600.0
@@ -67,6 +71,17 @@ class ToolOptions:
                 f"{self.threads} threads do not fit on the {cores} cores of mask {self.mask}: take"
                 " fewer threads or another mask"
             )
+
+
+def published_for(machine: str) -> str:
+    """Where the tool for Linux on a machine of that name is to be had."""
+    if machine in _LINUX:
+        return _NIGHTLY.format(_LINUX[machine])
+    return (
+        "TensorFlow's sources (bazel build -c opt"
+        " //tensorflow/lite/tools/benchmark:benchmark_model), nobody publishes one for"
+        f" {clean(machine)}"
+    )
 
 
 def launch_command(

@@ -123,17 +123,16 @@ def comparable(
     """Those of one environment, one set of options and one canary epoch, whose times compare.
 
     The environment is the present one if any was measured in it, else the newest: others may
-    have been imported since. What is left out is told.
+    have been imported since. The device is asked where there are several, or options that may
+    tell. What is left out is told. Raises UsageError for options that the device does not have.
     """
-    fitting = [
-        m
-        for m in found
-        if m.workload.threads == threads and options.items() <= dict(m.workload.options).items()
-    ]
+    fitting = [m for m in found if m.workload.threads == threads and _agrees(m, options)]
     if not fitting:
         return []
-    present = present_environment(device, options, threads)
-    own = [m for m in fitting if m.fingerprint.key == present]
+    own = fitting
+    if options or len({m.fingerprint.key for m in fitting}) > 1:
+        present = present_environment(device, options, threads)
+        own = [m for m in fitting if m.fingerprint.key == present]
     wanted = _environment((own or fitting)[-1])
     kept = [m for m in fitting if _environment(m) == wanted]
     if len(kept) < len(found):
@@ -145,15 +144,26 @@ def comparable(
     return kept
 
 
+def _agrees(measured: Measurement, options: Mapping[str, str]) -> bool:
+    """Whether it was measured so. Options that are no workload's say how a device is reached."""
+    stored = dict(measured.workload.options)
+    return all(stored.get(name, value) == value for name, value in options.items())
+
+
 def _environment(measured: Measurement) -> tuple[object, ...]:
     return measured.fingerprint.key, measured.workload.options, measured.epoch
 
 
 def present_environment(device: str, options: Mapping[str, str], threads: int) -> str | None:
-    """The key of the device's fingerprint now; None where it is not at hand."""
+    """The key of the device's fingerprint now; None where it is not at hand.
+
+    Raises UsageError for options that it does not have.
+    """
     from hwbench.devices import get_device
 
     try:
         return get_device(device, options).fingerprint(threads).key
-    except HwbenchError:
+    except HwbenchError as error:
+        if options and isinstance(error, UsageError):
+            raise
         return None

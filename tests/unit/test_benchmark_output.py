@@ -13,6 +13,7 @@ from hwbench.devices.phone.tool import (
     ToolOptions,
     check_delegated,
     launch_command,
+    published_for,
 )
 from hwbench.errors import DelegateError, ToolOutputError, UsageError
 
@@ -442,6 +443,20 @@ def test_what_the_tool_prints_is_what_is_read(
     assert (launch.min_ns, launch.max_ns) == (1e3 * min(times), 1e3 * max(times))
     assert (launch.warmup_count, launch.first_ns) == (len(warmup), 1e3 * warmup[0])
     assert (launch.median_ns is not None) == percentiles
+
+
+@pytest.mark.parametrize(
+    ("machine", "build"),
+    [("x86_64", "linux_x86-64"), ("aarch64", "linux_aarch64"), ("armv7l", "linux_arm")],
+)
+def test_a_board_gets_the_tools_build_for_linux(machine: str, build: str) -> None:
+    assert published_for(machine).endswith(f"/{build}_benchmark_model")
+
+
+def test_where_no_build_is_published_the_sources_are_named() -> None:
+    said = published_for("riscv64")
+    assert "bazel build" in said
+    assert "riscv64" in said
 
 
 _ON_GPU = ToolOptions(delegate="gpu")
