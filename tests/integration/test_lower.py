@@ -106,6 +106,31 @@ def test_an_encoder_survives_the_round_trip_through_onnx(graph: Graph, opset: in
     assert again.hash == graph.hash
 
 
+@pytest.mark.parametrize("heads", [1, 3, 4])
+def test_attention_is_torchs_own(heads: int) -> None:
+    b = GraphBuilder("attention")
+    graph = b.build(b.attention(b.input("x", (2, 5, 12)), heads))
+    weights = random_weights(graph)
+    own = torch.nn.MultiheadAttention(12, heads, batch_first=True)
+    with torch.no_grad():
+        for target, param in ((own.in_proj_weight, "weight"), (own.in_proj_bias, "bias")):
+            rows = [weights[f"linear{i}.{param}"] for i in (1, 2, 3)]
+            target.copy_(torch.from_numpy(np.concatenate(rows)))
+        own.out_proj.weight.copy_(torch.tensor(weights["linear4.weight"]))
+        own.out_proj.bias.copy_(torch.tensor(weights["linear4.bias"]))
+    inputs = input_values(graph)
+    x = torch.from_numpy(inputs["x"])
+    wanted = own(x, x, x, need_weights=False)[0].detach().numpy()
+    assert relative_error(run_onnx(to_onnx(graph, weights), inputs)[0], wanted) <= TOLERANCE
+
+
+def test_attention_may_be_wider_or_narrower_than_its_tokens() -> None:
+    b = GraphBuilder("attention")
+    graph = b.build(b.attention(b.input("x", (2, 5, 12)), 3, head_size=8))
+    assert [graph.weights[f"linear{i}.weight"].shape for i in (1, 4)] == [(24, 12), (12, 24)]
+    assert_equal_everywhere(graph, 17, 0)
+
+
 @settings(max_examples=40)
 @given(graph=nets())
 def test_a_net_survives_the_round_trip_through_onnx(graph: Graph) -> None:
