@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Self
 
+import psutil
 import pytest
 
 from hwbench.cli import main
@@ -14,6 +15,7 @@ from hwbench.devices.phone.device import AdbPhone
 from hwbench.measure.jobs import Launched, canary_key
 from hwbench.store import Store
 from tests.loopback import LoopbackPhone
+from tests.loopback.clients import find_client
 from tests.loopback.states import BIG_MASK as _BIG
 from tests.measurements import epoch
 
@@ -37,8 +39,14 @@ class Lent:
         return self.phone.folder / "hwbench"
 
     def left_over(self) -> list[str]:
-        """Names of the files in that folder."""
-        return sorted(p.name for p in self.folder.iterdir()) if self.folder.exists() else []
+        """Names of the files in that folder and below it."""
+        return sorted(p.name for p in self.folder.rglob("*") if p.is_file())
+
+    def running(self) -> list[int]:
+        """Numbers of the processes that run a model of that folder, on the phone."""
+        commands = ((p.pid, p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"]))
+        mark = f"--graph={self.folder}/"
+        return [pid for pid, words in commands if any(word.startswith(mark) for word in words)]
 
     def device(self, **options: str) -> AdbPhone:
         """The phone as a device."""
@@ -57,27 +65,38 @@ class Lent:
         self.phone.tool.write_text("\n".join(kept) + "\n")
 
 
-@contextmanager
-def in_hand(client: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lent]:
-    """A connected phone. Its tool runs for a moment only: no test is about a millisecond."""
-    with LoopbackPhone() as phone:
-        text = phone.tool.read_text()
-        for seconds in ('options["warmup_min_secs"]', 'options["min_secs"]'):
-            assert text.count(seconds) == 1
-            text = text.replace(seconds, "0.02")
-        one_thread = 'os.environ["OPENBLAS_NUM_THREADS"] = "1"\n'  # numpy starts in half the time
-        phone.tool.write_text(text.replace("import numpy", f"{one_thread}import numpy"))
+class Pool:
+    """The phones of a test module, one for each client: started once, and lent out as new."""
+
+    def __init__(self) -> None:
+        self._stack, self._phones = ExitStack(), dict[str, LoopbackPhone]()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *how: object) -> None:
+        self._stack.close()
+
+    def lend(self, client: str, monkeypatch: pytest.MonkeyPatch, *, connected: bool = True) -> Lent:
+        """The phone of a client of `CLIENTS`, which reaches it for the rest of this test."""
+        path = find_client(client)
+        if client not in self._phones:
+            self._phones[client] = self._stack.enter_context(LoopbackPhone(quick=True))
+        phone = self._phones[client]
         for name, value in phone.env.items():
             if name.startswith(("ADB_", "ANDROID_")) or name in ("HOME", "TMPDIR"):
                 monkeypatch.setenv(name, value)
-        phone.connect(client)
+        phone.reset()
+        phone.adb(path, "disconnect")
+        if connected:
+            phone.connect(path)
         options = {
-            "adb": client,
+            "adb": path,
             "benchmark_model": str(phone.tool),
             "folder": str(phone.folder / "hwbench"),
             "drift": "1000",  # this machine has other users
         }
-        yield Lent(phone, client, options)
+        return Lent(phone, path, options)
 
 
 def anchored(device: AdbPhone, store: Path) -> None:

@@ -13,16 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwbench.devices.phone.shell import (
-    NO_SPACE,
-    QUICK_S,
-    Ended,
-    Shell,
-    block_script,
-    call,
-    clean,
-    split_block,
-)
+from hwbench.devices.phone.process import Ended, call
+from hwbench.devices.phone.script import block_script, clean, split_block
+from hwbench.devices.phone.shell import NO_SPACE, QUICK_S, Shell
 from hwbench.errors import (
     AdbMissingError,
     DeviceError,

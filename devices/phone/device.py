@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -22,7 +23,7 @@ from hwbench.devices.phone.adb import REMOTE_FOLDER, Adb, AdbShell, read_facts
 from hwbench.devices.phone.launcher import Settings, ToolLauncher
 from hwbench.devices.phone.shell import LocalShell, Shell
 from hwbench.devices.phone.state import PhoneState, core_mask, read_state, rejections
-from hwbench.devices.phone.tool import PUBLISHED, ToolOptions
+from hwbench.devices.phone.tool import PUBLISHED, ToolOptions, published_for
 from hwbench.devices.tflite_job import tflite_job
 from hwbench.errors import DeviceError, HwbenchError, UsageError
 from hwbench.measure.fingerprint import fingerprint_host
@@ -39,9 +40,10 @@ class PhoneOptions:
     """What ``--option NAME=VALUE`` may say to a device that runs ``benchmark_model``.
 
     ``benchmark_model`` is the tool's path here, of a build for the device; ``adb`` names an adb,
-    ``folder`` a folder on the device. ``cores`` are ``big``, ``little``, ``all`` or a mask;
-    ``auto`` takes the big ones of a device that tells their speeds, else all. ``partial`` accepts
-    a delegate that runs a part of a model, ``precision_loss`` a GPU that computes in fp16.
+    ``folder`` a folder on the device, in which each session makes one of its own. ``cores`` are
+    ``big``, ``little``, ``all`` or a mask; ``auto`` takes the big ones of a device that tells
+    their speeds, else all. ``partial`` accepts a delegate that runs a part of a model,
+    ``precision_loss`` a GPU that computes in fp16.
     ``dtype`` is what a graph of ours is lowered to. A launch does not count when a canary moved
     by more than ``drift`` per cent across it; ``patience`` are the seconds that a session waits
     for a hot device until a launch counts again.
@@ -85,6 +87,11 @@ class ToolDevice(Device):
     def shell(self) -> Shell:
         """The device's shell. Raises DeviceError, with the cure, where there is none."""
 
+    @property
+    def published(self) -> str:
+        """Where the tool for this device is to be had."""
+        return PUBLISHED
+
     @abstractmethod
     def _facts(self) -> dict[str, str]:
         """What the device is."""
@@ -95,12 +102,14 @@ class ToolDevice(Device):
         given = self.options.benchmark_model or os.environ.get("HWBENCH_BENCHMARK_MODEL", "")
         if not given:
             raise DeviceError(
-                f"{self.name} runs Google's benchmark_model, which hwbench does not carry: get "
-                f"{PUBLISHED} and name it by --option benchmark_model=PATH"
+                f"{self.name} runs Google's benchmark_model, which hwbench does not carry: "
+                f"get it from {self.published} and name it by --option benchmark_model=PATH"
             )
         path = Path(given)
         if not path.is_file():
-            raise DeviceError(f"there is no benchmark_model at {given!r}: get it from {PUBLISHED}")
+            raise DeviceError(
+                f"there is no benchmark_model at {given!r}: get it from {self.published}"
+            )
         return path
 
     def _state(self) -> PhoneState:
@@ -177,7 +186,7 @@ class ToolDevice(Device):
             what, _, cure = str(error).rpartition(": ")
             return Check("benchmark_model", "fail", what or str(error), cure)
         if outcome is None or isinstance(outcome, HwbenchError):
-            cure = f"take a build for this device: {PUBLISHED}"
+            cure = f"take a build for this device, from {self.published}"
             return Check("benchmark_model", "fail", str(outcome), cure)
         return Check("benchmark_model", "ok", f"ran a canary in {outcome.median_ns / 1e3:.0f} us")
 
@@ -223,12 +232,23 @@ class Board(ToolDevice):
 
     @cached_property
     def shell(self) -> LocalShell:
-        """This machine's own, in a folder whose name nobody else on it can have taken."""
-        import secrets
+        """This machine's own. Raises UsageError where its files have no place that will do."""
         import tempfile
 
-        unknown = f"{tempfile.gettempdir()}/hwbench-{secrets.token_hex(8)}"
-        return LocalShell(self.options.folder or unknown)
+        if self.options.folder:
+            return LocalShell(self.options.folder)
+        try:
+            return LocalShell(tempfile.gettempdir())
+        except UsageError as error:
+            raise UsageError(
+                f"the folder for temporary files of this machine ({tempfile.gettempdir()!r}) cannot"
+                " be used: set TMPDIR to another, or name one by --option folder=PATH"
+            ) from error
+
+    @property
+    def published(self) -> str:
+        """Where the tool for this machine is to be had."""
+        return published_for(platform.machine())
 
     def _facts(self) -> dict[str, str]:
         return fingerprint_host()[0]

@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Self
 
 from hwbench.devices.phone.output import OpRow, parse_launch, parse_ops
-from hwbench.devices.phone.shell import Section, Shell, block_script, split_block
+from hwbench.devices.phone.script import Section, block_script, split_block
+from hwbench.devices.phone.shell import Shell
 from hwbench.devices.phone.state import read_state, rejections
 from hwbench.devices.phone.tool import ToolOptions, check_delegated, launch_command
 from hwbench.errors import DeviceError, HwbenchError, PushError, ShellError, ToolOutputError

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hwbench.devices.phone.shell import clean
+from hwbench.devices.phone.script import clean
 from hwbench.errors import ToolOutputError
 
 _MB = 1024 * 1024

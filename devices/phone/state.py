@@ -1,7 +1,9 @@
 """What moves a phone's latency, read before and after each launch, in one call.
 
 Temperatures are those of the HAL where the phone gives them: the cached ones of ``dumpsys
-thermalservice`` may be hours old. What cannot be read is None, never a number.
+thermalservice`` may be hours old. What cannot be read is None, never a number. ``time_in_state``
+is not read: it counts a core's idle time too, and so says less of the clock that a launch met than
+the canaries on both sides of it.
 """
 
 from __future__ import annotations
@@ -11,31 +13,36 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from hwbench.devices.phone.shell import QUICK_S, Shell, block_script, clean, split_block
+from hwbench.devices.phone.script import block_script, clean, split_block
+from hwbench.devices.phone.shell import QUICK_S, Shell
 from hwbench.errors import ShellError, UnsupportedDeviceError, UsageError
 
 #: Below this a phone throttles or shuts down.
 LOW_BATTERY_PERCENT = 15
 _CPU = "/sys/devices/system/cpu"
 _FILES = ("cpuinfo_max_freq", "scaling_max_freq", "scaling_cur_freq", "scaling_governor")
-#: One line a core and file: "cpu 4 scaling_governor schedutil". No globs: paths are spelt out.
+#: A line a core, and one a file as "PATH:CONTENT", of one program: each that starts heats.
 _CORES_SCRIPT = f"""\
+files=
 for range in $(cat {_CPU}/present | tr , ' '); do
   core=${{range%-*}}
   while [ "$core" -le "${{range#*-}}" ]; do
+    echo "cpu $core"
     for file in {" ".join(_FILES)}; do
-      echo "cpu $core $file $(cat {_CPU}/cpu$core/cpufreq/$file 2>/dev/null)"
+      files="$files {_CPU}/cpu$core/cpufreq/$file"
     done
     core=$((core + 1))
   done
-done"""
+done
+grep -s '' $files /dev/null || :"""
 _COMMANDS = (
     ("dumpsys", "thermalservice"),
     ("dumpsys", "battery"),
     ("sh", "-c", "dumpsys power | grep mWakefulness="),
     ("sh", "-c", _CORES_SCRIPT),
 )
-_CORE_LINE = re.compile(rf"^cpu (\d{{1,4}}) ({'|'.join(_FILES)}) ?(.*)$", re.MULTILINE)
+_CORE_LINE = re.compile(r"^cpu (\d{1,4})\r?$", re.MULTILINE)
+_FILE_LINE = re.compile(rf"^{_CPU}/cpu(\d{{1,4}})/cpufreq/({'|'.join(_FILES)}):(.*)$", re.MULTILINE)
 _STATUS = re.compile(r"^\s*Thermal Status: (\d{1,3})\s*$", re.MULTILINE)
 _TEMPERATURE = re.compile(
     r"Temperature\{mValue=(-?\d{1,4}(?:\.\d{1,9})?), mType=(-?\d{1,3}), mName=([^,}]*),"
@@ -107,9 +114,9 @@ def read_state(shell: Shell) -> PhoneState:
 
 
 def _cores(text: str) -> tuple[Core, ...]:
-    read: dict[int, dict[str, str]] = {}
-    for core, file, value in _CORE_LINE.findall(text):
-        read.setdefault(int(core), {})[file] = value.strip()
+    read: dict[int, dict[str, str]] = {int(core): {} for core in _CORE_LINE.findall(text)}
+    for core, file, value in _FILE_LINE.findall(text):
+        read.setdefault(int(core), {}).setdefault(file, value.strip())
     return tuple(
         Core(
             index,

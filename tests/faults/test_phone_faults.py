@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,6 +38,7 @@ from hwbench.measure.campaign import record
 from hwbench.measure.jobs import Launched, RunnerSpec
 from hwbench.measure.launches import LEAST, measure_launches
 from hwbench.measure.plan import Failure, Plan
+from hwbench.measure.rig import MOST_BROKEN
 from hwbench.records import CAUSES, Measurement
 from hwbench.store import Store
 from tests.loopback import (
@@ -46,9 +50,9 @@ from tests.loopback import (
     NoSpace,
     TruncateShell,
 )
-from tests.loopback.clients import CLIENTS, find_client
+from tests.loopback.clients import CLIENTS
 from tests.loopback.faults import Fault
-from tests.phones import Lent, anchored, in_hand
+from tests.phones import Lent, Pool, anchored
 from tests.targets import tiny_net
 
 #: One workload on the phone at a time: between two there are pushes.
@@ -59,17 +63,21 @@ LAUNCH, PUSH = "--graph", ".part"
 Answers = list[Measurement | Failure]
 
 
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    with Pool() as pool:
+        yield pool
+
+
 @pytest.fixture(params=CLIENTS)
-def lent(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lent]:
-    with in_hand(find_client(request.param), monkeypatch) as lent:
-        yield lent
+def lent(request: pytest.FixtureRequest, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> Lent:
+    return pool.lend(request.param, monkeypatch)
 
 
 @pytest.fixture
-def one(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lent]:
+def one(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> Lent:
     """With one client, where it makes no difference which."""
-    with in_hand(find_client("wheel"), monkeypatch) as lent:
-        yield lent
+    return pool.lend("wheel", monkeypatch)
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +88,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     def launcher(device: ToolDevice, threads: int) -> ToolLauncher:
         made = patient(device, threads)
         quick = dataclasses.replace(
-            made.settings, launch_s=1.5, canary_s=0.6, back_within_s=2.0, patience_s=1.0
+            made.settings, launch_s=1.0, canary_s=0.8, back_within_s=2.0, patience_s=1.0
         )
         return ToolLauncher(device.shell, quick)
 
@@ -105,6 +113,14 @@ def sweep(
         except HwbenchError as error:
             return answers, error
     return answers, None
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for what comes by itself; what never comes fails."""
+    until = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def stored(store: Path) -> set[str]:
@@ -177,7 +193,7 @@ class TestFaultsThatPass:
     def test_a_phone_that_hangs_is_given_up_in_time_and_waited_for(
         self, one: Lent, own_store: Path
     ) -> None:
-        one.phone.faults.order(Hang(LAUNCH, seconds=6))  # of which a script is given about 5
+        one.phone.faults.order(Hang(LAUNCH, seconds=2))  # of which a launch is given about 1
         (result,), error = sweep(one, own_store, nets=1)
         assert error is None
         assert isinstance(result, Measurement)
@@ -219,7 +235,7 @@ class TestFaultsThatStay:
 
     def test_a_phone_that_hangs_for_good(self, one: Lent, own_store: Path) -> None:
         def hang() -> None:
-            one.phone.faults.order(Hang(LAUNCH, seconds=10))  # longer than it is waited for
+            one.phone.faults.order(Hang(LAUNCH, seconds=9))  # longer than it is waited for
 
         answers, error = sweep(one, own_store, hang)
         assert isinstance(error, DeviceOfflineError | ShellTimeoutError)
@@ -286,6 +302,19 @@ class TestTheTool:
         assert "a canary does not run: benchmark_model gave no latency" in str(error)
         assert len(stored(own_store)) == len(answers) == 1
         goes_on(one, own_store)
+
+    def test_one_that_always_hangs_is_found_by_its_first_launch(
+        self, one: Lent, own_store: Path
+    ) -> None:
+        """The script of it is given the time of one launch of a canary."""
+        one.phone.set_tool("hang")
+        answers, error = sweep(one, own_store)
+        assert answers == []
+        assert isinstance(error, ShellTimeoutError)
+        assert "not done within 0.82 s" in str(error)
+        assert len(one.phone.masks()) == MOST_BROKEN  # launches
+        assert one.left_over() == []
+        wait_until(lambda: not one.running())
 
     def test_one_that_hangs_is_ended_on_the_phone(self, one: Lent, own_store: Path) -> None:
         one.phone.set_tool("hang", after=4, launches=1)
@@ -520,4 +549,25 @@ def test_an_interrupt_is_not_waited_out_and_leaves_nothing(one: Lent, own_store:
     finally:
         signal.signal(signal.SIGALRM, previous)
     assert one.left_over() == []
+    wait_until(lambda: not one.running())
     goes_on(one, own_store)
+
+
+def test_what_a_killed_session_left_on_the_phone_goes_with_the_next(
+    one: Lent, own_store: Path
+) -> None:
+    """The adb client that outlives it, too, has a tool running there."""
+    one.phone.set_tool("hang")
+    given = [f"--option={name}={value}" for name, value in one.options.items()]
+    command = ["profile", "-d", f"adb:{one.phone.serial}", "-s", "mbv3_small", "-n", "2", *given]
+    with subprocess.Popen([sys.executable, "-m", "hwbench", *command]) as killed:
+        wait_until(lambda: len(one.running()) > 0)
+        killed.kill()
+    assert one.running()
+    assert len(one.left_over()) >= 2  # the tool and a canary
+    one.phone.set_tool("sound")
+    _, error = sweep(one, own_store)
+    assert error is None
+    assert stored(own_store) == NAMES
+    assert one.left_over() == []
+    wait_until(lambda: not one.running())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib.resources import files
@@ -14,7 +14,8 @@ import pytest
 
 from hwbench.devices.phone.adb import Adb, AdbShell, Listed, check_serial, read_facts, state_error
 from hwbench.devices.phone.output import parse_launch, parse_ops
-from hwbench.devices.phone.shell import LocalShell, block_script, split_block
+from hwbench.devices.phone.script import block_script, split_block
+from hwbench.devices.phone.shell import LocalShell
 from hwbench.devices.phone.state import core_mask, read_state, rejections
 from hwbench.devices.phone.tool import (
     ToolOptions,
@@ -48,42 +49,39 @@ from tests.loopback import (
     NoSpace,
     TruncateShell,
 )
+from tests.loopback.clients import CLIENTS
+from tests.phones import Lent, Pool
 
-_DEBIANS = shutil.which("adb")
 _WHEELS = Path(str(files("adbutils") / "binaries" / "adb"))
 _CANARY = Path(__file__).resolve().parents[2] / "devices/canaries/conv_dw_v1.tflite"
 _QUICK = ToolOptions(runs=3, min_secs=0.05)
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(
-            _DEBIANS, id="debian", marks=pytest.mark.skipif(not _DEBIANS, reason="no adb on PATH")
-        ),
-        pytest.param(str(_WHEELS), id="adbutils"),
-    ]
-)
-def client(request: pytest.FixtureRequest) -> Path:
-    return Path(request.param)
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    with Pool() as pool:
+        yield pool
+
+
+@pytest.fixture(params=CLIENTS)
+def lent(request: pytest.FixtureRequest, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> Lent:
+    return pool.lend(request.param, monkeypatch, connected=False)
 
 
 @pytest.fixture
-def phone(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackPhone]:
-    with LoopbackPhone() as phone:
-        for name, value in phone.env.items():
-            monkeypatch.setenv(name, value)
-        yield phone
+def phone(lent: Lent) -> LoopbackPhone:
+    return lent.phone
 
 
 @pytest.fixture
-def adb(client: Path, phone: LoopbackPhone) -> Adb:
-    return Adb.find(client)
+def adb(lent: Lent) -> Adb:
+    return Adb.find(Path(lent.client))
 
 
 @pytest.fixture
-def shell(adb: Adb, phone: LoopbackPhone) -> AdbShell:
-    phone.connect(adb.path)
-    return AdbShell(adb, phone.serial, str(phone.folder / "hwbench"))
+def shell(adb: Adb, lent: Lent) -> AdbShell:
+    lent.phone.connect(adb.path)
+    return AdbShell(adb, lent.phone.serial, str(lent.folder))
 
 
 def _leftovers(mark: str) -> list[psutil.Process]:
@@ -272,7 +270,7 @@ def test_of_a_script_that_died_what_came_is_kept_and_no_code_is_made_up(
 
 
 def test_a_phone_that_goes_offline_is_waited_for(shell: AdbShell, phone: LoopbackPhone) -> None:
-    phone.faults.order(DieInShell(after_s=0.3, offline_s=2))
+    phone.faults.order(DieInShell(after_s=0.3, offline_s=1))
     with pytest.raises(ShellError):
         shell.run("sleep 30", 30)
     with pytest.raises(DeviceOfflineError):
@@ -307,8 +305,53 @@ def test_a_script_out_of_time_is_ended_on_the_phone(shell: AdbShell) -> None:
     assert not _leftovers("85.3")
 
 
+def test_an_interrupt_leaves_nothing_on_the_phone(
+    shell: AdbShell, phone: LoopbackPhone, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """adbd tells only the shell that its client is gone."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        _wait_while(lambda: not _leftovers("84.2"))
+        raise KeyboardInterrupt
+
+    file = tmp_path / "net.tflite"
+    file.write_bytes(b"content")
+
+    def measure() -> None:
+        shell.push(file)
+        with monkeypatch.context() as patched:
+            patched.setattr("hwbench.devices.phone.process._drained", interrupted)
+            shell.run("sleep 84.2; :", 20)
+
+    with pytest.raises(KeyboardInterrupt), shell.fresh():
+        measure()
+    _wait_while(lambda: bool(_leftovers("84.2")))
+    assert not _leftovers("84.2")
+    assert not Path(shell.base).exists()
+
+
+def test_what_a_killed_client_left_running_is_ended_before_the_next_script(
+    shell: AdbShell,
+) -> None:
+    def kill() -> None:
+        _wait_while(lambda: not _leftovers("83.1"))
+        for child in psutil.Process().children():
+            if "shell" in child.cmdline():
+                child.kill()
+
+    killing = threading.Thread(target=kill)
+    killing.start()
+    with pytest.raises(ShellError):
+        shell.run("sleep 83.1; :", 20)
+    killing.join()
+    assert _leftovers("83.1")
+    shell.run(":", 20)
+    _wait_while(lambda: bool(_leftovers("83.1")))
+    assert not _leftovers("83.1")
+
+
 def test_a_phone_that_hangs_does_not_hang_us(shell: AdbShell, phone: LoopbackPhone) -> None:
-    phone.faults.order(Hang(seconds=6))
+    phone.faults.order(Hang(seconds=3))
     with pytest.raises(ShellTimeoutError):
         shell.run("echo hello", 1)
     shell.wait_until_online(60)
@@ -412,7 +455,7 @@ def test_a_launch_that_hangs_leaves_the_finished_ones(
     tool, model = shell.push(phone.tool), shell.push(_CANARY)
     script = block_script([launch_command(tool, model, _QUICK)] * 3)
     with pytest.raises(ShellTimeoutError) as caught:
-        shell.run(script, 10)
+        shell.run(script, 3)
     (done,) = split_block(caught.value.partial)
     assert parse_launch(done.text).count >= 3
     shell.run(":", 20)

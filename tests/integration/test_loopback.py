@@ -219,14 +219,16 @@ def test_two_phones_on_one_server_need_a_choice(client: Client) -> None:
         assert client.shell("getprop ro.product.model") == "loopback-x86\n"
 
 
-def test_a_client_that_leaves_takes_its_command_along(client: Client) -> None:
-    process = client.start("shell", "echo $$; sleep 600 & wait")
+def test_a_client_that_leaves_takes_its_shell_along_and_no_child_of_it(client: Client) -> None:
+    process = client.start("shell", "sleep 600 & echo $$ $!; wait")
     assert process.stdout is not None
-    pid = int(process.stdout.readline())
+    pid, child = map(int, process.stdout.readline().split())
     assert alive(pid)
     process.kill()
     process.wait()
     wait_until_gone(pid)
+    assert alive(child)
+    os.kill(child, signal.SIGKILL)
 
 
 def test_nothing_outlives_the_phone() -> None:

@@ -6,6 +6,9 @@ import hashlib
 import os
 import stat
 import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -13,15 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hwbench.devices.phone.shell import (
-    Ended,
-    LocalShell,
-    Section,
-    block_script,
-    call,
-    clean,
-    split_block,
-)
+from hwbench.devices.phone.process import Ended, call
+from hwbench.devices.phone.script import Section, block_script, clean, split_block
+from hwbench.devices.phone.shell import LocalShell
 from hwbench.errors import (
     DeviceError,
     NoSpaceError,
@@ -51,6 +48,20 @@ class CutShell(LocalShell):
     def _call(self, script: str, timeout_s: float) -> Ended:
         ended = super()._call(script, timeout_s)
         return Ended(0, ended.output[: self.most], b"")
+
+
+def _sleeping(seconds: str) -> list[psutil.Process]:
+    """Processes that sleep for so long."""
+    wanted = ["sleep", seconds]
+    return [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == wanted]
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    """Until it holds; what never comes to hold fails."""
+    until = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def _push_and_fail(shell: LocalShell, file: Path, then_most: int | None = None) -> None:
@@ -99,7 +110,7 @@ def test_a_script_out_of_time_is_ended_with_all_its_children(shell: LocalShell) 
     with pytest.raises(ShellTimeoutError, match="was ended") as caught:
         shell.run("echo before; sleep 98.7 & sleep 98.7; echo after", 0.5)
     assert caught.value.partial == "before\n"
-    assert not [p for p in psutil.process_iter(["cmdline"]) if "98.7" in (p.info["cmdline"] or [])]
+    assert not _sleeping("98.7")
 
 
 def test_a_child_that_left_its_group_holds_nobody_up(shell: LocalShell) -> None:
@@ -245,13 +256,72 @@ def test_a_damaged_file_never_gets_its_name(tmp_path: Path) -> None:
 def test_pushed_files_are_removed_however_it_ends(tmp_path: Path, shell: LocalShell) -> None:
     file = tmp_path / "net.tflite"
     file.write_bytes(b"content")
-    other = Path(shell.folder) / "other"
+    other = Path(shell.base) / "other"
     with shell.fresh():
         shell.push(file)
         other.write_text("somebody else's")
     with pytest.raises(KeyError), shell.fresh():
         _push_and_fail(shell, file)
-    assert list(Path(shell.folder).iterdir()) == [other]
+    assert list(Path(shell.base).iterdir()) == [other]
+
+
+_KILLED = """
+import sys, time
+from pathlib import Path
+from hwbench.devices.phone.shell import LocalShell
+shell = LocalShell(sys.argv[1])
+shell.push(Path(sys.argv[2]))
+Path(shell.folder, ".cut.part").touch()
+print(shell.folder, flush=True)
+shell.run("setsid sleep 96.5 & sleep 96.5", 60)
+"""
+
+
+def test_what_a_killed_session_left_goes_with_the_next(tmp_path: Path, shell: LocalShell) -> None:
+    """Its files, its base for them, and what it had started on the device."""
+    file = tmp_path / "net.tflite"
+    file.write_bytes(b"content")
+    command = [sys.executable, "-c", _KILLED, shell.base, str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout is not None
+        left = Path(killed.stdout.readline().strip())
+        _wait_for(lambda: len(_sleeping("96.5")) == 2)
+        killed.kill()
+    assert len(_sleeping("96.5")) == 2
+    assert len(list(left.iterdir())) == 2
+    with shell.fresh():
+        shell.push(file)
+        assert not left.exists()
+        _wait_for(lambda: not _sleeping("96.5"))
+
+
+def test_a_session_that_goes_on_keeps_its_files(tmp_path: Path, shell: LocalShell) -> None:
+    file = tmp_path / "net.tflite"
+    file.write_bytes(b"content")
+    other = LocalShell(shell.base)
+    with shell.fresh():
+        remote = Path(shell.push(file))
+        with other.fresh():
+            assert Path(other.push(file)) != remote
+            assert remote.exists()
+        assert remote.exists()
+    assert not Path(shell.base).exists()
+
+
+def test_what_an_interrupt_left_running_is_ended_by_the_next_script(
+    monkeypatch: pytest.MonkeyPatch, shell: LocalShell
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        _wait_for(lambda: bool(_sleeping("95.4")))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("hwbench.devices.phone.process._drained", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            shell.run("setsid sleep 95.4; :", 10)
+    assert _sleeping("95.4")
+    shell.run(":", 10)
+    _wait_for(lambda: not _sleeping("95.4"))
 
 
 def test_a_failing_removal_does_not_hide_what_happened(tmp_path: Path) -> None:
@@ -329,10 +399,10 @@ def test_an_interrupt_leaves_no_program_behind(monkeypatch: pytest.MonkeyPatch) 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hwbench.devices.phone.shell._drained", interrupted)
+    monkeypatch.setattr("hwbench.devices.phone.process._drained", interrupted)
     with pytest.raises(KeyboardInterrupt):
         call(["sleep", "97.6"], 10)
-    assert not [p for p in psutil.process_iter(["cmdline"]) if "97.6" in (p.info["cmdline"] or [])]
+    assert not _sleeping("97.6")
 
 
 @given(st.text())

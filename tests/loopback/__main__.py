@@ -18,7 +18,8 @@ def main() -> None:
     parser.add_argument("--model", default=MODEL, help="ro.product.model")
     parser.add_argument("--state", choices=sorted(STATES), default="cool")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for end in (signal.SIGINT, signal.SIGTERM):  # a job in the background ignores the first
+        signal.signal(end, signal.default_int_handler)
     with (
         contextlib.suppress(KeyboardInterrupt),
         LoopbackPhone(model=options.model, port=options.port) as phone,

@@ -45,6 +45,7 @@ class Daemon:
         self._sync = SyncService(folder, faults)
         self._connections: set[Connection] = set()
         self._stopping = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._started: Future[int] = Future()
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._serve(port)), name="adbd", daemon=True
@@ -55,12 +56,18 @@ class Daemon:
         self._thread.start()
         return self._started.result(_START_S)
 
+    def end_children(self) -> None:
+        """End all that commands left running."""
+        assert self._loop is not None
+        asyncio.run_coroutine_threadsafe(self._shell.kill_all(), self._loop).result(_START_S)
+
     def stop(self) -> None:
         """Break all connections and end all children."""
         self._stopping.set()
         self._thread.join()
 
     async def _serve(self, port: int) -> None:
+        self._loop = asyncio.get_running_loop()
         try:
             server = await asyncio.start_server(self._accept, "127.0.0.1", port)
         except OSError as error:
@@ -73,6 +80,9 @@ class Daemon:
             await asyncio.sleep(POLL_S)
         server.close()
         self._break_all()
+        while self._connections:  # each ends when its commands did
+            await self._shell.kill_all()
+            await asyncio.sleep(POLL_S)
         await self._shell.kill_all()
 
     def _break_all(self) -> None:

@@ -25,7 +25,7 @@ from tests.loopback.states import PROPERTIES, STATES, write_state
 
 MODEL = "loopback-x86"
 _SOURCES = Path(__file__).parent
-_SHIMS = ("cat", "dumpsys", "getprop", "taskset")
+_SHIMS = ("cat", "dumpsys", "getprop", "grep", "taskset")
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 _CONNECT_S = 30
 _KILL_S = 10
@@ -38,16 +38,22 @@ class LoopbackPhone:
     ``folder`` stands for /data/local/tmp, ``state`` holds what the shims replay, ``tool`` is the
     stand-in for benchmark_model, a file of this machine to push. ``env`` is what an adb client
     needs to reach the adb server that this phone has for itself. A second phone is put
-    ``beside`` a first one, on the same server.
+    ``beside`` a first one, on the same server. The tool of a ``quick`` one runs a model for some
+    milliseconds, however long it is told to: for tests that are not about its time.
     """
 
     def __init__(
-        self, *, model: str = MODEL, beside: LoopbackPhone | None = None, port: int = 0
+        self,
+        *,
+        model: str = MODEL,
+        beside: LoopbackPhone | None = None,
+        port: int = 0,
+        quick: bool = False,
     ) -> None:
         self.faults = Faults()
         self.serial = ""
         self._beside = beside
-        self._model = model
+        self._model, self._quick = model, quick
         self._root = Path(tempfile.mkdtemp(prefix="loopback-phone-"))
         self.folder = self._root / "data/local/tmp"
         self.state = self._root / "state"
@@ -81,6 +87,22 @@ class LoopbackPhone:
         shutil.rmtree(self._root)
         if self._daemon.errors and error is None:
             raise ExceptionGroup("the loopback daemon failed", self._daemon.errors)
+
+    def reset(self) -> None:
+        """As new: no faults, no state but cool, its own tool and properties, an empty folder."""
+        self.faults.clear()
+        self._daemon.end_children()
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        for name in ("tool", "masks", "looked"):
+            (self.state / name).unlink(missing_ok=True)
+        self._equip()
+        if errors := tuple(self._daemon.errors):
+            self._daemon.errors.clear()
+            raise ExceptionGroup("the loopback daemon failed", errors)
 
     def connect(self, adb: str | Path) -> None:
         """``adb connect``, until the phone is listed as a device."""
@@ -157,10 +179,16 @@ class LoopbackPhone:
             (shims / name).chmod(0o755)
         for name, state in STATES.items():
             write_state(self.state / "states" / name, state)
+        self._equip()
+
+    def _equip(self) -> None:
+        """What tests may change."""
         self.set_state("cool")
         for name, value in {**PROPERTIES, "ro.product.model": self._model}.items():
             self.set_property(name, value)
         stand_in = (_SOURCES / "benchmark_model.py").read_text()
+        if self._quick:
+            stand_in = _quickened(stand_in)
         self.tool.write_text(f"#!{sys.executable}\n{stand_in}")
         self.tool.chmod(0o755)
 
@@ -186,6 +214,15 @@ class LoopbackPhone:
             "ADB_MDNS_AUTO_CONNECT": "0",
             "ADB_USB": "0",
         }
+
+
+def _quickened(stand_in: str) -> str:
+    """The tool with hardly a run in its warm-up and runs, and numpy's quicker start."""
+    for seconds in ('options["warmup_min_secs"]', 'options["min_secs"]'):
+        assert stand_in.count(seconds) == 1
+        stand_in = stand_in.replace(seconds, "0.002")
+    one_thread = 'os.environ["OPENBLAS_NUM_THREADS"] = "1"\n'
+    return stand_in.replace("import numpy", f"{one_thread}import numpy", 1)
 
 
 def _point(link: Path, target: str) -> None:

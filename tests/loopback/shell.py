@@ -69,7 +69,10 @@ class ShellService:
         self._drains: set[asyncio.Task[None]] = set()
 
     async def run(self, stream: Stream, command: str, *, framed: bool) -> None:
-        """Run ``command`` to its end, to the host's hang-up, or to the ordered fault."""
+        """Run ``command`` to its end, to the host's hang-up, or to the ordered fault.
+
+        After a hang-up adbd tells the shell that it started, and no child of it.
+        """
         if hang := self._faults.take(Hang, command):
             self._faults.go_mute(hang.seconds)
         death = self._faults.take(DieInShell, command)
@@ -85,6 +88,10 @@ class ShellService:
             if death:
                 spared = not death.kill_child
                 self._die(stream, process, death)
+        except ClosedError:
+            spared = True
+            self._let_be(process)
+            raise
         finally:
             feeding.cancel()
             if not spared:
@@ -96,7 +103,9 @@ class ShellService:
         for group in self._groups:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
+        self._groups.clear()  # their numbers may soon be somebody else's
         await asyncio.gather(*self._drains)
+        self._drains.clear()
 
     async def _start(self, command: str, framed: bool) -> Process:
         process = await asyncio.create_subprocess_exec(
@@ -136,7 +145,11 @@ class ShellService:
             self._faults.go_offline(death.offline_s)
         stream.connection.abort()
         if not death.kill_child:
-            self._drains.add(asyncio.create_task(_drain(process)))
+            self._let_be(process)
+
+    def _let_be(self, process: Process) -> None:
+        """Let children outlive their connection."""
+        self._drains.add(asyncio.create_task(_drain(process)))
 
     def _forget_if_gone(self, group: int) -> None:
         """A command may leave children in the background: those are remembered."""
@@ -152,14 +165,14 @@ async def _pump(pipe: asyncio.StreamReader, output: _Output, kind: int) -> None:
 
 
 async def _drain(process: Process) -> None:
-    """Let a child that outlives its connection write into the void."""
+    """Let children that outlive their connection write into the void."""
     for pipe in (process.stdout, process.stderr):
         while pipe is not None and await pipe.read(_CHUNK):
             pass
 
 
 async def _feed(stream: Stream, process: Process, framed: bool) -> None:
-    """Carry the host's input; when the host hangs up, end the command with all its children."""
+    """Carry the host's input; when the host hangs up, tell the command's shell."""
     assert process.stdin is not None
     try:
         while True:
@@ -176,7 +189,12 @@ async def _feed(stream: Stream, process: Process, framed: bool) -> None:
                 elif kind == _CLOSE_STDIN:
                     process.stdin.close()
     except ClosedError:
-        _kill(process)
+        _send(signal.SIGHUP, process)
+
+
+def _send(number: int, process: Process) -> None:
+    if process.returncode is None:
+        process.send_signal(number)
 
 
 def _kill(process: Process) -> None:

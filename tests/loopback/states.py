@@ -159,9 +159,8 @@ def _write_cpus(folder: Path, state: State) -> None:
             "scaling_max_freq": limit,
             "scaling_cur_freq": limit,
             "scaling_governor": "schedutil",
-            "stats/time_in_state": f"{_LOWEST_KHZ} 812345\n{limit} 23456",
         }
         cpufreq = folder / f"cpu{core}" / "cpufreq"
-        (cpufreq / "stats").mkdir(parents=True)
+        cpufreq.mkdir(parents=True)
         for name, value in values.items():
             (cpufreq / name).write_text(f"{value}\n")

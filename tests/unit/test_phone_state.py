@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwbench.devices.phone.shell import Ended, LocalShell, call
+from hwbench.devices.phone.process import Ended, call
+from hwbench.devices.phone.shell import LocalShell
 from hwbench.devices.phone.state import (
     Battery,
     Core,
@@ -66,6 +67,8 @@ class Replay(LocalShell):
         self._programs = folder / "bin"
         self._programs.mkdir()
         self._program("cat", f'[ "$1" = "${{1#/sys}}" ] && exec /bin/cat "$@"; /bin/cat {folder}$1')
+        relative = 'for file; do shift; set -- "$@" "${file#/sys/}"; done'
+        self._program("grep", f"cd {folder}/sys; {relative}; /bin/grep \"$@\" | sed 's|^|/sys/|'")
         self.sys = folder / "sys/devices/system/cpu"
         self.sys.mkdir(parents=True)
 
