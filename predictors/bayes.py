@@ -21,21 +21,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-#: Log-normal prior: median and spread (in e-folds) of prior scales, and of the noise scale.
-_SCALE_MEDIAN, _SCALE_SPREAD = 0.1, 2.0
-_NOISE_MEDIAN, _NOISE_SPREAD = 0.02, 1.5
+#: Log-normal priors, median and spread in e-folds: of the noise scale, and of others by default.
+_NOISE, _WIDE = (0.02, 1.5), (0.1, 2.0)
 _BOUNDS = (math.log(1e-4), math.log(10.0))
 
 #: Each round is some steps on the scales, then new weights of the labels.
-_MAX_ROUNDS = 25
-_STEPS = 3
-_SETTLED = 0.02
+MAX_ROUNDS = 12
+_STEPS = 8
+_SETTLED = 0.03
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class Data:
 
     Group 0 is the intercept, whose prior scale is 1. ``known`` (n,) is each label's own noise
     variance; ``shape`` (n,) says how the learned noise variance varies over the observations.
+    ``scales`` (G, 2) are the log-normal priors of the other groups' scales, median and spread in
+    e-folds; by default wide ones.
     """
 
     features: Array
@@ -51,6 +53,14 @@ class Data:
     target: Array
     known: Array
     shape: Array
+    scales: Array | None = None
+
+    @cached_property
+    def grams(self) -> Array:
+        """Inner products of the observations in each group's features, (1 + G, n, n)."""
+        groups = range(int(self.groups.max()) + 1)
+        parts = [self.features[:, self.groups == g] for g in groups]
+        return np.stack([part @ part.T for part in parts])
 
 
 @dataclass(frozen=True)
@@ -91,17 +101,22 @@ def log_student_t(z: Array, tail: float) -> Array:
 
 
 def regress(
-    data: Data, *, tail: float = math.inf, start: tuple[Array, Array] | None = None
+    data: Data,
+    *,
+    tail: float = math.inf,
+    start: tuple[Array, Array] | None = None,
+    rounds: int = MAX_ROUNDS,
 ) -> Regression:
     """Fit by evidence; ``tail`` are the noise's degrees of freedom.
 
-    ``start``: ``theta`` and ``trust`` to begin from, of a fit to similar data.
+    ``start``: ``theta`` and ``trust`` to begin from, of a fit to similar data; then a few
+    ``rounds`` are enough.
     """
     from scipy.optimize import minimize
 
     problem = _Problem(data, np.ones(len(data.target)) if start is None else start[1])
-    theta = problem.prior_median if start is None else start[0]
-    for _ in range(_MAX_ROUNDS):
+    theta = problem.prior[:, 0] if start is None else start[0]
+    for _ in range(rounds):
         found = minimize(
             problem.loss,
             theta,
@@ -122,9 +137,9 @@ def regress(
 class _Terms:
     """What the evidence, its gradient and leave-one-out errors are made of.
 
-    ``pull`` is ``C^-1 y`` and ``precision`` the diagonal of ``C^-1``; ``determined`` is, for each
-    weight in units of its prior's scale, its squared mean less what the data took of its
-    variance: its sum over a group vanishes at the best scale.
+    ``pull`` is ``C^-1 y`` and ``precision`` the diagonal of ``C^-1``; ``determined`` (1 + G,) is,
+    for each group, the sum over its weights in units of their prior's scale of the squared mean
+    less what the data took of the variance: it vanishes at the best scale.
     """
 
     noise: Array
@@ -142,23 +157,24 @@ class _Problem:
     t: Array
 
     @property
-    def scales(self) -> int:
-        return int(self.data.groups.max())
-
-    @property
-    def prior_median(self) -> Array:
-        median: Array = np.log(np.r_[np.full(self.scales, _SCALE_MEDIAN), _NOISE_MEDIAN])
-        return median
+    def prior(self) -> Array:
+        """Median and spread (1 + G, 2) of the logarithms of the scales, that of noise last."""
+        scales = self.data.scales
+        if scales is None:
+            scales = np.tile(_WIDE, (int(self.data.groups.max()), 1))
+        found: Array = np.vstack([scales, _NOISE])
+        found[:, 0] = np.log(found[:, 0])
+        return found
 
     def loss(self, theta: Array) -> tuple[float, Array]:
         """Negative log of evidence times prior (less a constant), and its gradient."""
         terms = self._terms(theta)
         value = 0.5 * (self.data.target @ terms.pull + terms.log_det)
-        by_scale = np.bincount(self.data.groups, -terms.determined, self.scales + 1)[1:]
+        by_scale = -terms.determined[1:]
         learned = np.exp(2 * theta[-1]) * self.data.shape / self.t
         by_noise = ((terms.precision - terms.pull**2) * learned).sum()
-        spread = np.r_[np.full(self.scales, _SCALE_SPREAD), _NOISE_SPREAD]
-        away = (theta - self.prior_median) / spread
+        median, spread = self.prior.T
+        away = (theta - median) / spread
         return float(value + 0.5 * away @ away), np.r_[by_scale, by_noise] + away / spread
 
     def t_weights(self, theta: Array, tail: float) -> Array:
@@ -197,34 +213,33 @@ class _Problem:
 
     def _terms(self, theta: Array) -> _Terms:
         """By labels or by weights, whichever are fewer."""
-        _, scaled = self._scaled(theta)
         noise = self._own_noise(theta) / self.t
-        n, d = scaled.shape
-        return (
-            _by_labels(scaled, noise, self.data.target)
-            if n <= d
-            else _by_weights(scaled, noise, self.data.target)
-        )
+        squares = np.exp(2 * np.r_[0.0, theta[:-1]])
+        n, d = self.data.features.shape
+        return (_by_labels if n <= d else _by_weights)(self.data, squares, noise)
 
 
-def _by_labels(scaled: Array, noise: Array, target: Array) -> _Terms:
-    covariance = scaled @ scaled.T
+def _by_labels(data: Data, squares: Array, noise: Array) -> _Terms:
+    """``squares`` (1 + G,) of the groups' prior scales."""
+    covariance = np.tensordot(squares, data.grams, 1)
     covariance[np.diag_indices_from(covariance)] += noise
     inverse, log_det = _inverse(covariance)
-    pull = inverse @ target
-    taken = np.einsum("nd,nd->d", scaled, inverse @ scaled)
-    return _Terms(noise, pull, np.diag(inverse), (scaled.T @ pull) ** 2 - taken, log_det)
+    pull = inverse @ data.target
+    excess = np.outer(pull, pull) - inverse
+    determined = squares * np.tensordot(data.grams, excess, 2)
+    return _Terms(noise, pull, np.diag(inverse), determined, log_det)
 
 
-def _by_weights(scaled: Array, noise: Array, target: Array) -> _Terms:
+def _by_weights(data: Data, squares: Array, noise: Array) -> _Terms:
+    scaled = data.features * np.sqrt(squares)[data.groups]
     covariance, log_det = _inverse(_information(scaled, noise))
-    mean = covariance @ (scaled.T @ (target / noise))
+    mean = covariance @ (scaled.T @ (data.target / noise))
     fitted = np.einsum("nd,nd->n", scaled @ covariance, scaled)
     return _Terms(
         noise,
-        (target - scaled @ mean) / noise,
+        (data.target - scaled @ mean) / noise,
         (1 - fitted / noise) / noise,
-        mean**2 - (1 - np.diag(covariance)),
+        np.bincount(data.groups, mean**2 - (1 - np.diag(covariance))).astype(np.float64),
         log_det + float(np.log(noise).sum()),
     )
 
@@ -238,8 +253,12 @@ def _information(scaled: Array, noise: Array) -> Array:
 
 def _inverse(matrix: Array) -> tuple[Array, float]:
     """Inverse and log determinant of a positive definite matrix."""
-    from scipy.linalg import cho_factor, cho_solve
+    from scipy.linalg import lapack
 
-    factor = cho_factor(matrix)
-    log_det = 2 * float(np.log(np.diag(factor[0])).sum())
-    return cho_solve(factor, np.eye(len(matrix))), log_det
+    factor, wrong = lapack.dpotrf(matrix, lower=True)
+    if wrong:
+        raise np.linalg.LinAlgError("the matrix is not positive definite")
+    log_det = 2 * float(np.log(np.diag(factor)).sum())
+    lower, _ = lapack.dpotri(factor, lower=True)
+    inverse: Array = np.tril(lower) + np.tril(lower, -1).T
+    return inverse, log_det

@@ -1,14 +1,16 @@
 """The space-level predictor: a Bayesian regression on what an architecture costs.
 
-Latency over its median is a linear function of cost totals plus a Gaussian process on the grand
-totals (:mod:`.features`), fitted by evidence with Student's t noise (:mod:`.bayes`). Not in log
-space: latency is a sum, its logarithm is not. Tail and shape of the noise, and whether single
-choices join the features, are chosen by leave-one-out density on the data at hand.
+Latency over its median is a linear function of cost totals, of choices and of what other devices
+take, plus a Gaussian process on the grand totals (:mod:`.features`), fitted by evidence with
+Student's t noise (:mod:`.bayes`): a block of columns that says nothing loses its scale. Not in log
+space: latency is a sum, its logarithm is not. Tail and shape of the noise are chosen by
+leave-one-out density on the data at hand.
 
 For serving, posterior mean and covariance are folded into the tables: a row of additive terms
 holds its part of the mean, of the projections whose squares add up to the variance, and of the
 grand totals that the kernel reads. Projections are the principal ones over the space; the rest
-of the variance, a percent or so, enters as its average.
+of the variance, a percent or so, enters as its average. A small space of several views
+(:mod:`.views`) has mean and standard deviation of every architecture in one table.
 """
 
 from __future__ import annotations
@@ -22,17 +24,19 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hwbench.predictors.bayes import Data, Regression, regress
-from hwbench.predictors.costs import cost_tables
+from hwbench.predictors.bayes import MAX_ROUNDS, Data, Regression, regress
+from hwbench.predictors.costs import cost_tables, nearby_costs
 from hwbench.predictors.data import Prediction, TrainingSet
 from hwbench.predictors.features import (
     Basis,
-    choice_block,
-    cost_basis,
+    choice_blocks,
+    cost_blocks,
     gaussian_kernel,
-    pair_block,
+    load_kernel,
+    pair_blocks,
 )
 from hwbench.predictors.model import LatencyModel, State, register_model
+from hwbench.predictors.sources import Sources, source_blocks
 from hwbench.predictors.tables import (
     Floats,
     Symbols,
@@ -41,16 +45,21 @@ from hwbench.predictors.tables import (
     symbol_counts,
     symbols,
 )
+from hwbench.predictors.views import Views
 from hwbench.spaces import Codes, Space
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.intp] | slice
 
 #: Degrees of freedom of the noise that are tried.
-_TAILS = (math.inf, 4.0, 2.0)
+_TAILS = (math.inf, 4.0)
 
 _REFERENCE = 1000
 _FOLDS = 10
+#: No more labels teach scales and noise; folds of so many learn them in one round.
+_LEARNING = 400
+_MANY = 200
+_ROUNDS_AGAIN = 2
 _PROJECTIONS = 48
 _FUSED_STATES = 2048
 _BATCH = 8192
@@ -83,12 +92,14 @@ class CostRegression(LatencyModel):
 
     @classmethod
     def fit(cls, space: Space, training: TrainingSet, rng: np.random.Generator) -> Self:
-        reference = symbols(space, np.concatenate([_spread(space, rng), training.codes]))
+        views = Views(space)
+        reference = views.symbols(np.concatenate([_spread(space, rng), training.codes]))
         labels, unit = _Labels.of(training), _unit_ms(training)
-        best = _choose(_bases(space, reference), symbols(space, training.codes), labels)
+        basis = _basis(views, reference, training.sources)
+        best = _choose(basis, views.symbols(training.codes), labels, rng)
         mean, scale = _held_out(best, labels, rng)
         factor = _half_width((labels.target - mean) / scale)
-        served = _serve(best, reference)
+        served = _serve(views, best, reference)
         return cls(
             space=space,
             unit_ms=unit,
@@ -188,7 +199,9 @@ class _Labels:
         )
 
     def data(self, basis: Basis, design: Array, shape: Array, rows: Rows = slice(None)) -> Data:
-        return Data(design[rows], basis.groups, self.target[rows], self.known[rows], shape[rows])
+        scales = np.array([(prior.median, prior.spread) for prior in basis.priors])
+        target, known = self.target[rows], self.known[rows]
+        return Data(design[rows], basis.groups, target, known, shape[rows], scales)
 
 
 @dataclass(frozen=True)
@@ -212,29 +225,39 @@ def _spread(space: Space, rng: np.random.Generator) -> Codes:
     return codes[space.valid(codes)]
 
 
-def _bases(space: Space, reference: Symbols) -> list[Basis]:
-    """The feature sets to choose from, the plain one first."""
-    costs = cost_tables(space)
-    if costs is None:
-        choices = choice_block(space, range(len(space.decisions)), reference)
-        pairs = pair_block(space, reference)
-        return [Basis((choices,) if pairs is None else (choices, pairs), None)]
-    plain = cost_basis(costs, reference)
+def _basis(views: Views, reference: Symbols, sources: Sources | None) -> Basis:
+    """All that may tell latency; what does not, loses its scale."""
+    exact = cost_tables(views.space)
+    costs = nearby_costs(views.space) if exact is None else exact
+    kernel = None if views.number > 1 else load_kernel(views, costs, reference)
+    basis = Basis(cost_blocks(views, costs, reference), kernel)
     decisions = sorted({j for scope in costs.totals.scopes for j in scope})
-    choices = choice_block(space, decisions, reference)
-    return [plain, Basis((*plain.blocks, choices), plain.kernel)]
+    basis = basis.joined(*choice_blocks(views, decisions, reference))
+    if exact is None:
+        basis = basis.joined(*pair_blocks(views, reference))
+    if sources is None:
+        return basis
+    return basis.joined(*source_blocks(views, sources, basis.additive, reference))
 
 
-def _choose(bases: Sequence[Basis], seen: Symbols, labels: _Labels) -> _Candidate:
-    """The noise that suits the plain basis best, then the basis that suits that noise best."""
-    plain = bases[0].design(seen)
-    best = max(
-        (c for tail in _TAILS for c in _candidates(bases[0], plain, labels, tail)), key=_density
+def _choose(basis: Basis, seen: Symbols, labels: _Labels, rng: np.random.Generator) -> _Candidate:
+    """The noise that suits best, learned with the scales from a part where labels are many."""
+    design = basis.design(seen)
+    n = len(labels.target)
+    part = np.sort(rng.permutation(n)[:_LEARNING])
+    found = [c for tail in _TAILS for c in _candidates(basis, design, labels, tail, part)]
+    best = max(found, key=_density)
+    if len(part) == n:
+        return best
+    whole = best.regression
+    shape = np.maximum(design @ whole.weights, labels.floor) ** (2 * best.power)
+    again = regress(
+        labels.data(basis, design, shape),
+        tail=whole.tail,
+        start=(whole.theta, np.ones(n)),
+        rounds=_ROUNDS_AGAIN,
     )
-    for basis in bases[1:]:
-        richer = _candidates(basis, basis.design(seen), labels, best.regression.tail)
-        best = max(best, richer[best.power], key=_density)
-    return best
+    return _Candidate(basis, design, best.power, shape, again)
 
 
 def _density(candidate: _Candidate) -> float:
@@ -242,13 +265,14 @@ def _density(candidate: _Candidate) -> float:
 
 
 def _candidates(
-    basis: Basis, design: Array, labels: _Labels, tail: float
+    basis: Basis, design: Array, labels: _Labels, tail: float, part: NDArray[np.intp]
 ) -> tuple[_Candidate, _Candidate]:
     """Learned noise that is the same for all labels, and in proportion to the fitted mean."""
     shape = np.ones(len(labels.target))
-    same = regress(labels.data(basis, design, shape), tail=tail)
+    same = regress(labels.data(basis, design, shape, part), tail=tail)
     growing = np.maximum(design @ same.weights, labels.floor) ** 2
-    found = regress(labels.data(basis, design, growing), tail=tail, start=(same.theta, same.trust))
+    data = labels.data(basis, design, growing, part)
+    found = regress(data, tail=tail, start=(same.theta, same.trust))
     return (
         _Candidate(basis, design, 0, shape, same),
         _Candidate(basis, design, 1, growing, found),
@@ -258,11 +282,13 @@ def _candidates(
 def _held_out(best: _Candidate, labels: _Labels, rng: np.random.Generator) -> tuple[Array, Array]:
     """Mean and scale of each label from a fit without its fold; scales are learned again."""
     n, whole = len(labels.target), best.regression
+    rounds = MAX_ROUNDS if n < _MANY else 1
     mean, scale = np.empty(n), np.empty(n)
     for fold in np.array_split(rng.permutation(n), min(_FOLDS, n)):
         rest = np.setdiff1d(np.arange(n), fold)
         data = labels.data(best.basis, best.design, best.shape, rest)
-        found = regress(data, tail=whole.tail, start=(whole.theta, whole.trust[rest]))
+        start = (whole.theta, whole.trust[rest])
+        found = regress(data, tail=whole.tail, start=start, rounds=rounds)
         mean[fold] = np.maximum(best.design[fold] @ found.weights, labels.floor)
         variance = ((best.design[fold] @ found.factor) ** 2).sum(axis=1)
         learned = (found.noise * mean[fold] ** best.power) ** 2
@@ -293,11 +319,21 @@ class _Served:
     tail_variance: float
 
 
-def _serve(best: _Candidate, reference: Symbols) -> _Served:
-    found = best.regression
-    projections, tail_variance = _projections(best.basis.design(reference), found.factor)
+def _serve(views: Views, best: _Candidate, reference: Symbols) -> _Served:
+    found, basis = best.regression, best.basis
+    if views.number > 1:  # a small space: mean and standard deviation of every architecture
+
+        def answers(symbols: Symbols) -> Array:
+            design = basis.design(symbols)
+            return np.column_stack(
+                [design @ found.weights, np.linalg.norm(design @ found.factor, axis=1)]
+            )
+
+        none = np.zeros((0, 0)), np.zeros((0, 2))
+        return _Served(views.tabulated(answers), np.zeros(2), *none, 0.0)
+    projections, tail_variance = _projections(basis.design(reference), found.factor)
     columns = np.column_stack([found.weights, projections])
-    additive, kernel = best.basis.additive, best.basis.kernel
+    additive, kernel = basis.additive, basis.kernel
     split = 1 + additive.width
     tables = additive.project(columns[1:split])
     if kernel is None:

@@ -13,8 +13,11 @@ keep their place (the MobileNetV3 family: 2e19 networks from some hundred graphs
    but, say, the resolution take their states in turn at the same time.
 5. *Proof*: the totals of random architectures must be equal, to the last MAC.
 
-Where a step fails the space is no such sum, and the answer is ``None``: features then come from
-the decisions alone (:mod:`hwbench.predictors.features`).
+Where a step fails (a choice that makes a block another one has no place to compare), each decision
+is tried by itself: what each of its values adds to the totals of a base network, with the same
+proof (FBNet: each layer one of nine blocks). Where that fails too the space is no such sum, and the
+answer is ``None``: features then come from the decisions alone
+(:mod:`hwbench.predictors.features`).
 """
 
 from __future__ import annotations
@@ -45,6 +48,8 @@ COSTS = ("count", "macs", "activation_bytes", "weight_bytes")
 #: No more networks than this are built to fill tables.
 _MAX_GRAPHS = 4096
 _PROOFS = 16
+#: Networks that near costs are learned from.
+_DRAWN = 200
 
 Cost = tuple[str, int, int, int]
 Scope = tuple[int, ...]
@@ -92,10 +97,40 @@ def cost_tables(space: Space) -> CostTables | None:
 
     Builds some hundred networks (about 3 ms each) the first time it is asked.
     """
-    try:
-        return _Probe(space).tables()
-    except _NoSumError:
-        return None
+    for find in (_Probe.tables, _Probe.by_decision):
+        try:
+            probe = _Probe(space)
+            found = find(probe)
+            probe.prove(found)
+        except _NoSumError:
+            continue
+        return found
+    return None
+
+
+@lru_cache(maxsize=8)
+def nearby_costs(space: Space) -> CostTables:
+    """Costs as the sum of one share a choice that comes nearest to those of some networks.
+
+    For spaces whose costs are no such sum. The choices are those of the last view
+    (:meth:`Space.views`), which leaves out what has no effect.
+    """
+    counts = symbol_counts(space)
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(0, space.cardinalities, (_DRAWN, len(counts)), dtype=np.int16)
+    drawn = space.canonical(drawn)
+    drawn = drawn[space.valid(drawn)]
+    totals = [_totals(op_costs(space.graph(code))) for code in drawn]
+    classes = sorted({name for each in totals for name in each})
+    wanted = np.array([np.concatenate([t.get(c, _NOTHING) for c in classes]) for t in totals])
+    rows = symbols(space, space.views(drawn)[-1]).astype(int)
+    starts = np.cumsum([0, *counts])
+    shown = np.zeros((len(rows), starts[-1]))
+    np.put_along_axis(shown, rows + starts[:-1], 1.0, axis=1)
+    shares = np.linalg.lstsq(shown, wanted, rcond=1e-10)[0]
+    names = tuple((c, cost) for c in classes for cost in COSTS)
+    tables = np.split(shares, starts[1:-1])
+    return CostTables(names, table_sum(counts, [(j,) for j in range(len(tables))], tables))
 
 
 class _NoSumError(Exception):
@@ -114,9 +149,29 @@ class _Probe:
         structural, depends = self._dependencies()
         self._add_presence(structural, depends)
         scopes = [tuple(sorted(d)) for d in depends]
-        tables = self._fill(scopes)
-        self._prove(tables)
-        return tables
+        return self._fill(scopes)
+
+    def by_decision(self) -> CostTables:
+        """Totals as those of the anchor and what each value of each decision adds to them."""
+        if any(d.when is not None for d in self.space.decisions):
+            raise _NoSumError
+        base = _totals(self.costs(self.anchor))
+        added = {
+            (j, v): _totals(self.costs(self._with(self.anchor, {j: v})))
+            for j in range(len(self.counts))
+            for v in self._others(self.anchor, j)
+        }
+        classes = sorted({name for totals in (base, *added.values()) for name in totals})
+        names = tuple((c, cost) for c in classes for cost in COSTS)
+        row = {v: np.concatenate([t.get(c, _NOTHING) for c in classes]) for v, t in added.items()}
+        whole = np.concatenate([base.get(c, _NOTHING) for c in classes])
+        tables = [
+            np.stack([row.get((j, v), whole) - whole for v in range(count)])
+            for j, count in enumerate(self.counts)
+        ]
+        tables[0] = tables[0] + whole
+        scopes = [(j,) for j in range(len(tables))]
+        return CostTables(names, table_sum(self.counts, scopes, tables))
 
     def costs(self, code: Codes) -> list[Cost]:
         return op_costs(self.space.graph(code))
@@ -237,7 +292,7 @@ class _Probe:
                 table[state, column[name]] += [1, *values]
         return table.reshape(len(table), -1)
 
-    def _prove(self, tables: CostTables) -> None:
+    def prove(self, tables: CostTables) -> None:
         codes = self.space.sample(_PROOFS, self.rng)
         totals = tables.totals(symbols(self.space, codes))
         column = {name: i for i, name in enumerate(tables.names)}
@@ -269,6 +324,17 @@ class _Probe:
         """The anchor with every decision that keeps the sequence drawn again."""
         drawn = {j: int(self.rng.integers(self.space.cardinalities[j])) for j in shaping}
         return self._with(self.anchor, drawn)
+
+
+_NOTHING = np.zeros(len(COSTS))
+
+
+def _totals(costs: Sequence[Cost]) -> dict[str, NDArray[np.float64]]:
+    """Sums of each cost over each class of operation."""
+    totals: dict[str, NDArray[np.float64]] = {}
+    for name, *values in costs:
+        totals[name] = totals.get(name, _NOTHING) + np.array([1, *values])
+    return totals
 
 
 def _kinds(graph: Graph) -> list[str]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hwbench.errors import PredictorError
 from hwbench.spaces import Space
+
+if TYPE_CHECKING:
+    from hwbench.predictors.sources import Sources
 
 Array = NDArray[np.float64]
 
@@ -23,13 +27,15 @@ class TrainingSet:
     ``codes`` is (n, L) in whole numbers; ``latency_ms`` (n,) positive; ``sd_ms`` (n,) the standard
     deviation of each label's own error, 0 where it is unknown (whole-millisecond timers:
     0.3 ms). ``session_sd`` is the relative one of what all labels may share, as labels of one
-    session do. :class:`PredictorError` names the first row that is out of order.
+    session do. ``sources`` is what is known of other devices, for a family that can use it.
+    :class:`PredictorError` names the first row that is out of order.
     """
 
     codes: NDArray[np.integer]
     latency_ms: Array
     sd_ms: Array
     session_sd: float = 0.0
+    sources: Sources | None = None
 
     def __post_init__(self) -> None:
         n = len(self.codes)
@@ -68,12 +74,13 @@ def training_set(
     sd_ms: ArrayLike = 0.0,
     *,
     session_sd: float = 0.0,
+    sources: Sources | None = None,
 ) -> TrainingSet:
     """A checked training set of a space's architectures, canonical; sd may be one number."""
     latency = np.asarray(latency_ms, dtype=np.float64)
     rows = space.canonical(codes)
     sd = np.broadcast_to(np.asarray(sd_ms, dtype=np.float64), latency.shape).copy()
-    return TrainingSet(rows, latency, sd, session_sd)
+    return TrainingSet(rows, latency, sd, session_sd, sources)
 
 
 def prepared(space: Space, training: TrainingSet) -> TrainingSet:

@@ -1,15 +1,18 @@
 """What a regression sees of an architecture: blocks of columns, each with a prior of its own.
 
-Two sets of blocks, by what is known of the space:
+- *costs* (:mod:`hwbench.predictors.costs`): totals of MACs, bytes and operations, as a share of
+  those of an average network. ``loads`` are the totals of the whole, ``costs`` those of each
+  class of operation: latency is a sum of what each class takes, and most devices take about as
+  long for one MAC as for another.
+- *sources* (:mod:`hwbench.predictors.sources`): latency on other devices.
+- a smooth function of the loads (a Gaussian kernel, by Nyström features), for what is no sum: a
+  device that waits for its host below some load, caches that overflow.
+- *choices*: one weight for each choice, and one for each pair of choices, for what the costs
+  don't tell.
 
-- *costs* (where :mod:`hwbench.predictors.costs` finds them): totals of MACs, bytes and
-  operations, class by class, so that latency is a sum of what each class of operation takes;
-  and a smooth function of the four grand totals (a Gaussian kernel, by Nyström features), for
-  what is no sum: a device that waits for its host below some load, caches that overflow.
-  ``decisions`` may join: one weight for each choice, for what the costs don't tell.
-- *choices* (any space): one weight for each choice, and one for each pair of choices.
-
-All but the kernel are sums over tables, so that weights can be folded into the tables.
+The columns are tables over the views of a space (:mod:`hwbench.predictors.views`), each view with
+blocks of its own: the data tell which one the device runs. A block's prior is the scale of its
+weights: a median, and how many e-folds the data may move it.
 """
 
 from __future__ import annotations
@@ -23,15 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwbench.predictors.costs import COSTS, CostTables
-from hwbench.predictors.tables import (
-    Floats,
-    Symbols,
-    TableSum,
-    scope_states,
-    symbol_counts,
-    table_sum,
-)
-from hwbench.spaces import Space
+from hwbench.predictors.tables import Floats, Symbols, TableSum, scope_states, table_sum
+from hwbench.predictors.views import Views
 
 #: Centres of the kernel on the totals, and its length scale in their standard deviations.
 _CENTRES = 48
@@ -42,16 +38,31 @@ _MAX_PAIR_COLUMNS = 1500
 
 
 @dataclass(frozen=True)
+class Prior:
+    """Of the scale of a block's weights: log-normal, spread in e-folds."""
+
+    median: float
+    spread: float
+
+
+#: Latency in units of an average network's: these are shares of it.
+LOADS, COST_CLASSES = Prior(0.4, 0.5), Prior(0.1, 0.7)
+KERNEL = Prior(0.1, 2.0)
+CHOICES = Prior(0.02, 1.0)
+
+
+@dataclass(frozen=True)
 class Block:
-    """Columns with a prior scale in common, centred, of about unit variance in all."""
+    """Centred columns with a prior scale in common."""
 
     name: str
     columns: TableSum
+    prior: Prior
 
 
 @dataclass(frozen=True)
 class LoadKernel:
-    """Nyström features of a Gaussian kernel on the standardised grand totals ``loads``.
+    """Nyström features of a Gaussian kernel on the standardised loads.
 
     ``features(u) = k(u, centres) @ whiten``, so that their inner products give the kernel.
     """
@@ -59,9 +70,10 @@ class LoadKernel:
     loads: TableSum
     centres: Floats
     whiten: Floats
+    prior: Prior = KERNEL
 
     def features(self, loads: Floats) -> Floats:
-        """(n, m) features of n standardised totals (n, 4)."""
+        """(n, m) features of n standardised loads (n, 4)."""
         return gaussian_kernel(loads, self.centres) @ self.whiten
 
 
@@ -81,6 +93,12 @@ class Basis:
         return tables
 
     @property
+    def priors(self) -> tuple[Prior, ...]:
+        """Of each block's scale, and the kernel's."""
+        last = () if self.kernel is None else (self.kernel.prior,)
+        return (*(block.prior for block in self.blocks), *last)
+
+    @property
     def groups(self) -> NDArray[np.intp]:
         """Number of each column's prior scale; 0 is the intercept."""
         sizes = [1, *(b.columns.width for b in self.blocks)]
@@ -95,6 +113,10 @@ class Basis:
             parts.append(self.kernel.features(self.kernel.loads(symbols)))
         return np.concatenate(parts, axis=1)
 
+    def joined(self, *blocks: Block) -> Basis:
+        """With further blocks."""
+        return Basis((*self.blocks, *blocks), self.kernel)
+
 
 def gaussian_kernel(u: Floats, centres: Floats) -> Floats:
     """``exp(-|u - c|^2 / 2 l^2)`` for (n, d) and (m, d): (n, m)."""
@@ -104,44 +126,70 @@ def gaussian_kernel(u: Floats, centres: Floats) -> Floats:
     return kernel
 
 
-def cost_basis(costs: CostTables, reference: Symbols) -> Basis:
-    """Blocks ``costs`` and the kernel on the totals, scaled over ``reference`` architectures."""
-    totals = costs.totals(reference)
-    scales = _unit_scales(totals)
-    share = math.sqrt(max(int(np.count_nonzero(scales)), 1))
-    block = Block("costs", _centred(costs.totals, totals, scales / share))
-    grand = np.array([[cost == c for c in COSTS] for _, cost in costs.names], dtype=np.float64)
-    load_scales = _unit_scales(totals @ grand)
-    varying = np.eye(len(COSTS))[:, load_scales > 0]
-    loads = costs.totals.project(grand * load_scales @ varying, totals.mean(axis=0))
+def cost_blocks(views: Views, costs: CostTables, reference: Symbols) -> tuple[Block, ...]:
+    """Loads and costs by class, of each view, as shares of the average over ``reference``."""
+    sums = np.array([[cost == c for c in COSTS] for _, cost in costs.names], dtype=np.float64)
+    blocks = []
+    for view in range(views.number):
+        totals = views.shifted(costs.totals, view)
+        values = totals(reference)
+        loads = values @ sums
+        share = np.divide(1, loads.mean(axis=0), out=np.zeros(len(COSTS)), where=loads.any(axis=0))
+        whole = _centred(totals.project(sums), loads, share)
+        classes = _centred(totals, values, sums @ share)
+        blocks += [Block("loads", whole, LOADS), Block("costs", classes, COST_CLASSES)]
+    return tuple(blocks)
+
+
+def load_kernel(views: Views, costs: CostTables, reference: Symbols) -> LoadKernel:
+    """The kernel on the loads of the last view, standardised over ``reference``."""
+    totals = views.shifted(costs.totals, views.number - 1)
+    values = totals(reference)
+    sums = np.array([[cost == c for c in COSTS] for _, cost in costs.names], dtype=np.float64)
+    scales = _unit_scales(values @ sums)
+    varying = np.eye(len(COSTS))[:, scales > 0]
+    loads = totals.project(sums * scales @ varying, values.mean(axis=0))
     u = loads(reference)
     centres = u[_farthest_points(u, _CENTRES)]
     gram = gaussian_kernel(centres, centres)
     root = np.linalg.cholesky(gram + 1e-6 * np.eye(len(gram)))
-    return Basis((block,), LoadKernel(loads, centres, np.linalg.inv(root).T))
+    return LoadKernel(loads, centres, np.linalg.inv(root).T)
 
 
-def choice_block(space: Space, decisions: Sequence[int], reference: Symbols) -> Block:
-    """One column for each value of each of the decisions."""
-    return Block("choices", _indicators(space, [(j,) for j in decisions], reference))
+def choice_blocks(views: Views, decisions: Sequence[int], reference: Symbols) -> tuple[Block, ...]:
+    """One column for each value of each of these decisions, a block a view."""
+    width = len(views.space.decisions)
+    return tuple(
+        Block(
+            "choices",
+            _indicators(views, [(view * width + j,) for j in decisions], reference),
+            CHOICES,
+        )
+        for view in range(views.number)
+    )
 
 
-def pair_block(space: Space, reference: Symbols) -> Block | None:
-    """One column for each pair of choices; ``None`` where they would be too many."""
-    counts = symbol_counts(space)
-    every = list(combinations(range(len(counts)), 2))
-    neighbouring = [(j, j + 1) for j in range(len(counts) - 1)]
+def pair_blocks(views: Views, reference: Symbols) -> tuple[Block, ...]:
+    """One column for each pair of choices, a block a view; none where they would be too many."""
+    counts, width = views.counts, len(views.space.decisions)
+    every = list(combinations(range(width), 2))
+    neighbouring = [(j, j + 1) for j in range(width - 1)]
     for pairs in (every, neighbouring):
         columns = sum(counts[i] * counts[j] for i, j in pairs)
         if pairs and columns <= _MAX_PAIR_COLUMNS:
-            return Block("pairs of choices", _indicators(space, pairs, reference))
-    return None
+            starts = [view * width for view in range(views.number)]
+            scopes = [[(start + i, start + j) for i, j in pairs] for start in starts]
+            return tuple(
+                Block("pairs of choices", _indicators(views, each, reference), CHOICES)
+                for each in scopes
+            )
+    return ()
 
 
-def _indicators(space: Space, scopes: Sequence[tuple[int, ...]], reference: Symbols) -> TableSum:
+def _indicators(views: Views, scopes: Sequence[tuple[int, ...]], reference: Symbols) -> TableSum:
     """One column for each state of each scope in which all its decisions are active."""
-    counts = symbol_counts(space)
-    conditional = np.array([d.when is not None for d in space.decisions])
+    counts = views.counts
+    conditional = np.array([d.when is not None for d in views.space.decisions] * views.number)
     tables, width = [], 0
     for scope in scopes:
         states = scope_states(counts, scope)

@@ -104,6 +104,14 @@ class Space(ABC):
         rows = self.check(codes)
         return np.fromiter((self.graph(row).macs for row in rows), np.int64, len(rows))
 
+    def views(self, codes: ArrayLike) -> tuple[Codes, ...]:
+        """Codes (n, L) as runtimes may see them: canonical, then with what has no effect removed.
+
+        A runtime that prunes what leads nowhere runs another network than one that does not. Each
+        view is of codes again; a space without such differences has one.
+        """
+        return (self.canonical(codes),)
+
     # --- codes ------------------------------------------------------------------------------
 
     def check(self, codes: ArrayLike) -> Codes:

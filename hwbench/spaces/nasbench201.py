@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hwbench.errors import GraphError
 from hwbench.graph import Graph, GraphBuilder
-from hwbench.spaces.base import Choice, Decision, Space, Value, listed
+from hwbench.spaces.base import Choice, Codes, Decision, Space, Value, listed
 
 #: In the order of the published tables' codes.
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -82,6 +82,25 @@ class NasBench201Space(Space):
         sources, targets = np.transpose(EDGES)
         live: NDArray[np.bool_] = there & fed[:, sources] & wanted[:, targets]
         return live
+
+    def views(self, codes: ArrayLike) -> tuple[Codes, ...]:
+        """As it is written (PyTorch runs all of it), what leads to the output, and the live edges.
+
+        The second is what a runtime runs that prunes backwards from the output, but does not
+        know that a tensor is zero: LiteRT, by published latencies of a Raspberry Pi 5.
+        """
+        rows = self.check(codes)
+        there, wanted = rows != 0, np.zeros((len(rows), 4), dtype=bool)
+        wanted[:, 3] = True
+        for j, (source, target) in reversed(list(enumerate(EDGES))):
+            wanted[:, source] |= wanted[:, target] & there[:, j]
+        targets = [target for _, target in EDGES]
+        removed = np.int16(0)
+        return (
+            rows.copy(),
+            np.where(wanted[:, targets], rows, removed),
+            np.where(self.live(rows), rows, removed),
+        )
 
     def macs(self, codes: ArrayLike) -> NDArray[np.int64]:
         """Multiply-accumulates of each cell's network (n, 6) -> (n,); 0 for a constant one."""

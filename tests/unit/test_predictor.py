@@ -96,7 +96,9 @@ def test_it_says_beforehand_how_good_it_is(predictor: LatencyPredictor, fresh: T
     assert promised.width_90 == pytest.approx(found.width_90, rel=0.25)
 
 
-def test_few_samples_give_wider_bounds_that_hold_too(truth: Truth, fresh: TrainingSet) -> None:
+def test_few_samples_give_wider_bounds_that_hold_too(
+    predictor: LatencyPredictor, fresh: TrainingSet
+) -> None:
     coverage, widths = [], []
     for seed in range(4):
         rows = np.random.default_rng(seed).choice(len(fresh), 20, replace=False)
@@ -105,7 +107,7 @@ def test_few_samples_give_wider_bounds_that_hold_too(truth: Truth, fresh: Traini
         coverage.append(found.coverage_90)
         widths.append(found.width_90)
     assert 0.82 <= np.mean(coverage) <= 0.99
-    assert min(widths) > 0.06
+    assert min(widths) > 1.2 * evaluate(predictor, fresh).width_90
 
 
 def test_outliers_among_the_measurements_do_little_harm(
@@ -275,8 +277,13 @@ def test_uncertainty_grows_away_from_the_data(truth: Truth) -> None:
     codes = OFA.sample(100, rng, fixed={"r": 128})
     predictor = fit_predictor(OFA, training_set(OFA, codes, truth.measure(codes)), HERE)
     near = predictor.predict(OFA.sample(100, rng, fixed={"r": 128}))
-    far = predictor.predict(OFA.sample(100, rng, fixed={"r": 224}))
-    assert np.median(far.sd_ms / far.mean_ms) > 3 * np.median(near.sd_ms / near.mean_ms)
+    codes = OFA.sample(100, rng, fixed={"r": 224})
+    far = predictor.predict(codes)
+    error = np.abs(truth.latency(codes) - far.mean_ms)
+    assert np.median(far.sd_ms / far.mean_ms) > 1.5 * np.median(near.sd_ms / near.mean_ms)
+    # Three times the work of anything it saw, and still near: its prior knows what work is.
+    assert np.median(error / far.mean_ms) < 0.06
+    assert np.median(error / far.sd_ms) < 2.5
 
 
 def test_it_tells_what_it_is(predictor: LatencyPredictor) -> None:

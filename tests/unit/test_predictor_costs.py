@@ -26,7 +26,7 @@ def totals_from_graph(graph: Graph) -> dict[tuple[str, str], float]:
     return {name: value for name, value in totals.items() if value}
 
 
-@pytest.mark.parametrize("name", ["ofa_mbv3", "mbv3_small"])
+@pytest.mark.parametrize("name", ["ofa_mbv3", "mbv3_small", "fbnet"])
 def test_the_sums_are_those_of_the_graphs_to_the_last_byte(name: str) -> None:
     space = get_space(name)
     tables = cost_tables(space)
