@@ -66,7 +66,8 @@ class CostTables:
 def op_class(graph: Graph, op: Op) -> str:
     """Operations of one class take time in proportion to their costs, more or less.
 
-    Convolutions are told apart by kernel, stride and grouping, pools by kernel.
+    Convolutions are told apart by kernel, stride and grouping, pools by kernel, linear layers by
+    whether they use each weight more than once (tokens) or not (a classifier).
     """
     if op.kind == "conv":
         groups, channels = op["groups"], graph.specs(op)[0].shape[1]
@@ -77,6 +78,8 @@ def op_class(graph: Graph, op: Op) -> str:
         return f"{grouping}conv {kernel}{stride}{dilation}"
     if op.kind in ("max_pool", "avg_pool"):
         return f"{op.kind} {'x'.join(map(str, op['kernel']))}"
+    if op.kind == "linear" and math.prod(graph.specs(op)[0].shape[:-1]) > 1:
+        return "linear on tokens"
     return op.kind
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cache
 
 import numpy as np
@@ -78,6 +79,13 @@ def test_costs_are_exact_sums_over_tables(space: EncoderSpace, data: st.DataObje
         ):
             wanted[kind, cost] += value
     assert totals.tolist() == list(wanted.values())
+
+
+@both
+def test_layers_on_tokens_are_told_from_the_classifier(space: EncoderSpace) -> None:
+    smallest = space.graph(np.zeros(len(space.decisions), dtype=np.int16))
+    kinds = Counter(kind for kind, *_ in op_costs(smallest))
+    assert (kinds["linear"], kinds["linear on tokens"], kinds["matmul"]) == (1, 12, 4)
 
 
 @pytest.mark.parametrize(
