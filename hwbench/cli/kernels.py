@@ -37,7 +37,7 @@ def default_path(device: str) -> Path:
 def kernels(
     device: DeviceName = "cpu",
     networks: Annotated[
-        int, typer.Option("-n", "--networks", min=30, metavar="N", help="How many to measure.")
+        int, typer.Option("-n", "--networks", min=20, metavar="N", help="How many to measure.")
     ] = 240,
     option: DeviceOptions = None,
     threads: Threads = 1,

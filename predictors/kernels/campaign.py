@@ -86,7 +86,7 @@ def measure_into(
 def profile_cases(path: Path, device: Device, threads: int, done: set[tuple[str, int]]) -> None:
     """Profile the test cases and write them, unless the file holds them."""
     if not any(family == CASES for family, _ in done):
-        for sample in list(sample_cases(device, threads)):
+        for sample in sample_cases(device, threads):
             append(path, sample)
 
 

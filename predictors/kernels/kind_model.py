@@ -11,8 +11,7 @@ its scale to that of the prior.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from hwbench.errors import PredictorError
 from hwbench.predictors.kernels.kernels import FEATURES
+from hwbench.predictors.kernels.scales import best_scales, matern
 
 Array = NDArray[np.float64]
 
@@ -34,7 +34,7 @@ _SMALL_NS = 5000.0
 _BLOCK = 16
 #: Inputs beside the features: channels lost in blocks (read, made), bytes in use.
 EXTRA_INPUTS = 3
-_ROBUST_ROUNDS, _STEPS = 8, 25
+_ROBUST_ROUNDS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ class KindModel:
         if not len(self.points):
             return base, np.full(len(sizes), np.hypot(self.amplitude, self.noise))
         inputs = (_inputs(sizes)[:, self.columns] - self.centre) / self.lengths
-        cross = self.amplitude**2 * _matern(inputs, self.points)
+        cross = self.amplitude**2 * matern(inputs, self.points)
         pull, factor = self._solution
         variance = self.amplitude**2 - ((cross @ factor.T) ** 2).sum(axis=1)
         return base * np.exp(cross @ pull), np.sqrt(np.maximum(variance, 0) + self.noise**2)
@@ -71,7 +71,7 @@ class KindModel:
     @cached_property
     def _solution(self) -> tuple[Array, Array]:
         """``C^-1 target`` and the inverse of C's Cholesky factor."""
-        covariance = self.amplitude**2 * _matern(self.points, self.points)
+        covariance = self.amplitude**2 * matern(self.points, self.points)
         covariance[np.diag_indices_from(covariance)] += self.variance
         factor = np.linalg.inv(np.linalg.cholesky(covariance))
         return factor.T @ (factor @ self.target), factor
@@ -201,39 +201,17 @@ def average(data: KindData, without: Sequence[str] = _SURROUNDINGS) -> KindModel
 
 def _scaled(model: KindModel, some: KindData) -> KindModel:
     """Length scales, amplitude and noise that maximise the evidence."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
-
     if not len(model.columns):
         return model
     inputs = (_inputs(some.sizes)[:, model.columns] - model.centre) / model.lengths
     target = np.log(some.ns / (_costs(some.sizes) @ model.line))
-    shape = Matern(np.full(inputs.shape[1], 3.0), (0.2, 100.0), nu=2.5)
-    amplitude = ConstantKernel(np.clip(model.amplitude, 0.05, 1.0) ** 2, (1e-3, 4.0))
-    kernel = amplitude * shape + WhiteKernel(0.003, (_LEAST_NOISE**2, 0.3))
-    known = (_TICK_NS / some.ns) ** 2 + 1e-6
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a scale at its bound: no matter
-        found = GaussianProcessRegressor(kernel, alpha=known, optimizer=_some_steps)
-        found = found.fit(inputs, target).kernel_
+    found = best_scales(inputs, target, (_TICK_NS / some.ns) ** 2)
     return replace(
         model,
-        lengths=model.lengths * found.k1.k2.length_scale,
-        amplitude=float(np.sqrt(found.k1.k1.constant_value)),
-        noise=float(np.sqrt(found.k2.noise_level)),
+        lengths=model.lengths * found.lengths,
+        amplitude=found.amplitude,
+        noise=found.noise,
     )
-
-
-def _some_steps(
-    loss: Callable[[Array], tuple[float, Array]], start: Array, bounds: Array
-) -> tuple[Array, float]:
-    """The last steps to the best scales gain nothing."""
-    from scipy.optimize import minimize
-
-    limit = {"maxiter": _STEPS}
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=limit)
-    return found.x, float(found.fun)
 
 
 def _merged(
@@ -290,12 +268,3 @@ def _inputs(sizes: Array) -> Array:
     extra = np.log(np.stack([*waste, footprint + 1], axis=1))
     inputs: Array = np.concatenate([np.log1p(sizes), extra], axis=1)
     return inputs
-
-
-def _matern(a: Array, b: Array) -> Array:
-    """Matérn's kernel of smoothness 5/2 between rows of a and b."""
-    from scipy.spatial.distance import cdist
-
-    r = np.sqrt(5) * cdist(a, b)
-    kernel: Array = (1 + r + r**2 / 3) * np.exp(-r)
-    return kernel

@@ -29,6 +29,8 @@ _NS_PER_MS = 1e6
 UNKNOWN = "unknown"
 #: What a kernel of such a kind may be off by, relative, beside what it is timed by.
 _STRANGE_SD = 0.3
+#: The share of its kernels' times that a network takes at least.
+_LEAST_SHARE = 0.5
 #: Units of the overheads in the regression of the sum, in ns.
 _CALL_NS, _GAP_NS = 1e4, 1e3
 
@@ -74,7 +76,8 @@ class Sum:
     def total(self, times: Array, count: int) -> tuple[float, float]:
         """Latency and its scale in ns; ``times`` (K,) are the totals of the kinds."""
         row = _row(times, count)
-        mean = float(times.sum() + row @ self.weights)
+        # What passes between kernels may be less than nothing, where they overlap: not for long.
+        mean = max(float(times.sum() + row @ self.weights), _LEAST_SHARE * float(times.sum()))
         return mean, float(np.hypot(np.linalg.norm(row @ self.factor), self.noise * mean))
 
 

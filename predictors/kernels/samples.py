@@ -12,7 +12,9 @@ networks themselves are not in it, since :func:`network` draws them again.
 from __future__ import annotations
 
 import json
+import re
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,6 +48,8 @@ CASES = "cases"
 #: Networks that are measured together: what an interrupt costs.
 CHUNK = 24
 _Z95 = 1.96
+#: What onnxruntime numbers its own nodes by.
+_NUMBER = re.compile(r"_token_\d+|_\d+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,51 +114,90 @@ def sample_networks(
                 yield result
             else:
                 measured[result.workload.key] = result
-        for each, job in jobs.items():
-            found = measured.get(job.workload.key)
-            if found is not None and found.latency_ns is not None:
-                yield _sample(device, job, *each, graphs[each], found)
+        answered = {
+            each: found
+            for each, job in jobs.items()
+            if (found := measured.get(job.workload.key)) and found.latency_ns is not None
+        }
+        profiles = profile_nodes(device, [jobs[each] for each in answered])
+        for (each, found), nodes in zip(answered.items(), profiles, strict=True):
+            latency_ns, sd = found.latency_ns or 0.0, _relative_error(found)
+            yield NetworkSample(*each, graphs[each].hash, latency_ns, sd, tuple(nodes))
         if progress:
             progress((start + len(chunk)) / len(wanted))
 
 
-def sample_cases(device: Device, threads: int) -> Iterator[NetworkSample]:
+def _relative_error(found: Measurement) -> float:
+    """The relative standard error of a latency."""
+    if not found.low_ns or not found.high_ns:
+        return 0.0
+    return float(np.log(found.high_ns / found.low_ns)) / 2 / _Z95
+
+
+def sample_cases(device: Device, threads: int) -> list[NetworkSample]:
     """Profile the test cases. Raises DeviceError where the runtime profiles no operators."""
-    for number in range(case_count()):
-        graph = case(number)
-        job = device.job(GraphModel(graph, graph.name), threads)
-        nodes = profile_nodes(device, job, passes=1)
-        yield NetworkSample(CASES, number, graph.hash, 0.0, 0.0, tuple(nodes))
+    graphs = [case(number) for number in range(case_count())]
+    jobs = [device.job(GraphModel(graph, graph.name), threads) for graph in graphs]
+    return [
+        NetworkSample(CASES, number, graph.hash, 0.0, 0.0, tuple(nodes))
+        for number, (graph, nodes) in enumerate(
+            zip(graphs, profile_nodes(device, jobs, passes=1), strict=True)
+        )
+    ]
 
 
-def _sample(
-    device: Device, job: Job, family: str, number: int, graph: Graph, found: Measurement
-) -> NetworkSample:
-    assert found.latency_ns is not None
-    half = np.log(found.high_ns / found.low_ns) / 2 if found.low_ns and found.high_ns else 0.0
-    nodes = profile_nodes(device, job)
-    return NetworkSample(
-        family, number, graph.hash, found.latency_ns, float(half) / _Z95, tuple(nodes)
-    )
+def profile_nodes(
+    target: Target, jobs: Sequence[Job], passes: int = PASSES
+) -> Iterator[list[Node]]:
+    """The operators of each model in the order in which they ran: medians over several passes.
 
-
-def profile_nodes(target: Target, job: Job, passes: int = PASSES) -> list[Node]:
-    """The operators of a model in the order in which they ran: medians over several passes."""
+    Raises ModelError when a model cannot run, DeviceError when the runtime gives no profile.
+    """
+    if not jobs:
+        return
+    launcher = target.launcher(jobs[0].workload.threads)
     with tempfile.TemporaryDirectory(prefix="hwbench-") as folder:
-        runner, launcher = job.build(Path(folder)), target.launcher(job.workload.threads)
         if launcher is not None:
             with launcher:
-                return list(launcher.profile(launcher.load(runner), LAUNCH_SECONDS).nodes)
+                for job in jobs:
+                    handle = launcher.load(job.build(Path(folder)))
+                    yield list(launcher.profile(handle, LAUNCH_SECONDS).nodes)
+                    launcher.unload(handle)
+            return
         with WorkerProcess(target.python) as worker:
-            worker.load("model", runner)
-            found = [
-                worker.ask("profile", "model", PASS_RUNS, expect_s=600)["ops"]["nodes"]
-                for _ in range(passes)
-            ]
-    # A node's place tells which it is: two may share a name.
-    ns = np.median([[node["ns"] for node in nodes] for nodes in found], axis=0)
-    rows = zip(found[0], ns, strict=True)
-    return [Node(node["name"], node["kind"], float(time)) for node, time in rows]
+            for job in jobs:
+                worker.load("model", job.build(Path(folder)))
+                answers = [
+                    worker.ask("profile", "model", PASS_RUNS, expect_s=600) for _ in range(passes)
+                ]
+                yield _medians([answer["ops"]["nodes"] for answer in answers])
+
+
+def _medians(passes: Sequence[Sequence[Mapping[str, Any]]]) -> list[Node]:
+    """The nodes of the first pass with the median of their times in all.
+
+    Each pass is a session of its own, which may run branches in another order and number its own
+    nodes otherwise: these bear a name without the number, and the longest of a name correspond.
+    """
+    times: dict[tuple[str, int], list[float]] = {}
+    for nodes in passes:
+        for key, node in zip(_keys(nodes), nodes, strict=True):
+            times.setdefault(key, []).append(float(node["ns"]))
+    return [
+        Node(node["name"], node["kind"], float(np.median(times[key])))
+        for key, node in zip(_keys(passes[0]), passes[0], strict=True)
+    ]
+
+
+def _keys(nodes: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
+    """What each node is called in every pass: its name, and its rank by time among namesakes."""
+    names = [_NUMBER.sub("", node["name"]) for node in nodes]
+    ranks: Counter[str] = Counter()
+    keys: dict[int, tuple[str, int]] = {}
+    for i in sorted(range(len(nodes)), key=lambda i: float(nodes[i]["ns"])):
+        keys[i] = (names[i], ranks[names[i]])
+        ranks[names[i]] += 1
+    return [keys[i] for i in range(len(nodes))]
 
 
 # -- the file ---------------------------------------------------------------------------------

@@ -260,3 +260,20 @@ class TestNetworks:
     def test_an_unknown_family_is_refused(self) -> None:
         with pytest.raises(UnknownNameError, match="did you mean 'residual'"):
             random_network("residul", 0)
+
+
+def test_the_slope_of_the_evidence_is_its_slope() -> None:
+    from scipy.optimize import check_grad
+
+    from hwbench.predictors.kernels.scales import _evidence
+
+    rng = np.random.default_rng(0)
+    inputs, known = rng.normal(size=(30, 3)), rng.uniform(0.001, 0.01, 30)
+    target = np.sin(inputs[:, 0]) + 0.1 * rng.normal(size=30)
+    theta = np.log([1.5, 3.0, 8.0, 0.7, 0.1])
+    off = check_grad(
+        lambda t: _evidence(t, inputs, target, known)[0],
+        lambda t: _evidence(t, inputs, target, known)[1],
+        theta,
+    )
+    assert off < 1e-4 * np.linalg.norm(_evidence(theta, inputs, target, known)[1])

@@ -1,0 +1,234 @@
+"""`hwbench kernels` and `predict` of ONNX files: profiles of this machine's onnxruntime."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hwbench.cli import main
+from hwbench.devices import get_device
+from hwbench.devices.models import GraphModel
+from hwbench.graph import Graph, GraphBuilder
+from hwbench.lower import to_onnx
+from hwbench.measure.jobs import Node, canary_key
+from hwbench.predictors.kernels import fit_kernels, load_kernels, read_samples, split
+from hwbench.predictors.kernels.campaign import in_turn, opened_samples, provenance_now
+from hwbench.predictors.kernels.kernels import CONVERT
+from hwbench.predictors.kernels.models import Sum
+from hwbench.predictors.kernels.rules import Case, nodes_by_op
+from hwbench.predictors.kernels.samples import (
+    NetworkSample,
+    append,
+    network,
+    profile_nodes,
+    sample_cases,
+)
+from hwbench.records import CanaryEpoch
+from hwbench.store import Store
+
+NETWORKS = 20
+
+
+def epoch() -> CanaryEpoch:
+    device = get_device("cpu")
+    canaries = device.canaries(1)
+    times = tuple(1e6 for _ in canaries)
+    return CanaryEpoch(
+        id="e" * 12,
+        fingerprint_key=device.fingerprint(1).key,
+        threads=1,
+        names=tuple(canary.name for canary in canaries),
+        canary_key=canary_key(canaries),
+        c0_ns=times,
+        c0_low_ns=times,
+        c0_high_ns=times,
+        runs=5,
+        created="2026-01-01T00:00:00+00:00",
+    )
+
+
+def profiled(*graphs: Graph) -> list[tuple[Node, ...]]:
+    device = get_device("cpu")
+    jobs = [device.job(GraphModel(graph, "network"), 1) for graph in graphs]
+    return [tuple(nodes) for nodes in profile_nodes(device, jobs, passes=1)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Samples of real profiles; the latency is their sum, less what a profiler adds."""
+    folder, device = tmp_path_factory.mktemp("kernels"), get_device("cpu")
+    path = folder / "cpu-kernels.jsonl"
+    opened_samples(path, provenance_now(device, 1, epoch()))
+    for sample in sample_cases(device, 1):
+        append(path, sample)
+    wanted = in_turn(NETWORKS, set())
+    graphs = [network(*each) for each in wanted]
+    profiles = profiled(*graphs)
+    for (family, number), graph, nodes in zip(wanted, graphs, profiles, strict=True):
+        latency_ns = sum(max(node.ns - 2000.0, 100.0) for node in nodes)
+        append(path, NetworkSample(family, number, graph.hash, latency_ns, 0.01, nodes))
+    provenance, samples = read_samples(path)
+    fit_kernels(samples, provenance).save(folder / "cpu-kernels.hwp")
+    with Store.open(str(folder / "store.db")) as store:
+        store.add_epoch(epoch())
+    return folder
+
+
+@pytest.fixture
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HWBENCH_STORE", str(folder / "store.db"))
+    return folder
+
+
+def small() -> Graph:
+    b = GraphBuilder("small")
+    x = b.activation(b.conv(b.input("x", (1, 3, 32, 32)), 32, stride=2), "relu")
+    y = b.conv(b.activation(b.conv(x, 64, kernel=1), "relu"), 32, kernel=1)
+    x = b.activation(b.add(x, y), "relu")
+    return b.build(b.linear(b.flatten(b.global_avg_pool(x)), 10))
+
+
+Answer = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Answer:
+    def answer(*arguments: object) -> tuple[int, str, str]:
+        code = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return answer
+
+
+def test_each_kernel_is_an_operator_of_this_runtime(here: Path) -> None:
+    """What the rules join, onnxruntime runs as one, but for a few in a hundred."""
+    rules = load_kernels("cpu-kernels.hwp").models.rules
+    graphs = (small(), network("residual", 901), network("mobile", 902))
+    counts = []
+    for graph, nodes in zip(graphs, profiled(*graphs), strict=True):
+        owned, rest = nodes_by_op(Case(graph, nodes))
+        assert all("Reorder" in node.kind for node in rest)
+        kernels = [kernel for kernel in split(graph, rules) if kernel.kind != CONVERT]
+        counts += [sum(len(owned.get(op, ())) for op in kernel.ops) for kernel in kernels]
+    assert counts.count(1) >= 0.95 * len(counts)
+
+
+def test_predict_tells_where_the_time_goes(here: Path, run: Answer) -> None:
+    to_onnx(small()).save("small.onnx")
+    code, out, _ = run("predict", "small.onnx", "-d", "cpu", "--json")
+    assert code == 0
+    answer = json.loads(out)
+    assert answer["predictor"] == "cpu-kernels.hwp"
+    (result,) = answer["results"]
+    assert result["low_ms"] < result["mean_ms"] < result["high_ms"] <= result["upper_ms"]
+    times = [kernel["ms"] for kernel in result["kernels"]]
+    assert sum(times) + result["overhead_ms"] == pytest.approx(result["mean_ms"])
+    assert min(times) > 0
+    ops = [op for kernel in result["kernels"] for op in kernel["ops"]]
+    assert len(ops) == len(small().ops)
+    code, out, _ = run("predict", "cpu-kernels.hwp", "small.onnx", "--top", "2")
+    assert code == 0
+    assert "small.onnx" in out
+    assert "slowest kernels" in out
+
+
+def test_predict_is_near_what_was_profiled(here: Path) -> None:
+    predictor = load_kernels("cpu-kernels.hwp")
+    _, samples = read_samples(here / "cpu-kernels.jsonl")
+    for sample in samples[-5:]:
+        found = predictor.predict(network(sample.family, sample.number))
+        low_ms, high_ms = predictor.interval(found, 0.98)
+        assert low_ms < sample.latency_ns / 1e6 < high_ms
+
+
+def test_an_operation_that_was_never_timed_is_named(here: Path) -> None:
+    predictor = load_kernels("cpu-kernels.hwp")
+    kind = split(small(), predictor.models.rules)[0].kind
+    assert not predictor.surprises(predictor.predict(small()))
+    known = {k: v for k, v in predictor.models.kinds.items() if k != kind}
+    shares = [i for i, k in enumerate(["call", "gap", *predictor.models.kinds]) if k != kind]
+    total = predictor.models.sum
+    left = Sum(total.weights[shares], total.factor[np.ix_(shares, shares)], total.noise)
+    models = replace(predictor.models, kinds=known, sum=left)
+    without = replace(predictor, models=models)
+    found = without.predict(small())
+    assert any(kind in reason for reason in without.surprises(found))
+    assert found.sd_ms > predictor.predict(small()).sd_ms
+
+
+@pytest.mark.slow
+def test_kernels_goes_on_where_it_stopped(here: Path, run: Answer, tmp_path: Path) -> None:
+    samples = tmp_path / "mine.jsonl"
+    whole = (here / "cpu-kernels.jsonl").read_text()
+    samples.write_text(whole + whole.splitlines()[-1][:100])  # an interrupt cut the last one short
+    arguments = ("kernels", "-d", "cpu", "-n", NETWORKS + 1, "-o", tmp_path / "mine.hwp")
+    code, out, err = run(*arguments, "--json")
+    assert code == 0, err
+    answer = json.loads(out)
+    assert answer["n_train"] == NETWORKS + 1
+    assert samples.read_text().startswith(whole)
+    assert answer["left_out"]["all"]["n"] == NETWORKS + 1
+    assert load_kernels(tmp_path / "mine.hwp").meta.n_train == NETWORKS + 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["small.onnx", "-d", "litert"], "no litert-kernels.hwp here"),
+        (["cpu-kernels.hwp", "missing.onnx"], "missing.onnx"),
+        (["cpu-kernels.hwp", "small.tflite"], "export it as one"),
+        (["cpu-kernels.hwp"], "name one"),
+        (["cpu-kernels.hwp", "small.onnx", "--shape", "y=1"], "unknown model input 'y'"),
+    ],
+)
+def test_what_cannot_be_predicted_is_told(
+    arguments: list[str], message: str, here: Path, run: Answer
+) -> None:
+    to_onnx(small()).save("small.onnx")
+    code, out, err = run("predict", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+def test_a_predictor_of_another_device_is_refused(here: Path, run: Answer) -> None:
+    to_onnx(small()).save("small.onnx")
+    predictor = load_kernels("cpu-kernels.hwp")
+    other = replace(predictor.meta.provenance, fingerprint_key="0" * 32)
+    replace(predictor, meta=replace(predictor.meta, provenance=other)).save("other.hwp")
+    assert run("predict", "other.hwp", "small.onnx")[0] == 0
+    code, _, err = run("predict", "other.hwp", "small.onnx", "-d", "cpu")
+    assert code == 2
+    assert "another device or runtime" in err
+
+
+def test_samples_of_another_environment_do_not_mix(here: Path, run: Answer, tmp_path: Path) -> None:
+    header, *rest = (here / "cpu-kernels.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "o.jsonl").write_text(header.replace("onnxruntime", "another") + "".join(rest))
+    code, _, err = run("kernels", "-d", "cpu", "-n", NETWORKS, "-o", tmp_path / "o.hwp")
+    assert code == 2
+    assert "name another file" in err
+
+
+def test_a_file_that_was_tampered_with_is_refused(here: Path, run: Answer, tmp_path: Path) -> None:
+    whole = (here / "cpu-kernels.hwp").read_bytes()
+    damaged = tmp_path / "d.hwp"
+    for content in (whole[:500], whole[:-200] + b"0" * 200, b""):
+        damaged.write_bytes(content)
+        code, _, err = run("predict", damaged, "small.onnx")
+        assert code == 2
+        assert "d.hwp" in err
+
+
+def test_the_file_gives_back_the_same_predictor(here: Path, tmp_path: Path) -> None:
+    predictor = load_kernels("cpu-kernels.hwp")
+    predictor.save(tmp_path / "again.hwp")
+    assert (tmp_path / "again.hwp").read_bytes() == Path("cpu-kernels.hwp").read_bytes()
+    again = load_kernels(tmp_path / "again.hwp")
+    assert again.predict(small()) == predictor.predict(small())
