@@ -20,6 +20,8 @@ from hwbench.predictors.predictor import (
     fit_predictor,
     load_predictor,
 )
+from hwbench.predictors.selection import most_telling
+from hwbench.predictors.sources import Sources, predicted_sources
 from hwbench.predictors.table import LatencyTable
 
 __all__ = [
@@ -36,11 +38,14 @@ __all__ = [
     "Prediction",
     "PredictorMeta",
     "Provenance",
+    "Sources",
     "TrainingSet",
     "evaluate",
     "fit_predictor",
     "load_predictor",
     "model_kinds",
+    "most_telling",
+    "predicted_sources",
     "register_model",
     "training_set",
 ]

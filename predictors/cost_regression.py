@@ -64,6 +64,9 @@ _PROJECTIONS = 48
 _FUSED_STATES = 2048
 _BATCH = 8192
 
+#: What is left to other columns, as a share of their scales, where devices like it are known.
+_BESIDE_SOURCES = 0.1
+
 #: A prediction is never below this share of the shortest latency learned from.
 _FLOOR = 0.25
 
@@ -225,6 +228,18 @@ def _spread(space: Space, rng: np.random.Generator) -> Codes:
     return codes[space.valid(codes)]
 
 
+def prior_features(
+    space: Space, codes: Codes, rng: np.random.Generator, sources: Sources | None
+) -> Array:
+    """Features (n, D) whose inner products are the prior covariance of relative latencies."""
+    views = Views(space)
+    reference = views.symbols(np.concatenate([_spread(space, rng), codes]))
+    basis = _basis(views, reference, sources)
+    scales = np.array([1.0, *(prior.median for prior in basis.priors)])
+    features: Array = basis.design(views.symbols(codes)) * scales[basis.groups]
+    return features
+
+
 def _basis(views: Views, reference: Symbols, sources: Sources | None) -> Basis:
     """All that may tell latency; what does not, loses its scale."""
     exact = cost_tables(views.space)
@@ -237,7 +252,8 @@ def _basis(views: Views, reference: Symbols, sources: Sources | None) -> Basis:
         basis = basis.joined(*pair_blocks(views, reference))
     if sources is None:
         return basis
-    return basis.joined(*source_blocks(views, sources, basis.additive, reference))
+    known = source_blocks(views, sources, basis.additive, reference)
+    return basis.shrunk(_BESIDE_SOURCES).joined(*known)
 
 
 def _choose(basis: Basis, seen: Symbols, labels: _Labels, rng: np.random.Generator) -> _Candidate:
@@ -321,18 +337,16 @@ class _Served:
 
 def _serve(views: Views, best: _Candidate, reference: Symbols) -> _Served:
     found, basis = best.regression, best.basis
+    projections, tail_variance = _projections(basis.design(reference), found.factor)
+    columns = np.column_stack([found.weights, projections])
     if views.number > 1:  # a small space: mean and standard deviation of every architecture
 
         def answers(symbols: Symbols) -> Array:
-            design = basis.design(symbols)
-            return np.column_stack(
-                [design @ found.weights, np.linalg.norm(design @ found.factor, axis=1)]
-            )
+            found = basis.design(symbols) @ columns
+            return np.column_stack([found[:, 0], np.linalg.norm(found[:, 1:], axis=1)])
 
         none = np.zeros((0, 0)), np.zeros((0, 2))
-        return _Served(views.tabulated(answers), np.zeros(2), *none, 0.0)
-    projections, tail_variance = _projections(basis.design(reference), found.factor)
-    columns = np.column_stack([found.weights, projections])
+        return _Served(views.tabulated(answers), np.zeros(2), *none, tail_variance)
     additive, kernel = basis.additive, basis.kernel
     split = 1 + additive.width
     tables = additive.project(columns[1:split])

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -43,6 +43,10 @@ class Prior:
 
     median: float
     spread: float
+
+    def shrunk(self, share: float) -> Prior:
+        """With a median of that share."""
+        return Prior(share * self.median, self.spread)
 
 
 #: Latency in units of an average network's: these are shares of it.
@@ -112,6 +116,12 @@ class Basis:
         if self.kernel is not None:
             parts.append(self.kernel.features(self.kernel.loads(symbols)))
         return np.concatenate(parts, axis=1)
+
+    def shrunk(self, share: float) -> Basis:
+        """With priors of which the medians are that share of what they were."""
+        blocks = tuple(replace(b, prior=b.prior.shrunk(share)) for b in self.blocks)
+        kernel = self.kernel
+        return Basis(blocks, kernel and replace(kernel, prior=kernel.prior.shrunk(share)))
 
     def joined(self, *blocks: Block) -> Basis:
         """With further blocks."""

@@ -1,6 +1,6 @@
 """The predictor file ``.hwp``: a zip of one JSON header and plain arrays.
 
-    predictor.json    {"format": "hwbench-predictor", "version": 2, "checksum": …,
+    predictor.json    {"format": "hwbench-predictor", "version": 3, "checksum": …,
                        "arrays": {NAME: {"dtype": …, "shape": […], "sha256": …}}, "meta": {…}}
     NAME.npy          one a named array, numpy's format without objects
 
@@ -29,7 +29,11 @@ from hwbench.errors import PredictorError
 from hwbench.records import digest
 
 FORMAT = "hwbench-predictor"
-VERSION = 2
+VERSION = 3
+
+#: What files of older versions did not tell: what sessions differ by, what other devices it
+#: learned from, and where it knows less than where it was tested.
+_BEFORE: Mapping[str, Any] = {"session_sd": 0.0, "sources": [], "widest_sd": None}
 
 HEADER = "predictor.json"
 _MAX_HEADER_BYTES = 1 << 20
@@ -143,8 +147,7 @@ def _header(archive: zipfile.ZipFile) -> dict[str, Any]:
         raise _DamageError("its members are not those that its header names: fit it again")
     if len(arrays) > _MAX_ARRAYS:
         raise _DamageError(f"it has {len(arrays)} arrays, more than {_MAX_ARRAYS}")
-    if version == 1:  # it did not tell what sessions differ by
-        header["meta"] = {"session_sd": 0.0, **header["meta"]}
+    header["meta"] = {**_BEFORE, **header["meta"]} if version < VERSION else header["meta"]
     return header
 
 

@@ -143,14 +143,17 @@ class BudgetOracle:
     ) -> Bools:
         """Like :meth:`feasible`, but measures where the prediction does not decide.
 
-        That is where the budget lies between the lower and the upper bound: at most so many of
-        them, those first whose expected latency is nearest to the budget.
+        That is where the budget lies between the lower and the upper bound, or the predictor is
+        out of its depth (:meth:`LatencyPredictor.unfamiliar`) and no bound of it is worth much:
+        at most so many of them, those first whose expected latency is nearest to the budget.
         """
         _check_budget(budget_ms)
         codes = self._codes(archs)
         (upper, mean, lower) = self._bounds(codes, confidence)
         allowed = self.within_limits(codes, confidence)
-        doubtful = np.flatnonzero((lower <= budget_ms) & (budget_ms < upper) & allowed)
+        undecided = (lower <= budget_ms) & (budget_ms < upper)
+        undecided |= self.predictor.unfamiliar(self.predictor.predict(codes))
+        doubtful = np.flatnonzero(undecided & allowed)
         nearest = doubtful[np.argsort(np.abs(mean[doubtful] - budget_ms), kind="stable")]
         known = {row for row, _ in self._measured_rows(codes)}
         ask = [row for row in nearest if row not in known][:at_most]

@@ -62,7 +62,8 @@ class PredictorMeta:
     ``space_hash`` covers the decisions; ``features_hash`` the costs of the networks of
     ``witnesses`` (codes): it changes with the networks of the space, and with what we count.
     ``session_sd`` is the relative standard deviation of what the sessions of the labels and of
-    a later measurement differ by.
+    a later measurement differ by. ``sources`` names the other devices that it learned from.
+    ``widest_sd`` is the largest relative scale of a prediction that was held against a label.
     """
 
     kind: str
@@ -74,6 +75,8 @@ class PredictorMeta:
     n_train: int
     seed: int
     session_sd: float
+    sources: tuple[str, ...]
+    widest_sd: float | None
     cross_validated: Metrics
     created: str
     hwbench: str
@@ -123,6 +126,15 @@ class LatencyPredictor:
         own = self._calibration.quantile(level) * prediction.sd_ms
         between = normal_quantile(level) * self.meta.session_sd * prediction.mean_ms
         return prediction.mean_ms + own + np.sign(between) * (np.hypot(own, between) - abs(own))
+
+    def unfamiliar(self, prediction: Prediction) -> NDArray[np.bool_]:
+        """Which predictions of this predictor's (n,) it is less sure of than of any it was held to.
+
+        Of n labels about one in n + 1 architectures of their kind is such; far from them, most.
+        Measure these rather than believe their bounds. None are where an old file does not tell.
+        """
+        widest = math.inf if self.meta.widest_sd is None else self.meta.widest_sd
+        return np.asarray(prediction.sd_ms > widest * prediction.mean_ms)
 
     @property
     def parts(self) -> tuple[tuple[int, ...], ...]:
@@ -178,6 +190,8 @@ def fit_predictor(
         seed=seed,
         # A label's session and a later one's: two draws.
         session_sd=math.sqrt(2) * training.session_sd,
+        sources=training.sources.names if training.sources else (),
+        widest_sd=float((held_out.sd_ms / held_out.mean_ms).max()),
         cross_validated=_cross_validated(training, held_out),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         hwbench=hwbench.__version__,
@@ -281,6 +295,9 @@ def _meta(header: Mapping[str, Any]) -> PredictorMeta:
     values["provenance"] = Provenance(**provenance)
     if not 0 <= values["session_sd"] <= _MOST_SESSION_SD:
         raise ValueError(f"session_sd is {values['session_sd']}")
+    if values["widest_sd"] is not None and not values["widest_sd"] > 0:
+        raise ValueError(f"widest_sd is {values['widest_sd']}")
+    values["sources"] = tuple(str(name) for name in values["sources"])
     values["cross_validated"] = Metrics(**_typed(Metrics, header["cross_validated"]))
     values["witnesses"] = tuple(tuple(int(c) for c in code) for code in header["witnesses"])
     if any(not 0 <= c < 2**15 for code in values["witnesses"] for c in code):

@@ -7,11 +7,12 @@ of HELP (Lee et al., 2021) and HW-NAS-Bench (Li et al., ICLR 2021).
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ from hwbench.errors import PredictorError, UnknownNameError
 from hwbench.predictors.data import MIN_SAMPLES, TrainingSet, training_set
 from hwbench.predictors.metrics import Metrics
 from hwbench.predictors.predictor import Provenance, evaluate, fit_predictor
+from hwbench.predictors.selection import most_telling
+from hwbench.predictors.sources import Sources
 from hwbench.spaces import Codes, Space, get_space
 from hwbench.spaces.mbv3 import MobileNetV3Space
 from hwbench.spaces.ofa_mbv3 import OFA_MBV3
@@ -37,7 +40,8 @@ class PublishedTable:
     """One device's latencies of ``space``; ``left_out`` counts rows that are no network of it.
 
     NAS-Bench-201's disconnected cells are such: they take next to no time, and a relative error
-    on them says nothing.
+    on them says nothing. The labels' own error is the resolution of the device's timer; their
+    ``sources`` are the devices that were named so.
     """
 
     space: Space
@@ -45,25 +49,48 @@ class PublishedTable:
     left_out: int
 
 
-def read_published(space: str, archs: Path, latency: Path, device: str) -> PublishedTable:
-    """The latencies of one device column.
+def read_published(
+    space: str, archs: Path, latency: Path, device: str, sources: Sequence[str] = ()
+) -> PublishedTable:
+    """The latencies of one device column, and what the columns ``sources`` know.
 
     :class:`PredictorError` names the file and what is wrong with it; ``UnknownNameError`` where
-    the space or the device is not there.
+    the space or a device is not there.
     """
     if space not in _LAYOUTS:
         raise UnknownNameError("space of a published table", space, _LAYOUTS)
+    if device in sources:
+        raise PredictorError(f"{device} is the device to learn: it is no source of its own")
+    if len(set(sources)) < len(sources):
+        raise PredictorError(f"a source is named twice in {', '.join(sources)}")
     make_space, columns = _LAYOUTS[space]
     found = make_space()
     table = _read(archs, columns, {})
-    measured = _read(latency, [], {device: "device"})
+    measured = _read(latency, [], {device: "device", **dict.fromkeys(sources, "source")})
     rows = table.merge(measured, on=_INDEX, validate="one_to_one")
     if rows.empty:
         raise PredictorError(f"{archs} and {latency} have no {_INDEX} in common")
     codes = _codes(archs, found, rows[list(columns)].to_numpy())
     built = found.valid(codes)
-    labels = training_set(found, codes[built], rows[device].to_numpy(np.float64)[built])
+    known = None
+    if sources:
+        others = rows[list(sources)].to_numpy(np.float64)[built]
+        known = Sources(tuple(sources), found.canonical(codes[built]), others)
+    latency_ms = rows[device].to_numpy(np.float64)[built]
+    error = timer_resolution(latency_ms) / math.sqrt(12)
+    labels = training_set(found, codes[built], latency_ms, error, sources=known)
     return PublishedTable(found, labels, int((~built).sum()))
+
+
+def timer_resolution(latency_ms: NDArray[np.float64]) -> float:
+    """The step in ms that all latencies are multiples of, as a timer of whole ms makes; else 0."""
+    values = np.unique(latency_ms)
+    step = float(np.diff(values).min()) if len(values) > 1 else 0.0
+    # Many values a step, or it is only how many digits were written.
+    if step <= 0 or len(values) > len(latency_ms) / 4:
+        return 0.0
+    whole = values / step
+    return step if np.allclose(whole, np.round(whole), rtol=0, atol=1e-3) else 0.0
 
 
 @dataclass(frozen=True)
@@ -81,17 +108,29 @@ class PublishedMetrics(Metrics):
 
 
 def evaluate_published(
-    table: PublishedTable, test: PublishedTable | None = None, *, train: int, seed: int = 0
+    table: PublishedTable,
+    test: PublishedTable | None = None,
+    *,
+    train: int,
+    select: Literal["random", "active"] = "random",
+    seed: int = 0,
 ) -> PublishedMetrics:
-    """Fit on ``train`` rows at random, and test on the others, or on another table.
+    """Fit on ``train`` rows, and test on the others, or on another table.
 
-    The same seed takes the same rows. :class:`PredictorError` where there are not so many.
+    ``select``: rows at random, or those that tell most of the others, chosen without their labels
+    (:mod:`hwbench.predictors.selection`). The same seed takes the same rows.
+    :class:`PredictorError` where there are not so many.
     """
     count = len(table.labels)
     most = count - 2 if test is None else count
     if not MIN_SAMPLES <= train <= most:
         raise PredictorError(f"--train {train}: give {MIN_SAMPLES} to {most} of {count} rows")
-    order = np.random.default_rng(seed).permutation(count)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(count)
+    if select == "active":
+        labels = table.labels
+        chosen = most_telling(table.space, labels.codes, train, rng, sources=labels.sources)
+        order = np.concatenate([chosen, np.setdiff1d(order, chosen)])
     rest = table.labels[order[train:]] if test is None else test.labels
     unknown = Provenance("published", "", "unknown", 1)
     began = time.perf_counter()

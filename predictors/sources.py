@@ -10,7 +10,9 @@ networks for the same).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,11 @@ from hwbench.errors import PredictorError
 from hwbench.predictors.features import Block, Prior
 from hwbench.predictors.tables import Symbols, TableSum
 from hwbench.predictors.views import Views
-from hwbench.spaces import Codes
+from hwbench.spaces import Codes, Space
+from hwbench.spaces.base import ENUMERABLE
+
+if TYPE_CHECKING:
+    from hwbench.predictors.predictor import LatencyPredictor
 
 Array = NDArray[np.float64]
 
@@ -27,6 +33,8 @@ Array = NDArray[np.float64]
 COMMON, APART = Prior(1.0, 0.5), Prior(1.0, 1.0)
 #: Shares of a source's labels that are pulled in at each end: phones hang, timers fail.
 _TRIMMED = 0.002
+#: More labels of a source change its function by next to nothing.
+_ENOUGH = 5000
 _PENALTIES = np.geomspace(1e-3, 1e3, 25)
 
 
@@ -56,12 +64,31 @@ class Sources:
             )
 
 
+def predicted_sources(space: Space, predictors: Mapping[str, LatencyPredictor]) -> Sources:
+    """What predictors of other devices say of a sample of the space.
+
+    :class:`PredictorError` names one that is of another space.
+    """
+    for name, predictor in predictors.items():
+        if predictor.space.name != space.name:
+            raise PredictorError(
+                f"source {name} is a predictor of {predictor.space.name}, not of {space.name}"
+            )
+    if space.raw_size() <= ENUMERABLE:
+        codes = space.all_codes()
+    else:
+        codes = space.sample(_ENOUGH, np.random.default_rng(0))
+    latency_ms = [predictor.predict(codes).mean_ms for predictor in predictors.values()]
+    return Sources(tuple(predictors), codes, np.stack(latency_ms, axis=1))
+
+
 def source_blocks(
     views: Views, sources: Sources, columns: TableSum, reference: Symbols
 ) -> tuple[Block, ...]:
     """What the sources have in common, and how they differ, as sums over ``columns``."""
-    design = np.asarray(columns(views.symbols(sources.codes)), np.float64)
-    weights = _smoothed(design, _trimmed(sources.latency_ms))
+    rows = np.random.default_rng(0).permutation(len(sources.codes))[:_ENOUGH]
+    design = np.asarray(columns(views.symbols(sources.codes[rows])), np.float64)
+    weights = _smoothed(design, _trimmed(sources.latency_ms[rows]))
     functions = columns.project(weights)
     values = functions(reference)
     count = len(sources.names)

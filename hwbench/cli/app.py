@@ -19,6 +19,7 @@ from hwbench.cli.importing import import_
 from hwbench.cli.kernels import kernels
 from hwbench.cli.predict import predict
 from hwbench.cli.profile import profile
+from hwbench.cli.suggest import suggest
 from hwbench.cli.verify import verify
 
 app = typer.Typer(
@@ -36,6 +37,7 @@ for _verb, _name, _panel in (
     (devices, "devices", _MEASURE),
     (bench, "bench", _MEASURE),
     (profile, "profile", _MEASURE),
+    (suggest, "suggest", _PREDICT),
     (fit, "fit", _PREDICT),
     (evaluate, "evaluate", _PREDICT),
     (kernels, "kernels", _PREDICT),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,14 +11,20 @@ import typer
 
 from hwbench import console
 from hwbench.cli import accuracy
-from hwbench.cli.options import Debug, Json, Seed, Session, Since, StoreUrl, opened
+from hwbench.cli.options import Debug, Json, Seed, Session, Since, StoreUrl, listed, opened
 from hwbench.errors import PredictorError, UsageError
 
 if TYPE_CHECKING:
     from hwbench.predictors import LatencyPredictor
-    from hwbench.predictors.published import PublishedTable
     from hwbench.records import Measurement
     from hwbench.store import Store
+
+
+class Selection(StrEnum):
+    """How the architectures to learn from are chosen."""
+
+    RANDOM = "random"
+    ACTIVE = "active"
 
 
 def evaluate(
@@ -40,8 +47,16 @@ def evaluate(
         str | None, typer.Option("-d", "--device", metavar="COLUMN", help="Which device's.")
     ] = None,
     train: Annotated[
-        int | None, typer.Option(metavar="N", help="Architectures to learn from, at random.")
+        int | None, typer.Option(metavar="N", help="Architectures to learn from.")
     ] = None,
+    sources: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN,…", help="Other devices that are known on all rows."),
+    ] = None,
+    select: Annotated[
+        Selection,
+        typer.Option(metavar="random|active", help="Which ones: active takes the most telling."),
+    ] = Selection.RANDOM,
     test_archs: Annotated[
         Path | None, typer.Option(metavar="CSV", help="To test on; default: the rest.")
     ] = None,
@@ -66,6 +81,8 @@ def evaluate(
     hwbench evaluate cpu.hwp --json
 
     hwbench evaluate --space nasbench201 --archs a.csv.gz --latency l.csv.gz -d pixel3 --train 100
+
+    hwbench evaluate … -d pixel3 --train 20 --sources titanx_1,samsung_s7 --select active
     """
     table = {"--space": space, "--archs": archs, "--latency": latency, "--device": device}
     if predictor is not None:
@@ -81,29 +98,16 @@ def evaluate(
         )
     if (test_archs is None) != (test_latency is None):
         raise UsageError("--test-archs and --test-latency go together")
-    from hwbench.predictors.published import read_published
+    from hwbench.predictors.published import evaluate_published, read_published
 
-    learned = read_published(space, archs, latency, device)
+    others = () if sources is None else listed("--sources", sources)
+    learned = read_published(space, archs, latency, device, others)
     tested = None
     if test_archs is not None and test_latency is not None:
         tested = read_published(space, test_archs, test_latency, device)
-    _evaluate_table(learned, tested, f"{device}: fitted on {train}", train, seed, as_json=as_json)
-
-
-def _evaluate_table(
-    learned: PublishedTable,
-    tested: PublishedTable | None,
-    title: str,
-    train: int,
-    seed: int,
-    *,
-    as_json: bool,
-) -> None:
-    """A predictor of some rows of a published table against the others."""
-    from hwbench.predictors.published import evaluate_published
-
+    title = f"{device}: fitted on {train}"
     with console.progress(f"fitting on {train} of {len(learned.labels)}"):
-        found = evaluate_published(learned, tested, train=train, seed=seed)
+        found = evaluate_published(learned, tested, train=train, select=select.value, seed=seed)
     if as_json:
         console.write_json(found)
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,11 +19,13 @@ from hwbench.cli.options import (
     Seed,
     Session,
     Since,
+    SourceFiles,
     SpaceName,
     StoreUrl,
     Threads,
     choices,
     opened,
+    sources_of,
 )
 from hwbench.errors import HwbenchError, UsageError
 
@@ -57,6 +60,7 @@ def fit(
             help="Only of this environment (default: the present one, else the newest).",
         ),
     ] = None,
+    sources: SourceFiles = None,
     seed: Seed = 0,
     store: StoreUrl = None,
     as_json: Json = False,
@@ -64,9 +68,14 @@ def fit(
 ) -> None:
     """Fit a latency predictor on stored measurements, and cross-validate it.
 
+    With predictors of other devices as --sources, ten to twenty measurements are enough: let
+    hwbench suggest say which ones.
+
     Example:
 
     hwbench fit -d cpu -s ofa_mbv3 -o cpu.hwp
+
+    hwbench fit -d adb -s ofa_mbv3 --sources cpu.hwp,board.hwp -o phone.hwp
     """
     from hwbench.predictors import fit_predictor
     from hwbench.predictors.measured import provenance_of, training_from
@@ -92,6 +101,7 @@ def fit(
             f"run hwbench profile -d {device} -s {space} first"
         )
     training, provenance = training_from(learned, measured), provenance_of(measured)
+    training = replace(training, sources=sources_of(learned, sources))
     predictor = fit_predictor(learned, training, provenance, seed=seed, kind=kind)
     predictor.save(path)
     baselines = accuracy.fit_baselines(learned, training, provenance, seed=seed)

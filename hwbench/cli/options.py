@@ -14,6 +14,8 @@ from hwbench.errors import UsageError
 
 if TYPE_CHECKING:
     from hwbench.devices.base import Device
+    from hwbench.predictors import Sources
+    from hwbench.spaces import Space
     from hwbench.store import Store
 
 
@@ -91,6 +93,14 @@ Cores = Annotated[
     typer.Option(metavar="LIST", help="Cores to run on, as 0,2-3 (default: all allowed)."),
 ]
 Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Seed of all random choices.")]
+SourceFiles = Annotated[
+    str | None,
+    typer.Option(
+        "--sources",
+        metavar="FILE,FILE,…",
+        help="Predictors (.hwp) of other devices, to learn from with few measurements.",
+    ),
+]
 Confidence = Annotated[
     float,
     typer.Option(metavar="P", help="Probability that the upper bound holds, between 0 and 1."),
@@ -172,6 +182,32 @@ def choices(flag: str, texts: Iterable[str]) -> dict[str, str]:
             raise UsageError(f"{flag} {name!r} is given twice")
         parsed[name] = value
     return parsed
+
+
+def sources_of(space: Space, given: str | None) -> Sources | None:
+    """What the predictor files of ``--sources`` know of a space; ``None`` where none is given.
+
+    Raises:
+        UsageError: a file is named twice.
+        PredictorError: a file is no predictor of that space.
+    """
+    from hwbench.predictors import load_predictor, predicted_sources
+
+    paths = [] if given is None else listed("--sources", given)
+    loaded = {path: load_predictor(path, space=space) for path in paths}
+    return predicted_sources(space, loaded) if loaded else None
+
+
+def listed(flag: str, text: str) -> list[str]:
+    """The parts of ``a,b,c``.
+
+    Raises:
+        UsageError: one is empty or comes twice.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts) or len(set(parts)) < len(parts):
+        raise UsageError(f"{flag} {text!r}: write names with commas between them, each once")
+    return parts
 
 
 def lines(arguments: Iterable[str], file: Path | None) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,6 +21,7 @@ from hwbench.cli.options import (
     Threads,
     choices,
     device_of,
+    lines,
     opened,
 )
 from hwbench.errors import DeviceError, InconclusiveError, UnknownNameError, UsageError
@@ -27,21 +29,31 @@ from hwbench.errors import DeviceError, InconclusiveError, UnknownNameError, Usa
 if TYPE_CHECKING:
     from hwbench.devices.profile import Profile
     from hwbench.measure.plan import Failure
-    from hwbench.spaces import Space, Value
+    from hwbench.spaces import Codes, Space, Value
     from hwbench.store import Store
+
+
+_SAMPLES = 300
 
 
 def profile(
     space: SpaceName,
     samples: Annotated[
-        int, typer.Option("-n", "--samples", min=1, metavar="N", help="How many architectures.")
-    ] = 300,
+        int | None,
+        typer.Option(
+            "-n", "--samples", min=1, metavar="N", help="How many architectures (default: 300)."
+        ),
+    ] = None,
     device: DeviceName = "cpu",
     option: DeviceOptions = None,
     threads: Threads = 1,
     fix: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Hold a decision of the space at a value."),
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="These architectures, one a line; - is standard input."),
     ] = None,
     seed: Seed = 0,
     store: StoreUrl = None,
@@ -53,13 +65,22 @@ def profile(
     Example:
 
     hwbench profile -d cpu -s ofa_mbv3 -n 300
+
+    hwbench suggest -s ofa_mbv3 -n 20 | hwbench profile -d cpu -s ofa_mbv3 --file -
     """
-    from hwbench.devices.profile import sample_profile
+    from hwbench.devices.profile import Profile, sample_profile
     from hwbench.spaces import get_space
 
     target, searched = device_of(device, option), get_space(space)
-    fixed = pinned(searched, choices("--fix", fix or ()))
-    sample = sample_profile(target, searched, samples, seed=seed, threads=threads, fixed=fixed)
+    if file is None:
+        fixed = pinned(searched, choices("--fix", fix or ()))
+        count = _SAMPLES if samples is None else samples
+        sample = sample_profile(target, searched, count, seed=seed, threads=threads, fixed=fixed)
+    elif fix or samples is not None:
+        raise UsageError("--file says which architectures: leave --samples and --fix out")
+    else:
+        sample = Profile(searched, named(searched, lines((), file)), target, threads)
+    samples = len(sample.codes)
     with opened(store) as results:
         held = len(results.done(sample.campaign(results)))
         failures = measure(sample, results, f"measuring {samples - held} architectures")
@@ -93,6 +114,13 @@ def profile(
             "every interval is too wide to be an answer: quiet the machine, and measure another "
             "sample with --seed"
         )
+
+
+def named(space: Space, texts: list[str]) -> Codes:
+    """Codes of architectures by their texts; one that is named twice is measured once."""
+    from hwbench.spaces.base import unique_in_order
+
+    return unique_in_order(space.canonical(space.encode(texts)))
 
 
 def measure(sample: Profile, store: Store, label: str) -> list[Failure]:

@@ -227,7 +227,7 @@ def test_changes_are_noticed(
         (drop_array, "not those that its header names"),
         (add_member, "not those that its header names"),
         (header_says(format="other"), "not that of a predictor"),
-        (header_says(version=99), "written by a newer hwbench (format 99, this one reads up to 2)"),
+        (header_says(version=99), "written by a newer hwbench (format 99, this one reads up to 3)"),
         (meta_says(session_sd=-0.1), "session_sd is -0.1"),
         (meta_says(session_sd="wide"), "session_sd is 'wide'"),
         (meta_says(session_sd=True), "session_sd is True"),
@@ -259,17 +259,28 @@ def test_forgeries_with_a_fitting_checksum_are_refused_by_what_they_say(
     assert message in refusal(tmp_path, rewritten(content, change, honest=True))
 
 
-def test_a_file_of_format_1_still_loads(
-    tmp_path: Path, content: bytes, predictor: LatencyPredictor
+@pytest.mark.parametrize(
+    ("version", "unknown"),
+    [(1, ("session_sd", "sources", "widest_sd")), (2, ("sources", "widest_sd"))],
+)
+def test_a_file_of_an_older_format_still_loads(
+    tmp_path: Path,
+    content: bytes,
+    predictor: LatencyPredictor,
+    version: int,
+    unknown: tuple[str, ...],
 ) -> None:
     def as_it_was(parts: dict[str, Any]) -> None:
-        parts["header"]["version"] = 1
-        del parts["header"]["meta"]["session_sd"]
+        parts["header"]["version"] = version
+        for name in unknown:
+            del parts["header"]["meta"][name]
 
     path = tmp_path / "old.hwp"
     path.write_bytes(rewritten(content, as_it_was, honest=True))
     codes = SPACE.sample(20, np.random.default_rng(0))
-    assert np.array_equal(load_predictor(path).upper(codes, 0.9), predictor.upper(codes, 0.9))
+    old = load_predictor(path)
+    assert np.array_equal(old.upper(codes, 0.9), predictor.upper(codes, 0.9))
+    assert not old.unfamiliar(old.predict(codes)).any()
 
 
 def test_a_pickled_array_is_not_unpickled(tmp_path: Path, content: bytes) -> None:

@@ -1,0 +1,59 @@
+"""``hwbench suggest``: which architectures to measure next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hwbench import console
+from hwbench.cli.options import Debug, Json, Seed, SourceFiles, SpaceName, lines, sources_of
+
+
+def suggest(
+    space: SpaceName,
+    samples: Annotated[
+        int, typer.Option("-n", "--samples", min=1, metavar="N", help="How many.")
+    ] = 10,
+    sources: SourceFiles = None,
+    known: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Architectures measured before, one a line."),
+    ] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say which architectures to measure, one a line: those that tell most about all the others.
+
+    Nothing needs to be measured before. Known devices make it a better choice.
+
+    Example:
+
+    hwbench suggest -s ofa_mbv3 -n 10 --sources cpu.hwp > next.txt
+
+    hwbench profile -d adb -s ofa_mbv3 --file next.txt
+    """
+    import numpy as np
+
+    from hwbench.predictors import most_telling
+    from hwbench.spaces import get_space
+
+    searched = get_space(space)
+    rng = np.random.default_rng(seed)
+    before = searched.encode(lines((), known)) if known is not None else None
+    pool = searched.sample(max(_POOL, samples), rng)
+    if before is not None:
+        pool = pool[~(pool[:, None] == searched.canonical(before)[None]).all(axis=2).any(axis=1)]
+    told = sources_of(searched, sources)
+    rows = most_telling(searched, pool, samples, rng, known=before, sources=told)
+    texts = searched.decode(pool[rows])
+    if as_json:
+        console.write_json({"space": space, "architectures": texts})
+        return
+    console.write_text("".join(f"{text}\n" for text in texts))
+
+
+#: Random architectures that are chosen from.
+_POOL = 1200
