@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -11,11 +12,12 @@ import psutil
 import pytest
 
 from hwbench.cli import main
-from hwbench.devices.phone.device import AdbPhone
+from hwbench.devices.phone.device import AdbPhone, ToolDevice
+from hwbench.devices.phone.launcher import ToolLauncher
 from hwbench.measure.jobs import Launched, canary_key
 from hwbench.store import Store
 from tests.loopback import LoopbackPhone
-from tests.loopback.clients import find_client
+from tests.loopback.clients import CLIENTS, find_client
 from tests.loopback.states import BIG_MASK as _BIG
 from tests.measurements import epoch
 
@@ -118,3 +120,37 @@ def anchored(device: AdbPhone, store: Path) -> None:
     )
     with Store.open(store) as opened:
         opened.add_epoch(made)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    """The phones of this module."""
+    with Pool() as pool:
+        yield pool
+
+
+@pytest.fixture(params=CLIENTS)
+def lent(request: pytest.FixtureRequest, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> Lent:
+    """A phone with each client."""
+    return pool.lend(request.param, monkeypatch)
+
+
+@pytest.fixture
+def one(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> Lent:
+    """With one client, where it makes no difference which."""
+    return pool.lend("wheel", monkeypatch)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What hangs is given up after seconds."""
+    patient = ToolDevice.launcher
+
+    def launcher(device: ToolDevice, threads: int) -> ToolLauncher:
+        made = patient(device, threads)
+        quick = dataclasses.replace(
+            made.settings, launch_s=1.0, canary_s=0.8, back_within_s=2.0, patience_s=1.0
+        )
+        return ToolLauncher(device.shell, quick)
+
+    monkeypatch.setattr(ToolDevice, "launcher", launcher)

@@ -26,11 +26,13 @@ from hwbench.devices.phone.state import PhoneState, core_mask, read_state, rejec
 from hwbench.devices.phone.tool import PUBLISHED, ToolOptions, published_for
 from hwbench.devices.tflite_job import tflite_job
 from hwbench.errors import DeviceError, HwbenchError, UsageError
-from hwbench.measure.fingerprint import fingerprint_host
+from hwbench.measure.fingerprint import UNKNOWN, fingerprint_host
 from hwbench.measure.jobs import Canary, Job, RunnerSpec
 from hwbench.records import Fingerprint
 
 _CANARIES = Path(__file__).resolve().parents[1] / "canaries"
+#: What of a device's facts the doctor tells.
+_TOLD = ("model", "android", "soc", "abi", "machine", "cpu_model", "kernel")
 #: Beyond this a canary says nothing.
 _MOST_DRIFT = 1000
 
@@ -173,8 +175,12 @@ class ToolDevice(Device):
         except HwbenchError as error:
             what, _, cure = str(error).rpartition(": ")
             return [Check("connection", "fail", what or str(error), cure)]
-        said = ", ".join(value for value in facts.values() if value)[:120]
-        return [Check("connection", "ok", said), self._launches(), *_state_checks(state)]
+        known = (facts[name] for name in _TOLD if facts.get(name) not in (None, "", UNKNOWN))
+        return [
+            Check("connection", "ok", ", ".join(known)),
+            self._launches(),
+            *_state_checks(state),
+        ]
 
     def _launches(self) -> Check:
         try:

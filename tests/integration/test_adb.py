@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
@@ -55,12 +55,6 @@ from tests.phones import Lent, Pool
 _WHEELS = Path(str(files("adbutils") / "binaries" / "adb"))
 _CANARY = Path(__file__).resolve().parents[2] / "devices/canaries/conv_dw_v1.tflite"
 _QUICK = ToolOptions(runs=3, min_secs=0.05)
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    with Pool() as pool:
-        yield pool
 
 
 @pytest.fixture(params=CLIENTS)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import platform
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,32 +34,14 @@ from hwbench.records import Measurement
 from hwbench.spaces import get_space
 from hwbench.store import Store
 from hwbench.testing.devices import check_device
-from tests.loopback.clients import CLIENTS
 from tests.measurements import measurement
-from tests.phones import BIG_MASK, EPOCH, Lent, Pool, anchored
+from tests.phones import BIG_MASK, EPOCH, Lent, anchored
 from tests.targets import tiny_net
 
 ROOT = Path(__file__).resolve().parents[2]
 #: On a machine that others use too an interval may be too wide to be an answer.
 ANSWERED = (EXIT_OK, EXIT_INCONCLUSIVE)
 CANARY = ROOT / "devices/canaries/conv_dw_v1.tflite"
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    with Pool() as pool:
-        yield pool
-
-
-@pytest.fixture(params=CLIENTS)
-def lent(request: pytest.FixtureRequest, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> Lent:
-    return pool.lend(request.param, monkeypatch)
-
-
-@pytest.fixture
-def one(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> Lent:
-    """With one client, where it makes no difference which."""
-    return pool.lend("wheel", monkeypatch)
 
 
 @pytest.fixture
@@ -385,6 +367,7 @@ def test_a_board_is_told_of_the_build_for_it(
     assert main(["doctor", "-d", "shell", "--json"]) == EXIT_DEVICE
     checks = {check["name"]: check for check in printed(capsys)["checks"]}
     assert "linux_x86-64_benchmark_model" in json.dumps(checks["benchmark_model"])
+    assert checks["connection"]["detail"].endswith(platform.release())
 
 
 def test_a_temporary_folder_that_cannot_be_is_not_taken_for_the_users_choice(
