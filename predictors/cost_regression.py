@@ -65,7 +65,7 @@ _FUSED_STATES = 2048
 _BATCH = 8192
 
 #: What is left to other columns, as a share of their scales, where devices like it are known.
-_BESIDE_SOURCES = 0.1
+_BESIDE_SOURCES = 0.3
 
 #: A prediction is never below this share of the shortest latency learned from.
 _FLOOR = 0.25

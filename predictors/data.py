@@ -59,6 +59,15 @@ class TrainingSet:
     def __len__(self) -> int:
         return len(self.codes)
 
+    def joined(self, other: TrainingSet) -> TrainingSet:
+        """With the rows of another one below; what all labels share stays."""
+        return replace(
+            self,
+            codes=np.concatenate([self.codes, other.codes]),
+            latency_ms=np.concatenate([self.latency_ms, other.latency_ms]),
+            sd_ms=np.concatenate([self.sd_ms, other.sd_ms]),
+        )
+
     def __getitem__(self, rows: ArrayLike) -> TrainingSet:
         """The rows of an index array or mask."""
         at = np.asarray(rows)

@@ -22,7 +22,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from hwbench.errors import UsageError
 from hwbench.predictors.calibration import normal_quantile
-from hwbench.predictors.predictor import LatencyPredictor
+from hwbench.predictors.data import TrainingSet
+from hwbench.predictors.predictor import LatencyPredictor, fit_predictor
 from hwbench.predictors.table import LatencyTable, latency_table
 from hwbench.records import Measurement
 from hwbench.spaces import Codes, Value
@@ -183,6 +184,29 @@ class BudgetOracle:
             measuring_seconds=self._ledger.measuring_seconds + took,
         )
         return found
+
+    def learn(self, training: TrainingSet) -> None:
+        """Fit the predictor anew, on ``training`` (what it learned from) and what was measured.
+
+        A search leads to a corner of the space; what was measured there makes its neighbours'
+        bounds narrower. Of the same family and seed, calibrated on all of it.
+        """
+        if not self._known:
+            return
+        width = len(self.predictor.space.decisions)
+        measured = TrainingSet(
+            np.frombuffer(b"".join(self._known), dtype=np.int16).reshape(-1, width),
+            np.array([known.latency_ms for known in self._known.values()]),
+            np.array([known.sd_ms for known in self._known.values()]),
+        )
+        meta = self.predictor.meta
+        self.predictor = fit_predictor(
+            self.predictor.space,
+            training.joined(measured),
+            meta.provenance,
+            seed=meta.seed,
+            kind=meta.kind,
+        )
 
     def table(self, *, fixed: Mapping[str, Value] | None = None, seed: int = 0) -> LatencyTable:
         """Latency as a sum of entries, for a differentiable search; with what the sum loses.

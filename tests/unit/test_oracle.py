@@ -13,6 +13,7 @@ from hwbench.predictors import (
     Limit,
     Provenance,
     fit_predictor,
+    training_set,
 )
 from hwbench.records import Measurement
 from hwbench.spaces import Codes, get_space
@@ -193,6 +194,35 @@ def test_a_budget_that_nobody_doubts_costs_no_measurement(
     device = Device(truth)
     assert BudgetOracle(predictor, measurer=device).settle(codes, 1000.0, at_most=10).all()
     assert device.asked == []
+
+
+def test_where_the_predictor_is_out_of_its_depth_it_measures(truth: Truth) -> None:
+    rng = np.random.default_rng(0)
+    seen = OFA.sample(60, rng, fixed={"r": 128})
+    small = fit_predictor(OFA, training_set(OFA, seen, truth.measure(seen)), HERE)
+    device, far = Device(truth), OFA.sample(20, rng, fixed={"r": 224})
+    oracle = BudgetOracle(small, measurer=device)
+    assert oracle.upper(far, 0.98).max() < 1000
+    oracle.settle(far, 1000.0, at_most=3)
+    assert [len(asked) for asked in device.asked] == [3]
+
+
+def test_it_learns_from_what_it_measured(truth: Truth) -> None:
+    rng = np.random.default_rng(0)
+    seen = OFA.sample(40, rng, fixed={"r": 128})
+    labels = training_set(OFA, seen, truth.measure(seen))
+    oracle = BudgetOracle(fit_predictor(OFA, labels, HERE), measurer=Device(truth))
+    before, codes = oracle.predictor, OFA.sample(200, rng, fixed={"r": 224})
+    oracle.learn(labels)
+    assert oracle.predictor is before  # nothing was measured yet
+    oracle.measure(codes[:20])
+    oracle.learn(labels)
+    assert oracle.predictor.meta.n_train == 60
+    wanted = truth.latency(codes[20:])
+    errors = [
+        np.abs(p.predict(codes[20:]).mean_ms / wanted - 1) for p in (before, oracle.predictor)
+    ]
+    assert np.median(errors[1]) < 0.5 * np.median(errors[0])
 
 
 def test_an_inconclusive_measurement_is_not_learned(
