@@ -70,10 +70,14 @@ class Regression:
     ``theta`` are the logarithms of prior scales and noise scale, ``noise``: an observation's
     noise has scale ``sqrt(known + noise^2 shape)``; ``trust`` (n,) are the t-weights of the
     labels. ``loo_scale`` is the predicted scale of ``loo_error``, the label's noise included.
+    ``prior_sd`` (D,) are the weights' prior scales, and ``told`` (D, k), in units of them, the
+    directions in which labels made the variance less: there are no more than labels.
     """
 
     weights: Array
     factor: Array
+    prior_sd: Array
+    told: Array
     theta: Array
     trust: Array
     tail: float
@@ -83,6 +87,13 @@ class Regression:
     @property
     def noise(self) -> float:
         return math.exp(self.theta[-1])
+
+    def variance(self, design: Array) -> Array:
+        """Variance (n,) of the fitted values of a design (n, D), noise apart."""
+        scaled = design * self.prior_sd
+        prior = np.einsum("nd,nd->n", scaled, scaled)
+        left: Array = prior - ((scaled @ self.told) ** 2).sum(axis=1)
+        return np.maximum(left, 1e-9 * prior)
 
     @property
     def loo_log_density(self) -> float:
@@ -196,6 +207,8 @@ class _Problem:
         return Regression(
             weights=weights,
             factor=factor,
+            prior_sd=scale,
+            told=_told(scaled, terms.noise),
             theta=theta,
             trust=self.t,
             tail=tail,
@@ -242,6 +255,17 @@ def _by_weights(data: Data, squares: Array, noise: Array) -> _Terms:
         np.bincount(data.groups, mean**2 - (1 - np.diag(covariance))).astype(np.float64),
         log_det + float(np.log(noise).sum()),
     )
+
+
+def _told(scaled: Array, noise: Array) -> Array:
+    """``T`` (D, k) with ``I - T T'`` the posterior covariance of the weights in prior units."""
+    n, d = scaled.shape
+    if n <= d:
+        covariance = scaled @ scaled.T + np.diag(noise)
+        return np.asarray(np.linalg.solve(np.linalg.cholesky(covariance), scaled).T)
+    inverse, _ = _inverse(_information(scaled, noise))
+    values, vectors = np.linalg.eigh(np.eye(d) - inverse)
+    return np.asarray(vectors * np.sqrt(np.maximum(values, 0)))
 
 
 def _information(scaled: Array, noise: Array) -> Array:

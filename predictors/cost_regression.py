@@ -54,7 +54,7 @@ Rows = NDArray[np.intp] | slice
 #: Degrees of freedom of the noise that are tried.
 _TAILS = (math.inf, 4.0)
 
-_REFERENCE = 1000
+_REFERENCE, _USUAL = 1000, 500
 _FOLDS = 10
 #: No more labels teach scales and noise; folds of so many learn them in one round.
 _LEARNING = 400
@@ -97,12 +97,13 @@ class CostRegression(LatencyModel):
     def fit(cls, space: Space, training: TrainingSet, rng: np.random.Generator) -> Self:
         views = Views(space)
         reference = views.symbols(np.concatenate([_spread(space, rng), training.codes]))
+        usual = views.symbols(_drawn(space, rng.random((_USUAL, len(space.decisions)))))
         labels, unit = _Labels.of(training), _unit_ms(training)
         basis = _basis(views, reference, training.sources)
         best = _choose(basis, views.symbols(training.codes), labels, rng)
         mean, scale = _held_out(best, labels, rng)
         factor = _half_width((labels.target - mean) / scale)
-        served = _serve(views, best, reference)
+        served = _serve(views, best, usual)
         return cls(
             space=space,
             unit_ms=unit,
@@ -220,11 +221,14 @@ class _Candidate:
 
 def _spread(space: Space, rng: np.random.Generator) -> Codes:
     """Random architectures (n, L) of all sizes, as far as codes rise with size."""
-    cardinalities = np.asarray(space.cardinalities)
     level, loyalty = rng.random((2, _REFERENCE, 1))
-    shape = (_REFERENCE, len(cardinalities))
-    drawn = np.where(rng.random(shape) < loyalty, level, rng.random(shape))
-    codes = space.canonical((drawn * cardinalities).astype(np.int16))
+    shape = (_REFERENCE, len(space.decisions))
+    return _drawn(space, np.where(rng.random(shape) < loyalty, level, rng.random(shape)))
+
+
+def _drawn(space: Space, shares: Array) -> Codes:
+    """Valid architectures out of shares (n, L), each how far through its decision's values."""
+    codes = space.canonical((shares * np.asarray(space.cardinalities)).astype(np.int16))
     return codes[space.valid(codes)]
 
 
@@ -335,18 +339,18 @@ class _Served:
     tail_variance: float
 
 
-def _serve(views: Views, best: _Candidate, reference: Symbols) -> _Served:
+def _serve(views: Views, best: _Candidate, usual: Symbols) -> _Served:
     found, basis = best.regression, best.basis
-    projections, tail_variance = _projections(basis.design(reference), found.factor)
-    columns = np.column_stack([found.weights, projections])
     if views.number > 1:  # a small space: mean and standard deviation of every architecture
 
         def answers(symbols: Symbols) -> Array:
-            found = basis.design(symbols) @ columns
-            return np.column_stack([found[:, 0], np.linalg.norm(found[:, 1:], axis=1)])
+            design = basis.design(symbols)
+            return np.column_stack([design @ found.weights, np.sqrt(found.variance(design))])
 
         none = np.zeros((0, 0)), np.zeros((0, 2))
-        return _Served(views.tabulated(answers), np.zeros(2), *none, tail_variance)
+        return _Served(views.tabulated(answers), np.zeros(2), *none, 0.0)
+    projections, tail_variance = _projections(basis.design(usual), found.factor)
+    columns = np.column_stack([found.weights, projections])
     additive, kernel = basis.additive, basis.kernel
     split = 1 + additive.width
     tables = additive.project(columns[1:split])
@@ -360,7 +364,7 @@ def _serve(views: Views, best: _Candidate, reference: Symbols) -> _Served:
 def _projections(design: Array, factor: Array) -> tuple[Array, float]:
     """(D, q) directions whose squared projections add up to the variance; what they leave out.
 
-    The principal components of ``design @ factor``: on average over the reference they hold as
+    The principal components of ``design @ factor``: on average over ``design`` they hold as
     much of the predictive variance as q directions can.
     """
     spread = design @ factor
