@@ -59,22 +59,39 @@ class KindModel:
 
     def predict(self, sizes: Array) -> tuple[Array, Array]:
         """Time (n,) in ns and its relative scale (n,), of kernels with sizes (n, F)."""
-        base = _costs(sizes) @ self.line
         if not len(self.points):
-            return base, np.full(len(sizes), np.hypot(self.amplitude, self.noise))
+            spread = float(np.hypot(self.amplitude, self.noise))
+            return self.mean(sizes), np.full(len(sizes), spread)
+        from scipy.linalg import solve_triangular
+
+        explained = solve_triangular(self._root, self._near(sizes).T, lower=True)
+        variance = np.maximum(self.amplitude**2 - (explained**2).sum(axis=0), 0)
+        return self.mean(sizes), np.sqrt(variance + self.noise**2)
+
+    def mean(self, sizes: Array) -> Array:
+        """Time (n,) in ns of kernels with sizes (n, F)."""
+        base: Array = _costs(sizes) @ self.line
+        return base * np.exp(self._near(sizes) @ self._pull) if len(self.points) else base
+
+    def _near(self, sizes: Array) -> Array:
+        """Covariances (n, m) of kernels with those that were measured."""
         inputs = (_inputs(sizes)[:, self.columns] - self.centre) / self.lengths
-        cross = self.amplitude**2 * matern(inputs, self.points)
-        pull, factor = self._solution
-        variance = self.amplitude**2 - ((cross @ factor.T) ** 2).sum(axis=1)
-        return base * np.exp(cross @ pull), np.sqrt(np.maximum(variance, 0) + self.noise**2)
+        return self.amplitude**2 * matern(inputs, self.points)
 
     @cached_property
-    def _solution(self) -> tuple[Array, Array]:
-        """``C^-1 target`` and the inverse of C's Cholesky factor."""
+    def _root(self) -> Array:
+        """The Cholesky factor of what was measured."""
         covariance = self.amplitude**2 * matern(self.points, self.points)
         covariance[np.diag_indices_from(covariance)] += self.variance
-        factor = np.linalg.inv(np.linalg.cholesky(covariance))
-        return factor.T @ (factor @ self.target), factor
+        root: Array = np.linalg.cholesky(covariance).astype(np.float64)
+        return root
+
+    @cached_property
+    def _pull(self) -> Array:
+        from scipy.linalg import cho_solve
+
+        pull: Array = cho_solve((self._root, True), self.target)
+        return pull
 
     def learned(self, data: KindData) -> KindModel:
         """A model of these scales that knows this data alone."""
@@ -172,7 +189,7 @@ def _left_out_error(model: KindModel, data: KindData) -> float:
     errors, weights = np.empty(len(data.ns)), data.ns / (data.ns + _SMALL_NS)
     for family in set(data.families):
         rows = data.families == family
-        found, _ = model.learned(data[~rows]).predict(data.sizes[rows])
+        found = model.learned(data[~rows]).mean(data.sizes[rows])
         errors[rows] = np.minimum(np.log(found / data.ns[rows]) ** 2, 1.0)
     return float(np.average(errors, weights=weights))
 

@@ -162,16 +162,32 @@ def _any_kind(data: Mapping[str, KindData]) -> KindModel:
 
 
 def _fit_sum(kinds: Mapping[str, KindModel], networks: Sequence[Profiled]) -> Sum:
-    rows, target, known = [], [], []
-    for each in networks:
-        totals = _totals(kinds, each.kernels, kernel_times(kinds, each.kernels)[0])
-        rows.append(_row(totals, len(each.kernels)) / each.latency_ns)
-        target.append(1 - totals.sum() / each.latency_ns)
-        known.append(each.sd**2)
-    groups = np.array([0, 1, *[2] * len(kinds)])
-    data = Data(np.array(rows), groups, np.array(target), np.array(known), np.ones(len(rows)))
+    latency = np.array([each.latency_ns for each in networks])
+    counts = np.array([len(each.kernels) for each in networks])
+    totals = _network_totals(kinds, networks)
+    overheads = np.stack([np.full(len(latency), _CALL_NS), _GAP_NS * counts], axis=1)
+    data = Data(
+        features=np.hstack([overheads, totals]) / latency[:, None],
+        groups=np.array([0, 1, *[2] * len(kinds)]),
+        target=1 - totals.sum(axis=1) / latency,
+        known=np.array([each.sd**2 for each in networks]),
+        shape=np.ones(len(latency)),
+    )
     found = regress(data, tail=4.0)
     return Sum(found.weights, found.factor, found.noise)
+
+
+def _network_totals(kinds: Mapping[str, KindModel], networks: Sequence[Profiled]) -> Array:
+    """The time (n, K) that the kernels of each kind take in each network."""
+    kernels = [kernel for each in networks for kernel in each.kernels]
+    owner = np.repeat(np.arange(len(networks)), [len(each.kernels) for each in networks])
+    names = np.array([nearest_kind(kernel.kind, kinds) for kernel in kernels])
+    sizes, totals = table(kernels), np.zeros((len(networks), len(kinds)))
+    for place, (kind, model) in enumerate(kinds.items()):
+        rows = names == kind
+        if rows.any():
+            np.add.at(totals[:, place], owner[rows], model.mean(sizes[rows]))
+    return totals
 
 
 def without_family(models: Models, training: Training, family: str) -> Models:
