@@ -11,6 +11,7 @@ import dataclasses
 import json
 import math
 import os
+import select
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -66,6 +67,16 @@ def flush() -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         closed_pipe()
+
+
+def is_read() -> bool:
+    """Whether standard output has a reader still: one that went away leaves an error on a pipe."""
+    try:
+        ends = select.poll()
+        ends.register(sys.stdout.fileno(), 0)
+    except (OSError, ValueError):  # no file of the system's
+        return True
+    return not any(event & select.POLLERR for _, event in ends.poll(0))
 
 
 def plain(value: object) -> Any:

@@ -71,7 +71,8 @@ def _invoke(argv: Sequence[str], invocation: Invocation) -> int:
     except typer.Exit as exit_:
         return exit_.exit_code
     except BrokenPipeError:
-        console.flush()  # ends here if it was standard output's: typer's echo of a help text
+        if not console.is_read():  # typer's echo of a help text
+            console.closed_pipe()
         raise
     except SystemExit as exit_:  # typer's own ways out use 1, which means a regression here
         if isinstance(exit_.__context__, BrokenPipeError):  # rich's print of a help text
