@@ -41,6 +41,7 @@ _BECOMES = {
     "hswish": ("HardSigmoid", "Mul"),
     "silu": ("QuickGelu",),
     "gelu": ("Gelu", "BiasGelu", "FastGelu"),
+    "layer_norm": ("LayerNormalization", "SkipLayerNormalization"),
 }
 #: Nodes that only say how a tensor is looked at: no conversions.
 _LOOKS = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}

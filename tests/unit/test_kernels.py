@@ -146,18 +146,21 @@ class TestRules:
         b = GraphBuilder("g")
         x = b.linear(b.input("x", (1, 8)), 8)
         x = b.activation(b.linear(b.activation(x, "gelu"), 8), "hswish")
+        x = b.layer_norm(b.add(x, x))
         named = [
             ("linear1", "Gemm"),
             ("Gelu_7", "Gelu"),
             ("linear2", "Gemm"),
             ("HardSigmoid_1", "HardSigmoid"),
             ("Mul_2", "Mul"),
+            ("SkipLayerNormalization", "SkipLayerNormalization"),
             ("gemm_reshape", "Reshape"),
             ("odd", "Odd"),
         ]
         found, rest = nodes_by_op(Case(b.build(x), self.nodes(*named)))
         assert [node.name for node in found["gelu1"]] == ["Gelu_7"]
         assert [node.name for node in found["hswish1"]] == ["HardSigmoid_1", "Mul_2"]
+        assert [node.name for node in found["layer_norm1"]] == ["SkipLayerNormalization"]
         assert [node.name for node in rest] == ["odd"]
 
     def test_cases_ask_about_different_operations(self) -> None:
