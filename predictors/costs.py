@@ -88,7 +88,7 @@ def op_costs(graph: Graph) -> list[Cost]:
     costs = []
     for op in graph.ops:
         if not OP_KINDS[op.kind].is_view:
-            weights = sum(spec.bytes for spec in graph.params(op).values())
+            weights = graph.weight_bytes_of(op)
             moved = graph.bytes_moved_of(op)
             costs.append((op_class(graph, op), graph.macs_of(op), moved - weights, weights))
     return costs

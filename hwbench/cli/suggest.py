@@ -21,6 +21,10 @@ def suggest(
         Path | None,
         typer.Option(metavar="FILE", help="Architectures measured before, one a line."),
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="FILE", help="Default: standard output."),
+    ] = None,
     seed: Seed = 0,
     as_json: Json = False,
     debug: Debug = False,
@@ -31,7 +35,7 @@ def suggest(
 
     Example:
 
-    hwbench suggest -s ofa_mbv3 -n 10 --sources cpu.hwp > next.txt
+    hwbench suggest -s ofa_mbv3 -n 10 --sources cpu.hwp -o next.txt
 
     hwbench profile -d adb -s ofa_mbv3 --file next.txt
     """
@@ -46,13 +50,17 @@ def suggest(
     pool = searched.sample(max(_POOL, samples), rng)
     if before is not None:
         pool = pool[~(pool[:, None] == searched.canonical(before)[None]).all(axis=2).any(axis=1)]
-    told = sources_of(searched, sources)
-    rows = most_telling(searched, pool, samples, rng, known=before, sources=told)
+    others = sources_of(searched, sources)
+    rows = most_telling(searched, pool, samples, rng, known=before, sources=others)
     texts = searched.decode(pool[rows])
     if as_json:
         console.write_json({"space": space, "architectures": texts})
         return
-    console.write_text("".join(f"{text}\n" for text in texts))
+    told = "".join(f"{text}\n" for text in texts)
+    if out is None:
+        console.write_text(told)
+    else:
+        out.write_text(told, encoding="utf-8")
 
 
 #: Random architectures that are chosen from.

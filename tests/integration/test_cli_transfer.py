@@ -51,6 +51,15 @@ class TestSuggest:
         assert main([*arguments, "--json"]) == EXIT_OK
         assert json.loads(said(capsys))["architectures"] == texts
 
+    def test_into_a_file(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        arguments = ["suggest", "-s", "mbv3_small", "-n", "3"]
+        assert main(arguments) == EXIT_OK
+        texts = said(capsys)
+        assert main([*arguments, "-o", str(tmp_path / "next.txt")]) == EXIT_OK
+        assert said(capsys) == ""
+        assert (tmp_path / "next.txt").read_text() == texts
+        assert main([*arguments, "-o", str(tmp_path / "no" / "next.txt")]) == EXIT_USAGE
+
     def test_what_is_known_is_not_named_again(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
