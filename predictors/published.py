@@ -20,7 +20,12 @@ from numpy.typing import NDArray
 from hwbench.errors import PredictorError, UnknownNameError
 from hwbench.predictors.data import MIN_SAMPLES, TrainingSet, training_set
 from hwbench.predictors.metrics import Metrics
-from hwbench.predictors.predictor import Provenance, evaluate, fit_predictor
+from hwbench.predictors.predictor import (
+    LatencyPredictor,
+    Provenance,
+    evaluate,
+    fit_predictor,
+)
 from hwbench.predictors.selection import most_telling
 from hwbench.predictors.sources import Sources
 from hwbench.spaces import Codes, Space, get_space
@@ -107,6 +112,16 @@ class PublishedMetrics(Metrics):
     us_per_query_sd: float
 
 
+@dataclass(frozen=True, eq=False)
+class PublishedFit:
+    """A predictor with the rows that it learned, in their order, and those that it is tested on."""
+
+    predictor: LatencyPredictor
+    learned: TrainingSet
+    tested: TrainingSet
+    metrics: PublishedMetrics
+
+
 def evaluate_published(
     table: PublishedTable,
     test: PublishedTable | None = None,
@@ -115,6 +130,18 @@ def evaluate_published(
     select: Literal["random", "active"] = "random",
     seed: int = 0,
 ) -> PublishedMetrics:
+    """The metrics of :func:`fit_published`."""
+    return fit_published(table, test, train=train, select=select, seed=seed).metrics
+
+
+def fit_published(
+    table: PublishedTable,
+    test: PublishedTable | None = None,
+    *,
+    train: int,
+    select: Literal["random", "active"] = "random",
+    seed: int = 0,
+) -> PublishedFit:
     """Fit on ``train`` rows, and test on the others, or on another table.
 
     ``select``: rows at random, or those that tell most of the others, chosen without their labels
@@ -131,17 +158,18 @@ def evaluate_published(
         labels = table.labels
         chosen = most_telling(table.space, labels.codes, train, rng, sources=labels.sources)
         order = np.concatenate([chosen, np.setdiff1d(order, chosen)])
+    learned = table.labels[order[:train]]
     rest = table.labels[order[train:]] if test is None else test.labels
     unknown = Provenance("published", "", "unknown", 1)
     began = time.perf_counter()
-    predictor = fit_predictor(table.space, table.labels[order[:train]], unknown, seed=seed)
+    predictor = fit_predictor(table.space, learned, unknown, seed=seed)
     fitted = time.perf_counter()
     found = evaluate(predictor, rest)
     queries = np.resize(rest.codes, (QUERIES, rest.codes.shape[1]))
     asked = time.perf_counter()
     predictor.predict(queries)
     a_query = 1e6 * (time.perf_counter() - asked) / QUERIES
-    return PublishedMetrics(
+    metrics = PublishedMetrics(
         **asdict(found),
         n_train=train,
         left_out=(table if test is None else test).left_out,
@@ -149,6 +177,7 @@ def evaluate_published(
         us_per_query_mean=a_query,
         us_per_query_sd=a_query,
     )
+    return PublishedFit(predictor, learned, rest, metrics)
 
 
 def _read(path: Path, columns: Iterable[str], named: dict[str, str]) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +16,9 @@ from hwbench.cli.options import Debug, Json, Seed, Session, Since, StoreUrl, lis
 from hwbench.errors import PredictorError, UsageError
 
 if TYPE_CHECKING:
-    from hwbench.predictors import LatencyPredictor
+    from hwbench.predictors import LatencyPredictor, TrainingSet
+    from hwbench.predictors.diagnostics import LearningPoint
+    from hwbench.predictors.published import PublishedFit
     from hwbench.records import Measurement
     from hwbench.store import Store
 
@@ -63,6 +66,10 @@ def evaluate(
     test_latency: Annotated[
         Path | None, typer.Option(metavar="CSV", help="Their latencies.")
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="FILE", help="Draw a figure: .png, .pdf, .svg, …"),
+    ] = None,
     seed: Seed = 0,
     as_json: Json = False,
     debug: Debug = False,
@@ -76,19 +83,26 @@ def evaluate(
     on their column arch_idx. Choices are numbers: op0 to op5 (nasbench201), op0 to op21 (fbnet), or
     r, d0 to d4, ks0 to ks19, e0 to e19 (ofa_mbv3), as in the tables of HELP and HW-NAS-Bench.
 
+    The figure has four panels: predicted against measured latency, error by latency, the learning
+    curve with its cost, and the coverage of the intervals.
+
     Example:
 
-    hwbench evaluate cpu.hwp --json
+    hwbench evaluate cpu.hwp -o cpu.png
 
     hwbench evaluate --space nasbench201 --archs a.csv.gz --latency l.csv.gz -d pixel3 --train 100
 
     hwbench evaluate … -d pixel3 --train 20 --sources titanx_1,samsung_s7 --select active
     """
+    if out is not None:
+        from hwbench.watch.predictor_figure import require_writable
+
+        require_writable(out)
     table = {"--space": space, "--archs": archs, "--latency": latency, "--device": device}
     if predictor is not None:
         if given := [name for name, value in table.items() if value is not None]:
             raise UsageError(f"{given[0]} is for a published table: leave PREDICTOR out")
-        _evaluate_file(predictor, session, since, store, as_json=as_json)
+        _evaluate_file(predictor, session, since, store, out, as_json=as_json)
         return
     if space is None or archs is None or latency is None or device is None or train is None:
         missing = [name for name, value in {**table, "--train": train}.items() if value is None]
@@ -98,24 +112,33 @@ def evaluate(
         )
     if (test_archs is None) != (test_latency is None):
         raise UsageError("--test-archs and --test-latency go together")
-    from hwbench.predictors.published import evaluate_published, read_published
+    from hwbench.predictors.published import fit_published, read_published
 
     others = () if sources is None else listed("--sources", sources)
     learned = read_published(space, archs, latency, device, others)
     tested = None
     if test_archs is not None and test_latency is not None:
         tested = read_published(space, test_archs, test_latency, device)
-    title = f"{device}: fitted on {train}"
     with console.progress(f"fitting on {train} of {len(learned.labels)}"):
-        found = evaluate_published(learned, tested, train=train, select=select.value, seed=seed)
+        fitted = fit_published(learned, tested, train=train, select=select.value, seed=seed)
+    if out is not None:
+        _draw_published(device, fitted, out)
+    found = fitted.metrics
     if as_json:
-        console.write_json(found)
+        console.write_json(asdict(found) | _drawn(out))
         return
-    console.show(f"{title}, tested on {found.n} others", accuracy.table({"hwbench": found}))
+    title = f"{device}: fitted on {train}, tested on {found.n} others"
+    console.show(title, accuracy.table({"hwbench": found}), *_where(out))
 
 
 def _evaluate_file(
-    predictor: Path, session: str | None, since: str | None, store: str | None, *, as_json: bool
+    predictor: Path,
+    session: str | None,
+    since: str | None,
+    store: str | None,
+    out: Path | None,
+    *,
+    as_json: bool,
 ) -> None:
     """A predictor's file against the store's later measurements."""
     from hwbench import predictors
@@ -140,6 +163,8 @@ def _evaluate_file(
             tested.space, training, tested.meta.provenance, seed=tested.meta.seed
         )
     scores = {name: predictors.evaluate(each, test) for name, each in compared.items()}
+    if out is not None:
+        _draw_file(tested, before, test, out)
     if as_json:
         console.write_json(
             {
@@ -150,9 +175,75 @@ def _evaluate_file(
                 "n_test": len(test),
                 "results": scores,
             }
+            | _drawn(out)
         )
         return
-    console.show(f"On {len(test)} architectures that it never saw", accuracy.table(scores))
+    title = f"On {len(test)} architectures that it never saw"
+    console.show(title, accuracy.table(scores), *_where(out))
+
+
+def _draw_published(device: str, fitted: PublishedFit, out: Path) -> None:
+    """The figure of a published table; its learning curve ends in the predictor itself."""
+    from hwbench.predictors.diagnostics import LearningPoint, learning_curve, sizes_below
+    from hwbench.watch.predictor_figure import Shown, draw_predictor
+
+    space, found = fitted.predictor.space, fitted.metrics
+    seed = fitted.predictor.meta.seed
+    with console.progress("learning curve"):
+        sizes = sizes_below(found.n_train)
+        curve = learning_curve(space, fitted.learned, fitted.tested, sizes, seed=seed)
+    curve.append(LearningPoint(found.n_train, found, found.fit_seconds))
+    draw_predictor(Shown(device, fitted.predictor, fitted.tested, curve), out)
+
+
+def _draw_file(
+    tested: LatencyPredictor, before: list[Measurement], test: TrainingSet, out: Path
+) -> None:
+    """The figure of a predictor's file; its learning curve is of what was measured before it."""
+    from hwbench.watch.predictor_figure import Shown, draw_predictor
+
+    device = tested.meta.provenance.device
+    if not before:
+        why = "no curve: the measurements that it\nlearned from are not in this store"
+    elif tested.meta.sources:
+        why = "no curve: its sources are other files"
+    else:
+        curve = _curve_of(tested, before, test)
+        draw_predictor(Shown(device, tested, test, curve), out)
+        return
+    draw_predictor(Shown(device, tested, test, no_curve=why), out)
+
+
+def _curve_of(
+    tested: LatencyPredictor, before: list[Measurement], test: TrainingSet
+) -> list[LearningPoint]:
+    """Refitted on the stored measurements, shuffled: a session may have gone by size."""
+    import numpy as np
+
+    from hwbench.predictors.diagnostics import learning_curve, sizes_below
+    from hwbench.predictors.measured import training_from
+
+    meta = tested.meta
+    usable = [m for m in before if m.latency_ns is not None]
+    order = np.random.default_rng(meta.seed).permutation(len(usable))
+    with console.progress("learning curve"):
+        return learning_curve(
+            tested.space,
+            training_from(tested.space, usable)[order],
+            test,
+            [*sizes_below(len(usable)), len(usable)],
+            seed=meta.seed,
+            kind=meta.kind,
+            label_seconds=np.array([m.seconds for m in usable])[order],
+        )
+
+
+def _drawn(out: Path | None) -> dict[str, Path]:
+    return {} if out is None else {"figure": out}
+
+
+def _where(out: Path | None) -> list[str]:
+    return [] if out is None else [f"Written to {out}"]
 
 
 def comparable(

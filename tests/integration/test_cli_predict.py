@@ -180,6 +180,33 @@ def test_fit_then_evaluate_on_what_it_never_saw(
     assert "On 12 architectures that it never saw" in shown
     assert max(map(len, shown.splitlines())) <= 80
 
+    figure = tmp_path / "cpu.svg"
+    assert main(["evaluate", str(path), "-o", str(figure), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out).pop("figure") == str(figure)
+    drawn = figure.read_text()
+    # The store has what it learned from, with what measuring that took.
+    for text in ("cpu, mbv3_small", "fitted on 60", "tested on 12 others", "measuring"):
+        assert text in drawn
+
+
+@pytest.mark.usefixtures("own_store")
+def test_without_what_it_learned_from_a_figure_has_no_learning_curve(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codes = SPACE.sample(72, np.random.default_rng(5))
+    here = Fingerprint("cpu", {"cpu_model": "Test CPU"})
+    source = Provenance("cpu", here.key, "onnxruntime", 1, epoch="epoch-1")
+    path, figure = tmp_path / "cpu.hwp", tmp_path / "cpu.svg"
+    training = training_set(SPACE, codes[:60], true_ms(codes[:60]))
+    fit_predictor(SPACE, training, source, kind="macs-line").save(path)
+    later = (datetime.now(UTC) + timedelta(seconds=5)).isoformat()
+    with Store.open() as store:
+        for code, latency in zip(codes[60:], true_ms(codes[60:]), strict=True):
+            store.add(stored(code, latency, created=later, fingerprint=here))
+    assert main(["evaluate", str(path), "-o", str(figure)]) == 0
+    assert "Written to" in capsys.readouterr().out
+    assert "no curve" in figure.read_text()
+
 
 def test_fit_prefers_what_was_measured_here(
     profiled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

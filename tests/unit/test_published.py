@@ -152,6 +152,40 @@ class TestEvaluating:
         assert main([*command, "--test-archs", str(archs)]) == EXIT_USAGE
         assert "go together" in capsys.readouterr().err
 
+    def test_a_figure_adds_its_path_and_no_more(
+        self,
+        table: tuple[Path, Path, Mapping[int, float]],
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        archs, latency, _ = table
+        command = ["evaluate", "--space", "nasbench201", "--archs", str(archs)]
+        command += ["--latency", str(latency), "--device", "phone", "--train", "25", "--json"]
+        assert main(command) == 0
+        without = json.loads(capsys.readouterr().out)
+        path = tmp_path / "figure.svg"
+        assert main([*command, "-o", str(path)]) == 0
+        answer = json.loads(capsys.readouterr().out)
+        assert answer.pop("figure") == str(path)
+        assert answer.keys() == without.keys()
+        assert answer["rmspe"] == without["rmspe"]
+        drawn = path.read_text()
+        for text in ("phone, nasbench201", "fitted on 25", "tested on 55 others", "RMSPE, %"):
+            assert text in drawn
+
+    @pytest.mark.parametrize("name", ["absent/figure.png", "figure.xyz"])
+    def test_a_figure_that_cannot_be_is_one_line_at_once(
+        self, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        # Before any file is read: these are not there.
+        command = ["evaluate", "--space", "nasbench201", "--archs", "a.csv", "--latency", "l.csv"]
+        command += ["--device", "phone", "--train", "25", "-o", str(tmp_path / name)]
+        assert main(command) == EXIT_USAGE
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err.count("\n") == 1
+        assert name in said.err
+
 
 @pytest.mark.parametrize(
     ("space", "files", "device", "least"),
