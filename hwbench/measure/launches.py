@@ -162,6 +162,7 @@ class _Session:
             epoch=epoch,
             anchors=True,
             tags=plan.tags,
+            adjacent=False,
         )
 
     def floor(self) -> NDArray[np.float64]:

@@ -40,7 +40,11 @@ _SD_OF_LESSER = (1 - 1 / np.pi) ** 0.5
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What all measurements of a session share. ``anchors``: the canaries can be believed."""
+    """What all measurements of a session share.
+
+    ``anchors``: the canaries can be believed. ``adjacent``: they are read within milliseconds of a
+    burst, not in launches of their own, seconds away.
+    """
 
     session: str
     created: str
@@ -49,6 +53,7 @@ class Context:
     epoch: CanaryEpoch | None
     anchors: bool
     tags: Mapping[str, str]
+    adjacent: bool = True
 
     @property
     def mixing(self) -> NDArray[np.float64]:
@@ -227,7 +232,9 @@ def conclude(
     else:
         assert provisional_ns is not None
         reference, se = provisional_ns, np.zeros(len(context.canaries))
-    estimate = estimate_bursts(bursts, context.mixing, reference, log.footprint, se)
+    estimate = estimate_bursts(
+        bursts, context.mixing, reference, log.footprint, se, adjacent=context.adjacent
+    )
     return Result(log, context, bursts, estimate, look_confidence, confidence, reference)
 
 
@@ -243,16 +250,19 @@ def estimate_bursts(
     reference_ns: NDArray[np.float64],
     footprint_bytes: int | None,
     reference_se: NDArray[np.float64],
+    *,
+    adjacent: bool = True,
 ) -> Estimate:
     """The undisturbed latency from raw bursts, as they were measured or as a store kept them.
 
     ``mixing`` (K, kinds) averages the canaries of each kind, ``reference_ns`` (K,) are their
-    canonical times, whose logarithms have the standard errors ``reference_se`` (K,).
+    canonical times, whose logarithms have the standard errors ``reference_se`` (K,); for
+    ``adjacent`` see :class:`Context`.
     """
     kept = bursts.cause == _KEPT
     states = np.log(bursts.canary_ns[kept] / reference_ns) @ mixing
     process, times = bursts.process[kept], medians(bursts)[kept]
-    state, noise_sd = _around(states)
+    state, noise_sd = _around(states, adjacent=adjacent)
     return undisturbed(
         np.log(times),
         state,
@@ -264,21 +274,25 @@ def estimate_bursts(
     )
 
 
-def _around(states: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _around(
+    states: NDArray[np.float64], *, adjacent: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """State (B, kinds) at each burst from the readings before and after it, states (B, 2, kinds),
     and the noise (kinds,) of it, from how the two differ.
 
-    Of the conv nets' two readings the calmer one counts: what delayed only the other was over
-    before the burst, or came after it. Memory's noise has two sides: their mean. The cache
+    Of the conv nets' two readings the calmer one counts, if they are ``adjacent``: what delayed
+    only the other was over before the burst, or came after it. Seconds apart the machine may have
+    been on its way from one to the other, and their mean counts. Memory's noise has two sides: their mean. The cache
     canary is read now and then, and what it follows moves over tens of seconds: of its readings
     in a process only the mean counts.
     """
     compute, cache = KINDS.index("compute"), KINDS.index("cache")
     state = states.mean(axis=1)
-    state[:, compute] = states[:, :, compute].min(axis=1)
     reading_sd = 1.4826 * np.median(np.abs(states[:, 1] - states[:, 0]), axis=0) / np.sqrt(2)
     noise = reading_sd / np.sqrt(2)
-    noise[compute] = _SD_OF_LESSER * reading_sd[compute]
+    if adjacent:
+        state[:, compute] = states[:, :, compute].min(axis=1)
+        noise[compute] = _SD_OF_LESSER * reading_sd[compute]
     noise[cache] = np.inf
     return state, noise
 
