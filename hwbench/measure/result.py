@@ -282,9 +282,9 @@ def _around(
 
     Of the conv nets' two readings the calmer one counts, if they are ``adjacent``: what delayed
     only the other was over before the burst, or came after it. Seconds apart the machine may have
-    been on its way from one to the other, and their mean counts. Memory's noise has two sides: their mean. The cache
-    canary is read now and then, and what it follows moves over tens of seconds: of its readings
-    in a process only the mean counts.
+    been on its way from one to the other, and their mean counts. Memory's noise has two sides:
+    their mean. The cache canary is read now and then, and what it follows moves over tens of
+    seconds: of its readings in a process only the mean counts.
     """
     compute, cache = KINDS.index("compute"), KINDS.index("cache")
     state = states.mean(axis=1)
