@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwbench.graph import Graph
-from hwbench.ops import OP_KINDS, Op
+from hwbench.ops import OP_KINDS, UNARY, Op
 
 #: What a kernel's configuration is told by: sizes as they are, of its main operation.
 FEATURES = (
@@ -203,7 +203,10 @@ def kernel_of(graph: Graph, ops: list[Op], around: Surroundings) -> Kernel:
         **_shape(graph, main),
     }
     row = tuple(float(sizes[name]) for name in FEATURES)
-    return Kernel(ops[-1].name, op_key(graph, main), tuple(op.name for op in ops), row)
+    kind = op_key(graph, main)
+    if not graph.macs_of(main):  # an addition with a layer norm is neither
+        kind = " ".join([kind, *(op.kind for op in ops[1:] if op.kind not in UNARY)])
+    return Kernel(ops[-1].name, kind, tuple(op.name for op in ops), row)
 
 
 def _weight_bytes(graph: Graph, op: Op) -> int:

@@ -36,12 +36,14 @@ from hwbench.predictors.kernels.kernels import (
 
 #: What onnxruntime writes around the name of a node that it made of others.
 _DECORATION = re.compile(r"^fused |_token_\d+|_nchwc$")
+#: A layer norm that does the addition before it.
+_SKIP_NORM = "SkipLayerNormalization"
 #: Nodes that bear no name of ours: what operations of these kinds become.
 _BECOMES = {
     "hswish": ("HardSigmoid", "Mul"),
     "silu": ("QuickGelu",),
     "gelu": ("Gelu", "BiasGelu", "FastGelu"),
-    "layer_norm": ("LayerNormalization", "SkipLayerNormalization"),
+    "layer_norm": ("LayerNormalization", _SKIP_NORM),
 }
 #: Nodes that only say how a tensor is looked at: no conversions.
 _LOOKS = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}
@@ -113,15 +115,21 @@ def learn_rules(cases: Sequence[Case]) -> Rules:
     for case in cases:
         owned, rest = nodes_by_op(case)
         left.append(len(rest))
-        for signature, kind, joined in _seen(case.graph, set(owned)):
+        for signature, kind, joined in _seen(case.graph, owned):
             for known in (signature, (ANY, *signature[1:])):
                 votes.setdefault((known, kind), Counter())[joined] += 1
     rules = Rules({pair: vote[True] > vote[False] for pair, vote in votes.items()})
     return Rules(rules.fused, _layouts([case.graph for case in cases], left, rules))
 
 
-def _seen(graph: Graph, named: set[str]) -> list[tuple[Signature, str, bool]]:
+def _seen(graph: Graph, owned: Mapping[str, list[Node]]) -> list[tuple[Signature, str, bool]]:
     """Each chance of an operation to join the kernel that it reads from, and whether it did."""
+    taken = {
+        name
+        for op in graph.ops
+        if any(node.kind == _SKIP_NORM for node in owned.get(op.name, ()))
+        for name in op.inputs
+    }
     uses = Counter(name for op in graph.ops for name in op.inputs) + Counter(graph.outputs)
     kernels: dict[str, list[Op]] = {}
     seen: list[tuple[Signature, str, bool]] = []
@@ -131,8 +139,8 @@ def _seen(graph: Graph, named: set[str]) -> list[tuple[Signature, str, bool]]:
             before = kernels.get(name)
             if before is None or uses[name] != 1 or op.kind == "constant":
                 continue
-            together = sum(each.name in named for each in [*before, op])
-            joined = together <= 1 and not graph.macs_of(op)
+            together = sum(each.name in owned for each in [*before, op])
+            joined = together <= 1 and not graph.macs_of(op) and op.output not in taken
             signature = (op_key(graph, before[0]), *(joining(graph, each) for each in before[1:]))
             seen.append((signature, joining(graph, op), joined))
             if joined:
