@@ -75,7 +75,7 @@ def predict(
 
     Of an ONNX file it also tells which kernels take the time.
 
-    Examples:
+    Example:
 
     hwbench predict cpu.hwp --file architectures.txt --confidence 0.98
 
