@@ -224,7 +224,7 @@ def _curve_of(
     from hwbench.predictors.measured import training_from
 
     meta = tested.meta
-    usable = [m for m in before if m.latency_ns is not None]
+    usable = [m for m in before if m.workload.arch and m.latency_ns is not None]
     order = np.random.default_rng(meta.seed).permutation(len(usable))
     with console.progress("learning curve"):
         return learning_curve(

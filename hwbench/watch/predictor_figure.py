@@ -43,6 +43,8 @@ _STYLE: Final[Any] = {
     "axes.edgecolor": _MUTED,
     "axes.spines.right": False,
     "axes.spines.top": False,
+    "figure.constrained_layout.h_pad": 0.08,
+    "figure.constrained_layout.w_pad": 0.06,
     "legend.frameon": False,
     "legend.fontsize": 8,
     "xtick.labelsize": 8,
@@ -90,8 +92,9 @@ def draw_predictor(shown: Shown, path: Path) -> None:
         grid = figure.add_gridspec(2, 2)
         panels = [figure.add_subfigure(grid[place // 2, place % 2]) for place in range(4)]
         meta = shown.predictor.meta
+        known = f" and {len(meta.sources)} other devices" if meta.sources else ""
         figure.suptitle(
-            f"{shown.device}, {meta.space}: fitted on {meta.n_train:,} architectures, "
+            f"{shown.device}, {meta.space}: fitted on {meta.n_train:,} architectures{known}, "
             f"tested on {len(measured):,} others",
             fontsize=12,
             parse_math=False,  # a device may have any name
@@ -109,9 +112,9 @@ def _draw_predictions(axes: Axes, measured: Floats, predicted: Floats) -> None:
     axes.fill_between(along, 0.9 * along, 1.1 * along, color=_BAND, lw=0, label="±10 %")
     axes.plot(along, along, color="black", lw=0.9, label="equal")
     # Thousands of points are to show where they are many; a dozen, where they are.
-    light = float(np.clip(20 / np.sqrt(len(measured)), 0.12, 0.8))
+    light = float(np.clip(15 / np.sqrt(len(measured)), 0.08, 0.8))
     axes.scatter(
-        measured, predicted, s=4 + 12 * light, color=_FIRST, alpha=light, lw=0, rasterized=True
+        measured, predicted, s=3 + 13 * light, color=_FIRST, alpha=light, lw=0, rasterized=True
     )
     axes.set(xlabel="measured latency, ms", ylabel="predicted latency, ms")
     axes.set_title("(a) Predicted against measured")
@@ -149,20 +152,25 @@ def _draw_learning(panel: SubFigure, shown: Shown) -> None:
     within, error, cost = (panel.add_subplot(grid[at]) for at in ((slice(None), 0), (0, 1), (1, 1)))
     samples = [point.samples for point in shown.curve]
     off = [point.metrics.rmspe for point in shown.curve]
-    within.plot(samples, [100 * p.metrics.within_10 for p in shown.curve], "o-", **_CURVE)
-    within.set(ylim=(0, 102), ylabel="within ±10 %, % of the predictions")
+    share = 100 * np.array([point.metrics.within_10 for point in shown.curve])
+    within.plot(samples, share, "o-", **_CURVE)
+    lowest = max(0, 10 * np.floor((share.min() - 5) / 10))
+    within.set(ylim=(lowest, 101), ylabel="within ±10 %, % of the predictions")
     within.set_title(title)
     error.plot(samples, off, "o-", **_CURVE)
     error.set(ylim=(0, 1.1 * max(off)), ylabel="RMSPE, %")
     spent = [(point.samples, point.fit_seconds) for point in shown.curve]
-    cost.plot(*zip(*spent, strict=True), "o-", **_CURVE, label="fitting")
+    cost.plot(*zip(*spent, strict=True), "o-", **_CURVE, label="fit")
     known = [(p.samples, p.measure_seconds) for p in shown.curve if p.measure_seconds]
     if known:
-        cost.plot(*zip(*known, strict=True), "s--", ms=4, color=_SECOND, label="measuring")
+        cost.plot(*zip(*known, strict=True), "s--", ms=4, color=_SECOND, label="measure")
     seconds = np.array([second for _, second in spent + known])
-    _scale(cost, "y", np.r_[seconds.min() / 2, 3 * seconds.max()])
+    _scale(cost, "y", np.r_[seconds.min() / 1.5, 1.5 * seconds.max()])
     cost.set(ylabel="cost, s")
-    cost.legend(loc="upper left")
+    cost.legend(
+        loc="lower left", bbox_to_anchor=(-0.1, 1), ncols=2, borderaxespad=0,
+        handlelength=1.5, handletextpad=0.4, columnspacing=1,
+    )  # fmt: skip
     for axes in (within, error, cost):
         axes.set(xscale="log", xlim=(samples[0] / 1.3, 1.3 * samples[-1]), xlabel="samples")
         axes.set_xticks(_round_samples(samples), map(str, _round_samples(samples)))

@@ -185,7 +185,7 @@ def test_fit_then_evaluate_on_what_it_never_saw(
     assert json.loads(capsys.readouterr().out).pop("figure") == str(figure)
     drawn = figure.read_text()
     # The store has what it learned from, with what measuring that took.
-    for text in ("cpu, mbv3_small", "fitted on 60", "tested on 12 others", "measuring"):
+    for text in ("cpu, mbv3_small", "fitted on 60", "tested on 12 others", "measure"):
         assert text in drawn
 
 
