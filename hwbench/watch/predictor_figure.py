@@ -133,8 +133,9 @@ def _draw_errors(axes: Axes, measured: Floats, predicted: Floats) -> None:
     for percent, dashes in ((5, (1, 2)), (10, (5, 2))):
         for level, label in ((percent, f"±{percent} %"), (-percent, None)):
             axes.axhline(level, color=_SECOND, lw=1, ls=(0, dashes), label=label)
-    reach = max(13.0, 110 * float(np.abs([bins.low, bins.high]).max()))
-    axes.set(ylim=(-reach, 1.2 * reach))  # the legend has its place above
+    lowest, highest = min(-13.0, 1.1 * low.min()), max(13.0, 1.1 * high.max())
+    # Above them the legend has its place.
+    axes.set(ylim=(lowest, highest + 0.1 * (highest - lowest)))
     axes.set(xlabel="measured latency, ms", ylabel="relative error, %")
     axes.set_title(f"(b) Error by latency, {len(bins.median)} quantile bins")
     axes.legend(loc="upper left", ncols=4)
