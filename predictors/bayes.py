@@ -92,8 +92,8 @@ class Regression:
         """Variance (n,) of the fitted values of a design (n, D), noise apart."""
         scaled = design * self.prior_sd
         prior = np.einsum("nd,nd->n", scaled, scaled)
-        left: Array = prior - ((scaled @ self.told) ** 2).sum(axis=1)
-        return np.maximum(left, 1e-9 * prior)
+        left: Array = np.maximum(prior - ((scaled @ self.told) ** 2).sum(axis=1), 1e-9 * prior)
+        return left
 
     @property
     def loo_log_density(self) -> float:

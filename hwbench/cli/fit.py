@@ -68,8 +68,8 @@ def fit(
 ) -> None:
     """Fit a latency predictor on stored measurements, and cross-validate it.
 
-    With predictors of other devices as --sources, ten to twenty measurements are enough: let
-    hwbench suggest say which ones.
+    With predictors of other devices as --sources, ten to twenty measurements are enough: those
+    that the verb suggest names.
 
     Example:
 

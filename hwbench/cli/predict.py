@@ -84,15 +84,16 @@ def predict(
     from hwbench.predictors.kernels import is_kernels, load_kernels
 
     given = list(subjects or ())
-    if predictor.suffix != _SUFFIX:
+    named = predictor.suffix == _SUFFIX
+    if not named:
         given.insert(0, str(predictor))
         predictor = default_path(device or "cpu")
-        if not predictor.exists():
-            raise UsageError(
-                f"there is no {predictor} here to predict {given[0]} with: make it with "
-                f"hwbench kernels -d {device or 'cpu'}, or name a .hwp file first"
-            )
     texts = lines(given, file)
+    if not (named or predictor.exists()):
+        raise UsageError(
+            f"there is no {predictor} here to predict {texts[0]} with: make it with "
+            f"hwbench kernels -d {device or 'cpu'}, or name a .hwp file first"
+        )
     if not is_kernels(predictor):
         _architectures(predictor, texts, confidence, as_json=as_json)
         return

@@ -66,7 +66,7 @@ def profile(
 
     hwbench profile -d cpu -s ofa_mbv3 -n 300
 
-    hwbench suggest -s ofa_mbv3 -n 20 | hwbench profile -d cpu -s ofa_mbv3 --file -
+    hwbench profile -d cpu -s ofa_mbv3 --file next.txt
     """
     from hwbench.devices.profile import Profile, sample_profile
     from hwbench.spaces import get_space

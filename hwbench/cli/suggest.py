@@ -31,23 +31,24 @@ def suggest(
 ) -> None:
     """Say which architectures to measure, one a line: those that tell most about all the others.
 
-    Nothing needs to be measured before. Known devices make it a better choice.
+    Nothing needs to be measured before. Known devices make it a better choice. The verb profile
+    measures them: give it the file.
 
     Example:
 
     hwbench suggest -s ofa_mbv3 -n 10 --sources cpu.hwp -o next.txt
-
-    hwbench profile -d adb -s ofa_mbv3 --file next.txt
     """
     import numpy as np
 
     from hwbench.predictors import most_telling
     from hwbench.spaces import get_space
+    from hwbench.spaces.base import ENUMERABLE
 
     searched = get_space(space)
     rng = np.random.default_rng(seed)
     before = searched.encode(lines((), known)) if known is not None else None
-    pool = searched.sample(max(_POOL, samples), rng)
+    small = searched.raw_size() <= ENUMERABLE
+    pool = searched.all_codes() if small else searched.sample(max(_POOL, samples), rng)
     if before is not None:
         pool = pool[~(pool[:, None] == searched.canonical(before)[None]).all(axis=2).any(axis=1)]
     others = sources_of(searched, sources)
@@ -63,5 +64,5 @@ def suggest(
         out.write_text(told, encoding="utf-8")
 
 
-#: Random architectures that are chosen from.
+#: So many random architectures are chosen from where a space is too large to list.
 _POOL = 1200
