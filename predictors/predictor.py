@@ -210,6 +210,11 @@ def load_predictor(
     """
     path = Path(path)
     header, arrays = files.read(path)
+    if "space" not in header:
+        raise PredictorError(
+            f"{path} is of no space: a predictor of kernels takes ONNX files (hwbench predict, or "
+            "hwbench.predictors.kernels.load_kernels)"
+        )
     try:
         meta = _meta(header)
         space = get_space(meta.space) if space is None else space

@@ -75,6 +75,7 @@ def run(argv: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.timeout(600)
 def test_the_commands_run_one_after_the_other(tmp_path: Path) -> None:
     """As they stand, but with fewer samples; then the Python that uses what they made."""
     b = GraphBuilder("model")
@@ -83,12 +84,14 @@ def test_the_commands_run_one_after_the_other(tmp_path: Path) -> None:
     to_onnx(graph, random_weights(graph)).save(tmp_path / "model.onnx")
     to_tflite(graph).save(tmp_path / "model.tflite")
     shown = commands(_README)
-    assert [c[0] for c in shown] == ["bench", "bench", "profile", "fit", "predict"]
+    verbs = "bench bench profile fit predict suggest profile fit kernels predict"
+    assert [c[0] for c in shown] == verbs.split()
+    few = {"300": "8", "10": "8", "240": "20"}
     for command in shown:
-        fewer = ["8" if word == "300" else word for word in command]
+        fewer = [few.get(word, word) for word in command]
         done = run([sys.executable, "-m", "hwbench", *fewer], tmp_path)
         # 3: measured, but on a busy machine an interval may be too wide to be an answer.
-        answered = {0, 3} if command[0] in ("bench", "profile") else {0}
+        answered = {0, 3} if command[0] in ("bench", "profile", "kernels") else {0}
         assert done.returncode in answered, done.stderr
     code = block("random_search(").replace("budget_ms=5.0", "budget_ms=50.0")
     done = run([sys.executable, "-c", code], tmp_path)

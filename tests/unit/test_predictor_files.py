@@ -232,6 +232,7 @@ def test_changes_are_noticed(
         (meta_says(session_sd="wide"), "session_sd is 'wide'"),
         (meta_says(session_sd=True), "session_sd is True"),
         (meta_says(session_sd=10**400), "session_sd is 1000"),
+        (forget("space"), "is of no space: a predictor of kernels takes ONNX files"),
         (forget("session_sd"), "its header is not understood ('session_sd')"),
         (header_says(version=0), "format version 0 does not exist"),
         (header_says(version="1"), "format version '1' does not exist"),
