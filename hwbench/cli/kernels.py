@@ -94,12 +94,17 @@ def kernels(
     )
 
 
+#: Networks beyond those that a first fit needs.
+_SPARE = 4
+
+
 def _measure(
     target: Device, samples: Path, n: int, threads: int, store: str | None
 ) -> list[Failure]:
     """Bring a file of samples to ``n`` networks: half of them in turn, half where it is unsure."""
     from hwbench.predictors.kernels import campaign
     from hwbench.predictors.kernels.samples import CASES
+    from hwbench.predictors.kernels.training import LEAST_NETWORKS
 
     with opened(store) as results:
         epoch = calibrated(target, threads, results)
@@ -109,7 +114,8 @@ def _measure(
         done = {(sample.family, sample.number) for sample in held}
         campaign.profile_cases(samples, target, threads, done)
         done = {each for each in done if each[0] != CASES}
-        missing = round(share * n) - len(done)
+        # Some more than a fit needs, for a busy machine spoils one now and then.
+        missing = min(max(round(share * n), LEAST_NETWORKS + _SPARE), n) - len(done)
         if missing <= 0:
             continue
         if share < 1:

@@ -86,7 +86,7 @@ def test_the_commands_run_one_after_the_other(tmp_path: Path) -> None:
     shown = commands(_README)
     verbs = "bench bench profile fit predict suggest profile fit kernels predict"
     assert [c[0] for c in shown] == verbs.split()
-    few = {"300": "8", "10": "8", "240": "20"}
+    few = {"300": "8", "10": "8", "240": "26"}
     for command in shown:
         fewer = [few.get(word, word) for word in command]
         done = run([sys.executable, "-m", "hwbench", *fewer], tmp_path)
