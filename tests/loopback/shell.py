@@ -108,8 +108,10 @@ class ShellService:
         self._drains.clear()
 
     async def _start(self, command: str, framed: bool) -> Process:
+        # A phone's shell hears a hang-up, also where these tests were started to outlive one.
+        shell = ("/usr/bin/env", "--default-signal=HUP", "/bin/sh")
         process = await asyncio.create_subprocess_exec(
-            *("/bin/sh", "-c", command) if command else ("/bin/sh",),
+            *(*shell, "-c", command) if command else shell,
             stdin=PIPE,
             stdout=PIPE,
             stderr=PIPE if framed else STDOUT,
