@@ -30,43 +30,49 @@ if TYPE_CHECKING:
 _SUFFIX = ".hwp"
 
 
+_Predictor = Annotated[
+    Path,
+    typer.Argument(
+        metavar="PREDICTOR", help="A .hwp file; left out, that of the device's kernels."
+    ),
+]
+_Subjects = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="ARCH|MODEL",
+        help="Architectures in their text form; .onnx files for a predictor of kernels.",
+    ),
+]
+_Device = Annotated[
+    str | None,
+    typer.Option(
+        "-d", "--device", metavar="NAME", help="Take DEVICE-kernels.hwp; it must be of here."
+    ),
+]
+_File = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Architectures, one a line; - is standard input."),
+]
+_Shapes = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=SIZES", help="Shape of an input left open, as x=1,3,224,224."),
+]
+_Measure = Annotated[
+    bool, typer.Option("--measure", metavar="", help="Measure the files too, to compare.")
+]
+_Top = Annotated[int, typer.Option(min=1, metavar="N", help="Kernels to list, the slowest first.")]
+
+
 def predict(
-    predictor: Annotated[
-        Path,
-        typer.Argument(
-            metavar="PREDICTOR", help="A .hwp file; left out, that of the device's kernels."
-        ),
-    ],
-    subjects: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="ARCH|MODEL",
-            help="Architectures in their text form; .onnx files for a predictor of kernels.",
-        ),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            "-d", "--device", metavar="NAME", help="Take DEVICE-kernels.hwp; it must be of here."
-        ),
-    ] = None,
+    predictor: _Predictor,
+    subjects: _Subjects = None,
+    device: _Device = None,
     option: DeviceOptions = None,
-    file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Architectures, one a line; - is standard input."),
-    ] = None,
-    shape: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=SIZES", help="Shape of an input left open, as x=1,3,224,224."),
-    ] = None,
-    measure: Annotated[
-        bool,
-        typer.Option("--measure", metavar="", help="Measure the files too, to compare."),
-    ] = False,
+    file: _File = None,
+    shape: _Shapes = None,
+    measure: _Measure = False,
     confidence: Confidence = 0.98,
-    top: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Kernels to list, the slowest first.")
-    ] = 12,
+    top: _Top = 12,
     store: StoreUrl = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -81,45 +87,38 @@ def predict(
 
     hwbench predict model.onnx -d cpu
     """
-    from hwbench.predictors.kernels import is_kernels, load_kernels
+    from hwbench.predictors.kernels import is_kernels
 
-    given = list(subjects or ())
-    named = predictor.suffix == _SUFFIX
-    if not named:
-        given.insert(0, str(predictor))
-        predictor = default_path(device or "cpu")
-    texts = lines(given, file)
-    if not (named or predictor.exists()):
-        raise UsageError(
-            f"there is no {predictor} here to predict {texts[0]} with: make it with "
-            f"hwbench kernels -d {device or 'cpu'}, or name a .hwp file first"
-        )
+    predictor, texts = _asked(predictor, subjects or (), file, device or "cpu")
     if not is_kernels(predictor):
         _architectures(predictor, texts, confidence, as_json=as_json)
         return
-    key = None
-    if device is not None:
-        threads = load_kernels(predictor).meta.provenance.threads
-        key = device_of(device, option).fingerprint(threads).key
-    loaded = load_kernels(predictor, fingerprint_key=key)
-    paths, given_shapes = [Path(text) for text in texts], shapes(shape or ())
-    found = _files(loaded, paths, given_shapes)
+    loaded = _of_here(predictor, device, option)
+    paths, given = [Path(text) for text in texts], shapes(shape or ())
+    found = _files(loaded, paths, given)
     measured: dict[Path, float | None] = {}
     if measure:
         target = device_of(device or loaded.meta.provenance.device, option)
-        measured = _measured(target, loaded, paths, given_shapes, store)
+        measured = _measured(target, loaded, paths, given, store)
     if as_json:
-        rows = [_row(loaded, *each, confidence) for each in found.items()]
-        console.write_json(
-            {
-                "predictor": predictor,
-                "device": loaded.meta.provenance.device,
-                "confidence": confidence,
-                "results": [{**row, "measured_ms": measured.get(row["model"])} for row in rows],
-            }
+        _write_json(predictor, loaded, found, measured, confidence)
+    else:
+        _show(loaded, found, measured, confidence, top)
+
+
+def _asked(
+    first: Path, others: Sequence[str], file: Path | None, device: str
+) -> tuple[Path, list[str]]:
+    """The predictor's file, and what to predict: the first argument may be either."""
+    named = first.suffix == _SUFFIX
+    predictor = first if named else default_path(device)
+    texts = lines([*others] if named else [str(first), *others], file)
+    if not (named or predictor.exists()):
+        raise UsageError(
+            f"there is no {predictor} here to predict {texts[0]} with: make it with "
+            f"hwbench kernels -d {device}, or name a .hwp file first"
         )
-        return
-    _show(loaded, found, measured, confidence, top)
+    return predictor, texts
 
 
 def _architectures(
@@ -150,6 +149,17 @@ def _architectures(
 
 
 # -- any network, by its kernels --------------------------------------------------------------
+
+
+def _of_here(predictor: Path, device: str | None, option: Sequence[str] | None) -> KernelPredictor:
+    """The kernels' predictor; where a device is named, refused unless it is of that one here."""
+    from hwbench.predictors.kernels import load_kernels
+
+    key = None
+    if device is not None:
+        threads = load_kernels(predictor).meta.provenance.threads
+        key = device_of(device, option).fingerprint(threads).key
+    return load_kernels(predictor, fingerprint_key=key)
 
 
 def _files(
@@ -193,6 +203,24 @@ def _measured(
     return {
         path: None if ns is None else ns / 1e6 for path, ns in zip(paths, latencies, strict=True)
     }
+
+
+def _write_json(
+    path: Path,
+    predictor: KernelPredictor,
+    found: Mapping[Path, NetworkPrediction],
+    measured: Mapping[Path, float | None],
+    confidence: float,
+) -> None:
+    rows = [_row(predictor, *each, confidence) for each in found.items()]
+    console.write_json(
+        {
+            "predictor": path,
+            "device": predictor.meta.provenance.device,
+            "confidence": confidence,
+            "results": [{**row, "measured_ms": measured.get(row["model"])} for row in rows],
+        }
+    )
 
 
 def _row(
