@@ -89,9 +89,11 @@ def floor(readings_ns: Array, band: Array) -> Array:
 
 def _quiet(values: Array, band: Array) -> Array:
     """What the quiet ones of some windows (N, K) read: the median of those near the lowest."""
-    low = np.percentile(values, LOW_PERCENTILE, axis=0, method="lower")
-    near = np.where(values <= low + band, values, np.nan)
-    return np.asarray(np.nanmedian(near, axis=0))
+    ordered = np.sort(values, axis=0)
+    low = ordered[int(LOW_PERCENTILE / 100 * (len(values) - 1))]
+    near = (ordered <= low + band).sum(axis=0)
+    middle = np.take_along_axis(ordered, np.stack([(near - 1) // 2, near // 2]), axis=0)
+    return np.asarray(middle.mean(axis=0))
 
 
 def canonical(

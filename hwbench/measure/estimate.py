@@ -37,7 +37,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 SLOW_SIDE = 0.6
 TAIL_DOF = 3.0
@@ -133,7 +133,7 @@ class Estimate:
 
     def half_width(self, confidence: float) -> float:
         """Relative (log) half-width of the interval."""
-        return float(stats.t.ppf(0.5 + confidence / 2, self.dof) * self.se)
+        return float(special.stdtrit(self.dof, 0.5 + confidence / 2) * self.se)
 
 
 def undisturbed(

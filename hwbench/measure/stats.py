@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from hwbench.records import Percentile
 
@@ -30,10 +30,10 @@ def percentile(samples: NDArray[np.int64], q: float, confidence: float = 0.95) -
     elif below > tail_low:
         tail_low, tail_high = below, error - below
     # The lower end is the largest rank r with P(fewer than r samples below) <= tail.
-    low = int(stats.binom.ppf(tail_low, n, p))
-    if stats.binom.cdf(low - 1, n, p) > tail_low:
+    low = int(special.bdtrik(tail_low, n, p)) + 1
+    if special.bdtr(low - 1, n, p) > tail_low:  # also where even none below is likelier than that
         low -= 1
-    high = int(stats.binom.ppf(1 - tail_high, n, p)) + 1
+    high = int(np.ceil(special.bdtrik(1 - tail_high, n, p))) + 1
     low, high = max(low, 1), min(high, n)
     ordered = np.sort(samples)
     value = float(np.quantile(ordered, p, method="median_unbiased"))
