@@ -228,10 +228,10 @@ def _regress(
         # Residuals around each group's own level, as far as its bursts can tell it: what differs
         # between groups is counted later, and a group of two must not seem free of noise.
         residual = y - design @ theta
-        for rows in member:
-            known = weight[rows].sum() * between_sd**2
-            level = np.average(residual[rows], weights=weight[rows])
-            residual[rows] -= known / (1 + known) * level
+        share = member * weight
+        total = share.sum(axis=1)
+        level = share @ residual / (1 / between_sd**2 + total)
+        residual -= level @ member
         sd = max(1.4826 * float(np.median(np.abs(residual[near]))), _FLOOR)
         between_sd = max(PROCESS_SHARE * sd, PROCESS_FLOOR)
     return theta[1:], weight, sd, between_sd
@@ -241,13 +241,10 @@ def _quasi_demean(
     y: Array, design: Array, weight: Array, member: NDArray[np.bool_], between_sd: float
 ) -> tuple[Array, Array]:
     """Remove from each process the part of its mean that a random intercept accounts for."""
-    y, design = y.copy(), design.copy()
-    for rows in member:
-        total = weight[rows].sum()
-        part = 1 - 1 / np.sqrt(1 + total * between_sd**2)
-        y[rows] -= part * np.average(y[rows], weights=weight[rows])
-        design[rows] -= part * np.average(design[rows], axis=0, weights=weight[rows])
-    return y, design
+    share = member * weight
+    total = share.sum(axis=1)
+    part = (1 - 1 / np.sqrt(1 + total * between_sd**2)) / total
+    return y - (part * (share @ y)) @ member, design - member.T @ (part[:, None] * (share @ design))
 
 
 def _combine(levels: Array, noise: Array, prior_sd: float) -> tuple[float, Array]:
