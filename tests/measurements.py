@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from hwbench.measure.jobs import Target, canary_key
 from hwbench.records import (
     CAUSES,
     Bursts,
@@ -95,6 +96,29 @@ def epoch(number: int = 0, **changes: Any) -> CanaryEpoch:
         c0_high_ns=(1.01e6, 2.02e6),
         runs=5,
         created=f"2026-01-31T{number % 24:02d}:00:00+00:00",
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def epoch_on(
+    target: Target,
+    times_ns: Sequence[float] | None = None,
+    spread: float = 0.01,
+    **changes: Any,
+) -> CanaryEpoch:
+    """One that the target takes for its own on one thread: its canaries' times, ± ``spread``.
+
+    Without times, canaries of 0.1 ms: for tests that are about no millisecond.
+    """
+    canaries = target.canaries(1)
+    times = tuple(times_ns or [1e5] * len(canaries))
+    made = epoch(
+        fingerprint_key=target.fingerprint(1).key,
+        names=tuple(c.name for c in canaries),
+        canary_key=canary_key(canaries),
+        c0_ns=times,
+        c0_low_ns=tuple(t * (1 - spread) for t in times),
+        c0_high_ns=tuple(t * (1 + spread) for t in times),
     )
     return dataclasses.replace(made, **changes)
 

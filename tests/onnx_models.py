@@ -9,16 +9,27 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from hwbench.errors import ModelError
 from hwbench.graph import Graph
 from hwbench.lower import create_session, from_onnx, to_onnx, to_torch
 from tests.graphs import relative_error
 
 TOLERANCE = 1e-4
 INTEGERS = ("int32", "int64")
+#: Of the onnx package: published nets without their weights.
+LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+
+
+def light(name: str) -> Path:
+    """The file of one of them."""
+    path = LIGHT / f"light_{name}.onnx"
+    assert path.is_file(), f"this onnx package carries no {path.name}"
+    return path
 
 
 def run(model: onnx.ModelProto | bytes, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -43,6 +54,14 @@ def assert_import_computes_the_same(
     in_torch = to_torch(graph, weights)(*map(torch.from_numpy, inputs.values()))
     assert relative_error(in_torch.detach().numpy(), wanted) <= TOLERANCE
     return graph
+
+
+def refusal(source: Path | bytes, shapes: Mapping[str, tuple[int, ...]] | None = None) -> str:
+    """The one line that says why a source is not read."""
+    with pytest.raises(ModelError) as caught:
+        from_onnx(source, shapes)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 def node_model(

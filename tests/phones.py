@@ -14,12 +14,12 @@ import pytest
 from hwbench.cli import main
 from hwbench.devices.phone.device import AdbPhone, ToolDevice
 from hwbench.devices.phone.launcher import ToolLauncher
-from hwbench.measure.jobs import Launched, canary_key
+from hwbench.measure.jobs import Launched
 from hwbench.store import Store
 from tests.loopback import LoopbackPhone
 from tests.loopback.clients import CLIENTS, find_client
 from tests.loopback.states import BIG_MASK as _BIG
-from tests.measurements import epoch
+from tests.measurements import epoch_on
 
 BIG_MASK = f"{_BIG:x}"
 EPOCH = "for-tests"
@@ -70,8 +70,9 @@ class Lent:
 class Pool:
     """The phones of a test module, one for each client: started once, and lent out as new."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, quick: bool = True) -> None:
         self._stack, self._phones = ExitStack(), dict[str, LoopbackPhone]()
+        self._quick = quick
 
     def __enter__(self) -> Self:
         return self
@@ -79,17 +80,23 @@ class Pool:
     def __exit__(self, *how: object) -> None:
         self._stack.close()
 
-    def lend(self, client: str, monkeypatch: pytest.MonkeyPatch, *, connected: bool = True) -> Lent:
-        """The phone of a client of `CLIENTS`, which reaches it for the rest of this test."""
+    def fresh(self, client: str) -> tuple[LoopbackPhone, str]:
+        """The phone of a client of `CLIENTS`, not connected, and that client's path."""
         path = find_client(client)
         if client not in self._phones:
-            self._phones[client] = self._stack.enter_context(LoopbackPhone(quick=True))
+            phone = self._stack.enter_context(LoopbackPhone(quick=self._quick))
+            self._phones[client] = phone
         phone = self._phones[client]
+        phone.reset()
+        phone.adb(path, "disconnect")
+        return phone, path
+
+    def lend(self, client: str, monkeypatch: pytest.MonkeyPatch, *, connected: bool = True) -> Lent:
+        """The phone of a client of `CLIENTS`, which reaches it for the rest of this test."""
+        phone, path = self.fresh(client)
         for name, value in phone.env.items():
             if name.startswith(("ADB_", "ANDROID_")) or name in ("HOME", "TMPDIR"):
                 monkeypatch.setenv(name, value)
-        phone.reset()
-        phone.adb(path, "disconnect")
         if connected:
             phone.connect(path)
         options = {
@@ -109,17 +116,8 @@ def anchored(device: AdbPhone, store: Path) -> None:
             handles = [launcher.load(canary.runner) for canary in canaries]
             outcomes = launcher.run(handles, 0.3).outcomes
         _times_ns.extend(o.median_ns for o in outcomes if isinstance(o, Launched))
-    made = epoch(
-        id=EPOCH,
-        fingerprint_key=device.fingerprint(1).key,
-        canary_key=canary_key(canaries),
-        names=tuple(canary.name for canary in canaries),
-        c0_ns=tuple(_times_ns),
-        c0_low_ns=tuple(0.99 * time for time in _times_ns),
-        c0_high_ns=tuple(1.01 * time for time in _times_ns),
-    )
     with Store.open(store) as opened:
-        opened.add_epoch(made)
+        opened.add_epoch(epoch_on(device, _times_ns, id=EPOCH))
 
 
 @pytest.fixture(scope="module")

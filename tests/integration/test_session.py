@@ -18,12 +18,12 @@ from hwbench.devices.models import read_onnx_file
 from hwbench.errors import GraphError, ModelError, UsageError
 from hwbench.measure import session as session_module
 from hwbench.measure.campaign import known_epoch, record
-from hwbench.measure.jobs import Job, RunnerSpec, Target, canary_key
+from hwbench.measure.jobs import Job, RunnerSpec
 from hwbench.measure.plan import Failure, Plan
 from hwbench.measure.session import measure
 from hwbench.records import CAUSES, CanaryEpoch, Measurement
 from hwbench.store import Store
-from tests.measurements import epoch as any_epoch
+from tests.measurements import epoch_on
 from tests.targets import LocalTarget, job, leaves_nothing, runner, tiny_net
 
 CPU = get_device("cpu")
@@ -54,20 +54,6 @@ def nan_net(folder: Path) -> Job:
     opset = [helper.make_opsetid("", 17)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), folder / "nan.onnx")
     return CPU.job(read_onnx_file(folder / "nan.onnx"), 1)
-
-
-def epoch_of(target: Target, times_ns: tuple[float, ...], spread: float) -> CanaryEpoch:
-    """An epoch of a device's canaries, its interval ± ``spread``."""
-    canaries = target.canaries(1)
-    return dataclasses.replace(
-        any_epoch(),
-        fingerprint_key=target.fingerprint(1).key,
-        canary_key=canary_key(canaries),
-        names=tuple(c.name for c in canaries),
-        c0_ns=times_ns,
-        c0_low_ns=tuple(t * (1 - spread) for t in times_ns),
-        c0_high_ns=tuple(t * (1 + spread) for t in times_ns),
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,11 +154,11 @@ class TestResults:
         assert session.shares[-1] == pytest.approx(1.0)
 
 
-def test_blocks_take_turns(tmp_path: Path) -> None:
+def test_blocks_take_turns(tmp_path: Path, target: LocalTarget) -> None:
     """What disturbs for a while hits one process of all, not all processes of one."""
-    jobs = [CPU.job(tiny_net(channels), 1) for channels in (2, 4, 8)]
+    jobs = [job(f"net{i}", runner(tmp_path, us=20 + i)) for i in range(3)]
     plan = dataclasses.replace(SHORTEST, loaded=1)
-    results = [r for r in measure(CPU, jobs, plan, None) if isinstance(r, Measurement)]
+    results = [r for r in measure(target, jobs, plan, None) if isinstance(r, Measurement)]
     spans = [
         [r.bursts.start_ns[r.bursts.process == process] for process in range(plan.processes)]
         for r in results
@@ -203,13 +189,13 @@ def test_an_epoch_anchors_and_its_uncertainty_counts(tmp_path: Path, target: Loc
 
     plain = anchored(None)
     reference = plain.canary_ref_ns
-    sure = anchored(epoch_of(target, reference, 0.001))
+    sure = anchored(epoch_on(target, reference, 0.001))
     assert (sure.epoch, sure.canary_ref_ns) == ("epoch-0", reference)
-    unsure = anchored(epoch_of(target, reference, 0.3))
+    unsure = anchored(epoch_on(target, reference, 0.3))
     assert unsure.status == "inconclusive"
     assert math.log(unsure.high_ns / unsure.low_ns) > 0.5
     # The canaries were twice as fast once: what is slow is the machine, not the net.
-    slow = anchored(epoch_of(target, tuple(t / 2 for t in reference), 0.001))
+    slow = anchored(epoch_on(target, tuple(t / 2 for t in reference), 0.001))
     assert slow.latency_ns < 0.8 * plain.latency_ns
     assert slow.contention["slowdown"] > 1.2
 
@@ -403,7 +389,7 @@ class TestCampaign:
         assert len(store.canary_runs(canary_key=run.canary_key)) == 2
 
     def test_an_epoch_is_known_by_device_canaries_and_threads(self, store: Store) -> None:
-        epoch = epoch_of(CPU, (1e5,) * len(CPU.canaries(1)), 0.01)
+        epoch = epoch_on(CPU, (1e5,) * len(CPU.canaries(1)), 0.01)
         assert known_epoch(CPU, 1, store) is None
         store.add_epoch(dataclasses.replace(epoch, id="other", canary_key="0" * 32))
         store.add_epoch(dataclasses.replace(epoch, id="elsewhere", fingerprint_key="0" * 32))
