@@ -2,7 +2,9 @@
 
 Two CSV files, gzipped or not: architectures (``arch_idx`` and a column a decision) and latencies
 in milliseconds (``arch_idx`` and a column a device). The columns are those of the public tables
-of HELP (Lee et al., 2021) and HW-NAS-Bench (Li et al., ICLR 2021).
+of HELP (Lee et al., 2021) and HW-NAS-Bench (Li et al., ICLR 2021). HAT's (Wang et al., ACL 2020)
+have rows of their own for each pair of columns ``task`` and ``device``, which may be in one file; a
+device is a pair, as ``wmt14ende/cpu_xeon``, and its latency that of encoder and decoder together.
 """
 
 from __future__ import annotations
@@ -11,13 +13,15 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwbench.errors import PredictorError, UnknownNameError
+from hwbench.predictors import published_hat as hat
 from hwbench.predictors.data import MIN_SAMPLES, TrainingSet, training_set
 from hwbench.predictors.metrics import Metrics
 from hwbench.predictors.predictor import (
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _INDEX = "arch_idx"
+_PAIR = ("task", "device")
 #: So many at once, when a query is timed.
 QUERIES = 20_000
 
@@ -68,14 +73,13 @@ def read_published(
         raise PredictorError(f"{device} is the device to learn: it is no source of its own")
     if len(set(sources)) < len(sources):
         raise PredictorError(f"a source is named twice in {', '.join(sources)}")
-    make_space, columns = _LAYOUTS[space]
-    found = make_space()
-    table = _read(archs, columns, {})
-    measured = _read(latency, [], {device: "device", **dict.fromkeys(sources, "source")})
+    layout = _LAYOUTS[space]
+    found = layout.space(device)
+    table, measured = layout.read(archs, latency, device, sources)
     rows = table.merge(measured, on=_INDEX, validate="one_to_one")
     if rows.empty:
         raise PredictorError(f"{archs} and {latency} have no {_INDEX} in common")
-    codes = _codes(archs, found, rows[list(columns)].to_numpy())
+    codes = layout.codes(archs, found, rows[list(layout.columns)].to_numpy())
     built = found.valid(codes)
     known = None
     if sources:
@@ -180,8 +184,32 @@ def fit_published(
     return PublishedFit(predictor, learned, rest, metrics)
 
 
-def _read(path: Path, columns: Iterable[str], named: dict[str, str]) -> pd.DataFrame:
-    """The index and these columns of a file; ``named`` are columns that the user named."""
+def _read_columns(
+    columns: Sequence[str], archs: Path, latency: Path, device: str, sources: Sequence[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Architectures, and the latencies of a column for each device."""
+    named = {device: "device", **dict.fromkeys(sources, "source")}
+    return _read(archs, columns, {}), _read(latency, [], named)
+
+
+def _read_pair(
+    archs: Path, latency: Path, device: str, sources: Sequence[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The same of one task and device of HAT."""
+    if sources:
+        raise PredictorError("hat has other networks for each device: leave the sources out")
+    table = _read(archs, hat.COLUMNS, {}, pair=device)
+    measured = _read(latency, hat.LATENCIES, {}, pair=device)
+    return table, measured[[_INDEX]].assign(**{device: measured[list(hat.LATENCIES)].sum(axis=1)})
+
+
+def _read(
+    path: Path, columns: Iterable[str], named: dict[str, str], *, pair: str | None = None
+) -> pd.DataFrame:
+    """The index and these columns of a file; ``named`` are columns that the user named.
+
+    Only the rows of a ``pair``, where they are of tasks and devices.
+    """
     import pandas as pd
 
     try:
@@ -190,14 +218,20 @@ def _read(path: Path, columns: Iterable[str], named: dict[str, str]) -> pd.DataF
             if column not in there - {_INDEX}:
                 raise UnknownNameError(f"{what} in {path}", column, there - {_INDEX})
         wanted = [_INDEX, *columns, *named]
-        if missing := [column for column in wanted if column not in there]:
+        labels = [] if pair is None else list(_PAIR)
+        if missing := [column for column in labels + wanted if column not in there]:
             raise PredictorError(f"{path} has no column {missing[0]!r}: is it of another space?")
-        table = pd.read_csv(path, usecols=wanted)
+        table = pd.read_csv(path, usecols=labels + wanted, dtype=dict.fromkeys(labels, str))
     except (OSError, ValueError, EOFError) as error:  # pandas' parser errors are ValueErrors
         raise PredictorError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
     for column in wanted:
         if not pd.api.types.is_numeric_dtype(table[column]):
             raise PredictorError(f"{path}: column {column!r} holds something that is no number")
+    if pair is not None:
+        pairs = table[labels].fillna("").agg("/".join, axis=1)
+        if pair not in set(pairs):
+            raise UnknownNameError(f"task/device in {path}", pair, set(pairs))
+        table = table.loc[pairs == pair, wanted]
     if table[_INDEX].duplicated().any():
         again = table[_INDEX][table[_INDEX].duplicated()].iloc[0]
         raise PredictorError(f"{path}: {_INDEX} {again} is there twice")
@@ -231,12 +265,30 @@ def _numbered(prefix: str, count: int) -> list[str]:
     return [f"{prefix}{i}" for i in range(count)]
 
 
-#: Space -> how to make it, and the tables' columns in the order of its decisions.
-_LAYOUTS: dict[str, tuple[Callable[[], Space], list[str]]] = {
-    "nasbench201": (lambda: get_space("nasbench201"), _numbered("op", 6)),
-    "fbnet": (lambda: get_space("fbnet"), _numbered("op", 22)),
-    "ofa_mbv3": (
-        _ofa_at_every_resolution,
+_Read = Callable[[Path, Path, str, Sequence[str]], "tuple[pd.DataFrame, pd.DataFrame]"]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a space's tables are read: its columns, and its codes from their values (n, columns)."""
+
+    columns: Sequence[str]
+    space: Callable[[str], Space]
+    read: _Read
+    codes: Callable[[Path, Space, NDArray[np.generic]], Codes] = _codes
+
+    @classmethod
+    def wide(cls, columns: Sequence[str], make: Callable[[], Space]) -> Self:
+        """One column a decision, in their order, and one a device."""
+        return cls(columns, lambda _: make(), partial(_read_columns, columns))
+
+
+_LAYOUTS = {
+    "nasbench201": _Layout.wide(_numbered("op", 6), partial(get_space, "nasbench201")),
+    "fbnet": _Layout.wide(_numbered("op", 22), partial(get_space, "fbnet")),
+    "ofa_mbv3": _Layout.wide(
         ["r", *_numbered("d", 5), *_numbered("ks", 20), *_numbered("e", 20)],
+        _ofa_at_every_resolution,
     ),
+    "hat": _Layout(hat.COLUMNS, hat.space_of_pair, _read_pair, hat.codes_of_averages),
 }
