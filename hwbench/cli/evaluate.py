@@ -30,46 +30,51 @@ class Selection(StrEnum):
     ACTIVE = "active"
 
 
+_Predictor = Annotated[Path | None, typer.Argument(metavar="PREDICTOR", help="A .hwp file.")]
+_Space = Annotated[
+    str | None, typer.Option("-s", "--space", metavar="NAME", help="Of a published table.")
+]
+_Archs = Annotated[Path | None, typer.Option(metavar="CSV", help="Its architectures, one a row.")]
+_Latency = Annotated[
+    Path | None, typer.Option(metavar="CSV", help="Its latencies in ms, one device a column.")
+]
+_Device = Annotated[
+    str | None, typer.Option("-d", "--device", metavar="COLUMN", help="Which device's.")
+]
+_Train = Annotated[int | None, typer.Option(metavar="N", help="Architectures to learn from.")]
+_Sources = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN,…", help="Other devices that are known on all rows."),
+]
+_Select = Annotated[
+    Selection,
+    typer.Option(metavar="random|active", help="Which ones: active takes the most telling."),
+]
+_TestArchs = Annotated[
+    Path | None, typer.Option(metavar="CSV", help="To test on; default: the rest.")
+]
+_TestLatency = Annotated[Path | None, typer.Option(metavar="CSV", help="Their latencies.")]
+_Out = Annotated[
+    Path | None,
+    typer.Option("-o", "--out", metavar="FILE", help="Draw a figure: .png, .pdf, .svg, …"),
+]
+
+
 def evaluate(
-    predictor: Annotated[
-        Path | None, typer.Argument(metavar="PREDICTOR", help="A .hwp file.")
-    ] = None,
+    predictor: _Predictor = None,
     session: Session = None,
     since: Since = None,
     store: StoreUrl = None,
-    space: Annotated[
-        str | None, typer.Option("-s", "--space", metavar="NAME", help="Of a published table.")
-    ] = None,
-    archs: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="Its architectures, one a row.")
-    ] = None,
-    latency: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="Its latencies in ms, one device a column.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option("-d", "--device", metavar="COLUMN", help="Which device's.")
-    ] = None,
-    train: Annotated[
-        int | None, typer.Option(metavar="N", help="Architectures to learn from.")
-    ] = None,
-    sources: Annotated[
-        str | None,
-        typer.Option(metavar="COLUMN,…", help="Other devices that are known on all rows."),
-    ] = None,
-    select: Annotated[
-        Selection,
-        typer.Option(metavar="random|active", help="Which ones: active takes the most telling."),
-    ] = Selection.RANDOM,
-    test_archs: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="To test on; default: the rest.")
-    ] = None,
-    test_latency: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="Their latencies.")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", metavar="FILE", help="Draw a figure: .png, .pdf, .svg, …"),
-    ] = None,
+    space: _Space = None,
+    archs: _Archs = None,
+    latency: _Latency = None,
+    device: _Device = None,
+    train: _Train = None,
+    sources: _Sources = None,
+    select: _Select = Selection.RANDOM,
+    test_archs: _TestArchs = None,
+    test_latency: _TestLatency = None,
+    out: _Out = None,
     seed: Seed = 0,
     as_json: Json = False,
     debug: Debug = False,
@@ -82,6 +87,7 @@ def evaluate(
     Or fit one on N rows of a table that others published, and test it on the rest. Both files join
     on their column arch_idx. Choices are numbers: op0 to op5 (nasbench201), op0 to op21 (fbnet), or
     r, d0 to d4, ks0 to ks19, e0 to e19 (ofa_mbv3), as in the tables of HELP and HW-NAS-Bench.
+    Of hat, whose one file is both, they are HAT's columns, and a device is wmt14ende/cpu_xeon.
 
     The figure has four panels: predicted against measured latency, error by latency, the learning
     curve with its cost, and the coverage of the intervals.
@@ -94,10 +100,7 @@ def evaluate(
 
     hwbench evaluate … -d pixel3 --train 20 --sources titanx_1,samsung_s7 --select active
     """
-    if out is not None:
-        from hwbench.watch.predictor_figure import require_writable
-
-        require_writable(out)
+    _require_writable(out)
     table = {"--space": space, "--archs": archs, "--latency": latency, "--device": device}
     if predictor is not None:
         if given := [name for name, value in table.items() if value is not None]:
@@ -121,13 +124,26 @@ def evaluate(
         tested = read_published(space, test_archs, test_latency, device)
     with console.progress(f"fitting on {train} of {len(learned.labels)}"):
         fitted = fit_published(learned, tested, train=train, select=select.value, seed=seed)
+    _show_published(device, fitted, out, as_json=as_json)
+
+
+def _require_writable(out: Path | None) -> None:
+    """Refuse a figure that cannot be written before anything is computed."""
+    if out is not None:
+        from hwbench.watch.predictor_figure import require_writable
+
+        require_writable(out)
+
+
+def _show_published(device: str, fitted: PublishedFit, out: Path | None, *, as_json: bool) -> None:
+    """The metrics of a published table, and its figure."""
     if out is not None:
         _draw_published(device, fitted, out)
     found = fitted.metrics
     if as_json:
         console.write_json(asdict(found) | _drawn(out))
         return
-    title = f"{device}: fitted on {train}, tested on {found.n} others"
+    title = f"{device}: fitted on {found.n_train}, tested on {found.n} others"
     console.show(title, accuracy.table({"hwbench": found}), *_where(out))
 
 

@@ -30,6 +30,7 @@ from hwbench.cli.options import (
 from hwbench.errors import HwbenchError, UsageError
 
 if TYPE_CHECKING:
+    from hwbench.predictors import LatencyPredictor
     from hwbench.records import Measurement
 
 
@@ -39,27 +40,30 @@ def _kinds() -> list[str]:
     return model_kinds()
 
 
+_Out = Annotated[
+    Path | None, typer.Option("-o", "--out", metavar="FILE", help="Default: DEVICE-SPACE.hwp.")
+]
+_Kind = Annotated[
+    str, typer.Option(metavar="NAME", help="Predictor family.", autocompletion=_kinds)
+]
+_Environment = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY", help="Only of this environment (default: the present one, else the newest)."
+    ),
+]
+
+
 def fit(
     space: SpaceName,
     device: DeviceName = "cpu",
     option: DeviceOptions = None,
     threads: Threads = 1,
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", metavar="FILE", help="Default: DEVICE-SPACE.hwp."),
-    ] = None,
-    kind: Annotated[
-        str, typer.Option(metavar="NAME", help="Predictor family.", autocompletion=_kinds)
-    ] = "cost-regression",
+    out: _Out = None,
+    kind: _Kind = "cost-regression",
     session: Session = None,
     since: Since = None,
-    fingerprint: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY",
-            help="Only of this environment (default: the present one, else the newest).",
-        ),
-    ] = None,
+    fingerprint: _Environment = None,
     sources: SourceFiles = None,
     seed: Seed = 0,
     store: StoreUrl = None,
@@ -105,15 +109,21 @@ def fit(
     predictor = fit_predictor(learned, training, provenance, seed=seed, kind=kind)
     predictor.save(path)
     baselines = accuracy.fit_baselines(learned, training, provenance, seed=seed)
-    compared = {"predictor": predictor, **baselines}
+    _show(path, {"predictor": predictor, **baselines}, len(measured), as_json=as_json)
+
+
+def _show(
+    path: Path, compared: Mapping[str, LatencyPredictor], measured: int, *, as_json: bool
+) -> None:
+    """The predictor that was written, beside the baselines."""
     scores = {name: each.meta.cross_validated for name, each in compared.items()}
+    meta = compared["predictor"].meta
     if as_json:
-        meta = predictor.meta
         console.write_json(
             {
                 "predictor": path,
                 "kind": meta.kind,
-                "space": space,
+                "space": meta.space,
                 "provenance": meta.provenance,
                 "n_train": meta.n_train,
                 "cross_validated": scores,
@@ -121,7 +131,7 @@ def fit(
         )
         return
     console.show(
-        f"Cross-validated on {len(measured)} measurements",
+        f"Cross-validated on {measured} measurements",
         accuracy.table(scores),
         f"Written to {path}",
     )

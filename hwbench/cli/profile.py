@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +29,7 @@ from hwbench.errors import DeviceError, InconclusiveError, UnknownNameError, Usa
 if TYPE_CHECKING:
     from hwbench.devices.profile import Profile
     from hwbench.measure.plan import Failure
+    from hwbench.records import Measurement
     from hwbench.spaces import Codes, Space, Value
     from hwbench.store import Store
 
@@ -36,25 +37,30 @@ if TYPE_CHECKING:
 _SAMPLES = 300
 
 
+_Samples = Annotated[
+    int | None,
+    typer.Option(
+        "-n", "--samples", min=1, metavar="N", help="How many architectures (default: 300)."
+    ),
+]
+_Fix = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="Hold a decision of the space at a value."),
+]
+_File = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="These architectures, one a line; - is standard input."),
+]
+
+
 def profile(
     space: SpaceName,
-    samples: Annotated[
-        int | None,
-        typer.Option(
-            "-n", "--samples", min=1, metavar="N", help="How many architectures (default: 300)."
-        ),
-    ] = None,
+    samples: _Samples = None,
     device: DeviceName = "cpu",
     option: DeviceOptions = None,
     threads: Threads = 1,
-    fix: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Hold a decision of the space at a value."),
-    ] = None,
-    file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="These architectures, one a line; - is standard input."),
-    ] = None,
+    fix: _Fix = None,
+    file: _File = None,
     seed: Seed = 0,
     store: StoreUrl = None,
     as_json: Json = False,
@@ -80,36 +86,49 @@ def profile(
         raise UsageError("--file says which architectures: leave --samples and --fix out")
     else:
         sample = Profile(searched, named(searched, lines((), file)), target, threads)
-    samples = len(sample.codes)
+    count = len(sample.codes)
     with opened(store) as results:
         held = len(results.done(sample.campaign(results)))
-        failures = measure(sample, results, f"measuring {samples - held} architectures")
+        failures = measure(sample, results, f"measuring {count - held} architectures")
         campaign = sample.campaign(results)
         stored = results.measurements(plan=campaign, with_bursts=False)
-    summary = {
-        "device": target.name,
-        "space": space,
-        "campaign": campaign,
-        "architectures": samples,
+    head = {"device": target.name, "space": space, "campaign": campaign, "architectures": count}
+    _show(head | _counts(stored, held, failures), as_json=as_json)
+    _require_answers(stored, failures, count)
+
+
+def _counts(
+    stored: Sequence[Measurement], held: int, failures: Sequence[Failure]
+) -> dict[str, object]:
+    return {
         "measured": len(stored) - held,
         "already_stored": held,
         "inconclusive": sum(m.status == "inconclusive" for m in stored),
         "failed": len(failures),
         "seconds": sum(m.seconds for m in stored),
     }
+
+
+def _show(summary: Mapping[str, object], *, as_json: bool) -> None:
     if as_json:
         console.write_json(summary)
     else:
         rows = [(name.replace("_", " "), value) for name, value in summary.items()]
         console.show(console.table(("profile", "<value"), rows))
+
+
+def _require_answers(
+    stored: Sequence[Measurement], failures: Sequence[Failure], count: int
+) -> None:
+    """Raise where an architecture failed, or where no interval is an answer."""
     if failures:
         first = failures[0]
         busy = all(isinstance(failure.error, InconclusiveError) for failure in failures)
         raise (InconclusiveError if busy else DeviceError)(
-            f"{len(failures)} of {samples} architectures could not be measured, the first is "
+            f"{len(failures)} of {count} architectures could not be measured, the first is "
             f"{first.workload.name}: {first.error}; run the same command again for them"
         )
-    if summary["inconclusive"] == len(stored):
+    if all(m.status == "inconclusive" for m in stored):
         raise InconclusiveError(
             "every interval is too wide to be an answer: quiet the machine, and measure another "
             "sample with --seed"
