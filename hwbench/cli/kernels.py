@@ -94,42 +94,20 @@ def kernels(
     )
 
 
-#: Networks beyond those that a first fit needs.
-_SPARE = 4
-
-
 def _measure(
     target: Device, samples: Path, n: int, threads: int, store: str | None
 ) -> list[Failure]:
-    """Bring a file of samples to ``n`` networks: half of them in turn, half where it is unsure."""
     from hwbench.predictors.kernels import campaign
-    from hwbench.predictors.kernels.samples import CASES
-    from hwbench.predictors.kernels.training import LEAST_NETWORKS
 
     with opened(store) as results:
         epoch = calibrated(target, threads, results)
-    failures: list[Failure] = []
-    for share, label in ((0.5, "measuring networks"), (1.0, "measuring what is least sure")):
-        held = campaign.opened_samples(samples, campaign.provenance_now(target, threads, epoch))
-        done = {(sample.family, sample.number) for sample in held}
-        campaign.profile_cases(samples, target, threads, done)
-        done = {each for each in done if each[0] != CASES}
-        # Some more than a fit needs, for a busy machine spoils one now and then.
-        missing = min(max(round(share * n), LEAST_NETWORKS + _SPARE), n) - len(done)
-        if missing <= 0:
-            continue
-        if share < 1:
-            wanted = campaign.in_turn(len(done) + missing, done)
-        else:
-            wanted = campaign.least_sure(_fit(samples, 0), missing, done)
-        try:
-            with console.progress(label) as report:
-                failures += campaign.measure_into(samples, target, wanted, threads, epoch, report)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                f"what was measured is in {samples}, the same command goes on from there"
-            ) from None
-    return failures
+    try:
+        with console.stages() as report:
+            return campaign.collect(samples, target, n, threads, epoch, report)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"what was measured is in {samples}, the same command goes on from there"
+        ) from None
 
 
 def _fit(samples: Path, seed: int) -> KernelPredictor:

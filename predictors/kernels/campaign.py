@@ -7,12 +7,13 @@ so far is least sure: of several that a family offers, the one with the widest p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from hwbench.devices.base import Device
 from hwbench.errors import PredictorError
 from hwbench.measure.plan import Failure
-from hwbench.predictors.kernels.predictor import KernelPredictor
+from hwbench.predictors.kernels.predictor import KernelPredictor, fit_kernels
 from hwbench.predictors.kernels.samples import (
     CASES,
     CHUNK,
@@ -25,11 +26,50 @@ from hwbench.predictors.kernels.samples import (
     sample_networks,
     write_header,
 )
+from hwbench.predictors.kernels.training import LEAST_NETWORKS
 from hwbench.predictors.predictor import Provenance
 from hwbench.records import CanaryEpoch
 
 #: Networks that a family offers for one that is chosen.
 OFFERED = 6
+#: Networks beyond those that a first fit needs, for a busy machine spoils one now and then.
+SPARE = 4
+
+
+def collect(
+    path: Path,
+    device: Device,
+    n: int,
+    threads: int,
+    epoch: CanaryEpoch,
+    report: Callable[[str, float], None],
+) -> list[Failure]:
+    """Bring a file of samples to ``n`` networks: half of them in turn, half where it is unsure.
+
+    What the file holds is not measured again, unless the library draws it otherwise by now;
+    answers the networks that could not be measured.
+    """
+    failures: list[Failure] = []
+    for share, label in ((0.5, "measuring networks"), (1.0, "measuring what is least sure")):
+        held = opened_samples(path, provenance_now(device, threads, epoch))
+        done = {
+            (sample.family, sample.number)
+            for sample in held
+            if network(sample.family, sample.number).hash == sample.hash
+        }
+        profile_cases(path, device, threads, done)
+        done = {each for each in done if each[0] != CASES}
+        missing = min(max(round(share * n), LEAST_NETWORKS + SPARE), n) - len(done)
+        if missing <= 0:
+            continue
+        if share < 1:
+            wanted = in_turn(len(done) + missing, done)
+        else:
+            provenance, samples = read_samples(path)
+            wanted = least_sure(fit_kernels(samples, provenance), missing, done)
+        progress = partial(report, label)
+        failures += measure_into(path, device, wanted, threads, epoch, progress)
+    return failures
 
 
 def provenance_now(device: Device, threads: int, epoch: CanaryEpoch) -> Provenance:

@@ -36,10 +36,13 @@ T = TypeVar("T")
 
 
 class Net:
-    """A network under construction: a builder with dice."""
+    """A network under construction: a builder with dice.
 
-    def __init__(self, name: str, rng: np.random.Generator) -> None:
-        self.b, self.rng = GraphBuilder(name), rng
+    One that is ``small`` has a quarter of the usual sizes: its kernels take some microseconds.
+    """
+
+    def __init__(self, name: str, rng: np.random.Generator, *, small: bool = False) -> None:
+        self.b, self.rng, self.small = GraphBuilder(name), rng, small
         self.function = self.one_of(_ACTIVATIONS)
         self.normed = self.chance(0.5)
         self.scaled = False
@@ -57,9 +60,12 @@ class Net:
 
     def channels(self, low: int, high: int) -> int:
         """Mostly multiples of 8 or 16, as people choose them; now and then any number."""
+        if self.small:
+            low, high = max(low // 2, 4), max(high // 4, low)
         return self.between(low, high, self.one_of((16, 16, 16, 8, 8, 4, 1)))
 
     def image(self, low: int = 24, high: int = 256) -> str:
+        high = max(high // 4, low) if self.small else high
         size = self.between(low, high, self.one_of((1, 8, 32)))
         return self.b.input("x", (1, self.one_of((1, 3, 3, 3)), size, size))
 

@@ -26,8 +26,9 @@ Array = NDArray[np.float64]
 
 #: Kernels beyond which a process learns nothing more that is worth its time.
 MOST_POINTS, MOST_FOR_CHOICE, MOST_FOR_SCALES, LEAST_POINTS = 1500, 500, 250, 12
-#: A profiler's clock, in ns: the resolution of a kernel's time.
-_TICK_NS = 300.0
+#: What a profiler that counts whole microseconds resolves, and what a time may be off by, in ns.
+RESOLUTION_NS, _TICK_NS = 1000.0, 300.0
+SHORTEST_NS = 50.0
 _LEAST_NOISE = 0.02
 #: A kernel of so many ns counts half where surroundings are chosen.
 _SMALL_NS = 5000.0
@@ -59,19 +60,23 @@ class KindModel:
 
     def predict(self, sizes: Array) -> tuple[Array, Array]:
         """Time (n,) in ns and its relative scale (n,), of kernels with sizes (n, F)."""
-        if not len(self.points):
-            spread = float(np.hypot(self.amplitude, self.noise))
-            return self.mean(sizes), np.full(len(sizes), spread)
-        from scipy.linalg import solve_triangular
+        mean = self.mean(sizes)
+        spread = np.full(len(sizes), self.amplitude)
+        if len(self.points):
+            from scipy.linalg import solve_triangular
 
-        explained = solve_triangular(self._root, self._near(sizes).T, lower=True)
-        variance = np.maximum(self.amplitude**2 - (explained**2).sum(axis=0), 0)
-        return self.mean(sizes), np.sqrt(variance + self.noise**2)
+            explained = solve_triangular(self._root, self._near(sizes).T, lower=True)
+            spread = np.sqrt(np.maximum(self.amplitude**2 - (explained**2).sum(axis=0), 0))
+        return mean, np.hypot(spread, self.noise) * (1 + RESOLUTION_NS / mean)
 
     def mean(self, sizes: Array) -> Array:
         """Time (n,) in ns of kernels with sizes (n, F)."""
         base: Array = _costs(sizes) @ self.line
-        return base * np.exp(self._near(sizes) @ self._pull) if len(self.points) else base
+        if len(self.points):
+            factor = np.exp(self._near(sizes) @ self._pull)
+            base = (base + RESOLUTION_NS) * factor - RESOLUTION_NS
+        shortest: Array = np.maximum(base, SHORTEST_NS)
+        return shortest
 
     def _near(self, sizes: Array) -> Array:
         """Covariances (n, m) of kernels with those that were measured."""
@@ -99,8 +104,8 @@ class KindModel:
             return replace(self, points=self.points[:0], target=np.empty(0), variance=np.empty(0))
         line = _roofline(data)
         inputs = (_inputs(data.sizes)[:, self.columns] - self.centre) / self.lengths
-        target = np.log(data.ns / (_costs(data.sizes) @ line))
-        variance = self.noise**2 + (_TICK_NS / data.ns) ** 2
+        target = _target(data, line)
+        variance = self.noise**2 + _known(data)
         if len(data.ns) < LEAST_POINTS:
             inputs, target, variance = inputs[:0], target[:0], variance[:0]
         else:
@@ -136,7 +141,9 @@ class KindModel:
             state, np.cumsum(sizes)
         )
         known = (columns >= 0) & (columns < len(FEATURES) + EXTRA_INPUTS)
-        if not (known.all() and (lengths > 0).all() and (variance > 0).all() and head[3] > 0):
+        positive = np.concatenate([lengths, variance, head[2:], [line.sum()]]) > 0
+        whole = (n, d) == (head[0], head[1])
+        if not (known.all() and positive.all() and (line >= 0).all() and whole):
             raise ValueError("a kind of kernels has scales that cannot be")
         model = cls(
             line,
@@ -190,7 +197,8 @@ def _left_out_error(model: KindModel, data: KindData) -> float:
     for family in set(data.families):
         rows = data.families == family
         found = model.learned(data[~rows]).mean(data.sizes[rows])
-        errors[rows] = np.minimum(np.log(found / data.ns[rows]) ** 2, 1.0)
+        above = np.log((found + RESOLUTION_NS) / (data.ns[rows] + RESOLUTION_NS))
+        errors[rows] = np.minimum(above**2, 1.0)
     return float(np.average(errors, weights=weights))
 
 
@@ -202,7 +210,7 @@ def average(data: KindData, without: Sequence[str] = _SURROUNDINGS) -> KindModel
     varies[[FEATURES.index(feature) for feature in without]] = False
     columns = np.flatnonzero(varies)
     inputs = inputs[:, columns]
-    spread = max(float(np.log(data.ns / (_costs(data.sizes) @ line)).std()), _LEAST_NOISE)
+    spread = max(float(_target(data, line).std()), _LEAST_NOISE)
     return KindModel(
         line=line,
         columns=columns,
@@ -221,8 +229,7 @@ def _scaled(model: KindModel, some: KindData) -> KindModel:
     if not len(model.columns):
         return model
     inputs = (_inputs(some.sizes)[:, model.columns] - model.centre) / model.lengths
-    target = np.log(some.ns / (_costs(some.sizes) @ model.line))
-    found = best_scales(inputs, target, (_TICK_NS / some.ns) ** 2)
+    found = best_scales(inputs, _target(some, model.line), _known(some))
     return replace(
         model,
         lengths=model.lengths * found.lengths,
@@ -257,18 +264,32 @@ def _roofline(data: KindData) -> Array:
     """
     from scipy.optimize import nnls
 
-    rows = _costs(data.sizes) / data.ns[:, None]
+    above = data.ns + RESOLUTION_NS
+    rows, target = _costs(data.sizes) / above[:, None], data.ns / above
     scale = np.maximum(np.abs(rows).mean(axis=0), 1e-300)
     weight = np.ones(len(rows))
     line = np.zeros(4)
     for _ in range(_ROBUST_ROUNDS):
-        found, _ = nnls(rows / scale * weight[:, None], weight)
+        found, _ = nnls(rows / scale * weight[:, None], weight * target)
         line = found / scale
-        error = rows @ line - 1
+        error = rows @ line - target
         weight = 1 / np.sqrt(1 + (error / 0.3) ** 2)
     if not line.any():
         raise PredictorError("kernels without any cost cannot be fitted")
     return line
+
+
+def _target(data: KindData, line: Array) -> Array:
+    """How far times are from the roofline: logarithms, but for what no profiler resolves."""
+    base = _costs(data.sizes) @ line
+    found: Array = np.log((data.ns + RESOLUTION_NS) / (base + RESOLUTION_NS))
+    return found
+
+
+def _known(data: KindData) -> Array:
+    """The variance of a target that the profiler's clock brings."""
+    found: Array = (_TICK_NS / (data.ns + RESOLUTION_NS)) ** 2
+    return found
 
 
 def _costs(sizes: Array) -> Array:

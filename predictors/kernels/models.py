@@ -19,7 +19,13 @@ from hwbench.errors import PredictorError
 from hwbench.predictors.bayes import Data, regress
 from hwbench.predictors.data import Prediction
 from hwbench.predictors.kernels.kernels import Kernel, Rules, table
-from hwbench.predictors.kernels.kind_model import KindData, KindModel, average, fit_kind
+from hwbench.predictors.kernels.kind_model import (
+    RESOLUTION_NS,
+    KindData,
+    KindModel,
+    average,
+    fit_kind,
+)
 from hwbench.predictors.kernels.training import Profiled, Training
 
 Array = NDArray[np.float64]
@@ -27,8 +33,9 @@ Array = NDArray[np.float64]
 _NS_PER_MS = 1e6
 #: Kernels of a kind that was never timed are taken for the average kernel of their costs.
 UNKNOWN = "unknown"
-#: What a kernel of such a kind may be off by, relative, beside what it is timed by.
-_STRANGE_SD = 0.3
+#: What a kernel of such a kind is off by, at least and at most, beside what it is timed by; and the
+#: kernels of a kind by which that is found out.
+_STRANGE, _STRANGE_KERNELS = (0.3, 1.5), 100
 #: The share of its kernels' times that a network takes at least.
 _LEAST_SHARE = 0.5
 #: Units of the overheads in the regression of the sum, in ns.
@@ -64,67 +71,77 @@ class NetworkPrediction:
 
 @dataclass(frozen=True, eq=False)
 class Sum:
-    """How kernels make a latency: weights of call, gap and each kind's share beyond 1.
+    """How kernels make a latency: weights of call, gap, kinds' gaps, kinds' shares beyond 1.
 
-    ``factor`` is that of the weights' covariance, ``noise`` what networks differ by, relative.
+    A kind's gap is what each of its kernels takes beside what it was timed at, such as what the
+    profiler spoils of a microsecond. ``factor`` is that of the weights' covariance, ``noise`` what
+    networks differ by, relative.
     """
 
     weights: Array
     factor: Array
     noise: float
 
-    def total(self, times: Array, count: int) -> tuple[float, float]:
-        """Latency and its scale in ns; ``times`` (K,) are the totals of the kinds."""
-        row = _row(times, count)
+    def total(self, times: Array, counts: Array) -> tuple[float, float]:
+        """Latency and its scale in ns, of kinds with these totals and numbers (K,) of kernels."""
+        (row,) = _rows(times[None], counts[None])
         # What passes between kernels may be less than nothing, where they overlap: not for long.
         mean = max(float(times.sum() + row @ self.weights), _LEAST_SHARE * float(times.sum()))
         return mean, float(np.hypot(np.linalg.norm(row @ self.factor), self.noise * mean))
 
+    def each(self, ns: Array, kinds: NDArray[np.intp]) -> Array:
+        """What kernels (k,) of these kinds take in a network, in ns: never less than nothing."""
+        n = (len(self.weights) - 2) // 2
+        gaps, shares = _GAP_NS * self.weights[2 : 2 + n], 1 + self.weights[2 + n :]
+        alone: Array = np.maximum(ns * shares[kinds] + gaps[kinds], 0.0)
+        return alone
+
 
 @dataclass(frozen=True, eq=False)
 class Models:
-    """Models of all kinds, and of the sum; ``kinds`` in the order of the sum's shares."""
+    """Models of all kinds, and of the sum; ``kinds`` in the order of the sum's shares.
+
+    ``strange`` is what a kernel of a kind that was never timed is off by, relative.
+    """
 
     rules: Rules
     kinds: Mapping[str, KindModel]
     sum: Sum
+    strange: float
 
     def predict(self, kernels: Sequence[Kernel]) -> NetworkPrediction:
         """The latency of a network of these kernels."""
         if not kernels:
             raise PredictorError("the network does nothing that takes time")
-        ns, sd = kernel_times(self.kinds, kernels)
+        ns, sd = kernel_times(self.kinds, kernels, self.strange)
         known = np.array([kernel.kind in self.kinds for kernel in kernels])
         totals, scale = _totals(self.kinds, kernels, ns), _totals(self.kinds, kernels, ns * sd)
-        mean, spread = self.sum.total(totals, len(kernels))
-        share = 1 + self.sum.weights[2:]
-        place = {kind: i for i, kind in enumerate(self.kinds)}
-        ms = [
-            float(t * share[place[nearest_kind(kernel.kind, self.kinds)]]) / _NS_PER_MS
-            for kernel, t in zip(kernels, ns, strict=True)
-        ]
+        mean, spread = self.sum.total(totals, _totals(self.kinds, kernels, np.ones(len(kernels))))
+        ms = self.sum.each(ns, _kinds_at(self.kinds, kernels)) / _NS_PER_MS
         rows = tuple(
-            KernelTime(kernel, m, float(s), bool(k))
+            KernelTime(kernel, float(m), float(s), bool(k))
             for kernel, m, s, k in zip(kernels, ms, sd, known, strict=True)
         )
         return NetworkPrediction(
             mean_ms=mean / _NS_PER_MS,
             sd_ms=float(np.hypot(spread, np.linalg.norm(scale))) / _NS_PER_MS,
             kernels=rows,
-            overhead_ms=mean / _NS_PER_MS - sum(ms),
+            overhead_ms=mean / _NS_PER_MS - float(ms.sum()),
             unknown=float(ns[~known].sum() / max(ns.sum(), 1e-9)),
         )
 
 
-def kernel_times(kinds: Mapping[str, KindModel], kernels: Sequence[Kernel]) -> tuple[Array, Array]:
+def kernel_times(
+    kinds: Mapping[str, KindModel], kernels: Sequence[Kernel], strange: float
+) -> tuple[Array, Array]:
     """Time (k,) in ns and its relative scale (k,) of each kernel."""
     sizes, ns, sd = table(kernels), np.zeros(len(kernels)), np.zeros(len(kernels))
     names = np.array([nearest_kind(kernel.kind, kinds) for kernel in kernels])
     for name in dict.fromkeys(names):
         rows = names == name
         ns[rows], sd[rows] = kinds[name].predict(sizes[rows])
-    strange = np.array([kernel.kind not in kinds for kernel in kernels])
-    return ns, np.hypot(sd, _STRANGE_SD * strange)
+    unknown = np.array([kernel.kind not in kinds for kernel in kernels])
+    return ns, np.hypot(sd, strange * unknown)
 
 
 def nearest_kind(kind: str, kinds: Mapping[str, KindModel]) -> str:
@@ -136,14 +153,21 @@ def nearest_kind(kind: str, kinds: Mapping[str, KindModel]) -> str:
 
 def _totals(kinds: Mapping[str, KindModel], kernels: Sequence[Kernel], values: Array) -> Array:
     """Sums (K,) of the kernels' values over each kind."""
-    place = {kind: i for i, kind in enumerate(kinds)}
-    at = [place[nearest_kind(kernel.kind, kinds)] for kernel in kernels]
-    totals: Array = np.bincount(at, values, len(place)).astype(np.float64)
+    at = _kinds_at(kinds, kernels)
+    totals: Array = np.bincount(at, values, len(kinds)).astype(np.float64)
     return totals
 
 
-def _row(times: Array, count: int) -> Array:
-    return np.concatenate([[_CALL_NS, _GAP_NS * count], times])
+def _kinds_at(kinds: Mapping[str, KindModel], kernels: Sequence[Kernel]) -> NDArray[np.intp]:
+    """The places (k,) of the kinds by which kernels are timed."""
+    place = {kind: i for i, kind in enumerate(kinds)}
+    return np.array([place[nearest_kind(kernel.kind, kinds)] for kernel in kernels], np.intp)
+
+
+def _rows(times: Array, counts: Array) -> Array:
+    """What the sum weighs, of networks with totals (n, K) and numbers (n, K) of the kinds."""
+    gaps = _GAP_NS * np.hstack([counts.sum(axis=1, keepdims=True), counts])
+    return np.hstack([np.full((len(times), 1), _CALL_NS), gaps, times])
 
 
 def fit_models(training: Training, rng: np.random.Generator) -> Models:
@@ -152,7 +176,19 @@ def fit_models(training: Training, rng: np.random.Generator) -> Models:
     data = {kind: d for kind, d in data.items() if len(d.ns)}
     kinds = {kind: fit_kind(d, rng) for kind, d in data.items()}
     kinds[UNKNOWN] = _any_kind(data)
-    return Models(training.rules, kinds, _fit_sum(kinds, training.networks))
+    strange = _strangeness(kinds, data)
+    return Models(training.rules, kinds, _fit_sum(kinds, training.networks), strange)
+
+
+def _strangeness(kinds: Mapping[str, KindModel], data: Mapping[str, KindData]) -> float:
+    """What kinds are off by when the next of kin times them: a root mean square over kinds."""
+    errors = []
+    for kind, measured in data.items():
+        others = {name: model for name, model in kinds.items() if name != kind}
+        some = measured[:_STRANGE_KERNELS]
+        found = others[nearest_kind(kind, others)].mean(some.sizes)
+        errors.append(float(np.median(np.log((found + RESOLUTION_NS) / (some.ns + RESOLUTION_NS)))))
+    return float(np.clip(np.sqrt(np.mean(np.square(errors))), *_STRANGE))
 
 
 def _any_kind(data: Mapping[str, KindData]) -> KindModel:
@@ -163,12 +199,10 @@ def _any_kind(data: Mapping[str, KindData]) -> KindModel:
 
 def _fit_sum(kinds: Mapping[str, KindModel], networks: Sequence[Profiled]) -> Sum:
     latency = np.array([each.latency_ns for each in networks])
-    counts = np.array([len(each.kernels) for each in networks])
-    totals = _network_totals(kinds, networks)
-    overheads = np.stack([np.full(len(latency), _CALL_NS), _GAP_NS * counts], axis=1)
+    totals, counts = _network_totals(kinds, networks)
     data = Data(
-        features=np.hstack([overheads, totals]) / latency[:, None],
-        groups=np.array([0, 1, *[2] * len(kinds)]),
+        features=_rows(totals, counts) / latency[:, None],
+        groups=np.repeat([0, 1, 2, 3], [1, 1, len(kinds), len(kinds)]),
         target=1 - totals.sum(axis=1) / latency,
         known=np.array([each.sd**2 for each in networks]),
         shape=np.ones(len(latency)),
@@ -177,31 +211,30 @@ def _fit_sum(kinds: Mapping[str, KindModel], networks: Sequence[Profiled]) -> Su
     return Sum(found.weights, found.factor, found.noise)
 
 
-def _network_totals(kinds: Mapping[str, KindModel], networks: Sequence[Profiled]) -> Array:
-    """The time (n, K) that the kernels of each kind take in each network."""
+def _network_totals(
+    kinds: Mapping[str, KindModel], networks: Sequence[Profiled]
+) -> tuple[Array, Array]:
+    """The time (n, K) that the kernels of each kind take in each network, and their number."""
     kernels = [kernel for each in networks for kernel in each.kernels]
     owner = np.repeat(np.arange(len(networks)), [len(each.kernels) for each in networks])
-    names = np.array([nearest_kind(kernel.kind, kinds) for kernel in kernels])
-    sizes, totals = table(kernels), np.zeros((len(networks), len(kinds)))
-    for place, (kind, model) in enumerate(kinds.items()):
-        rows = names == kind
+    at, sizes = _kinds_at(kinds, kernels), table(kernels)
+    totals, counts = np.zeros((2, len(networks), len(kinds)))
+    for place, model in enumerate(kinds.values()):
+        rows = at == place
         if rows.any():
             np.add.at(totals[:, place], owner[rows], model.mean(sizes[rows]))
-    return totals
+    np.add.at(counts, (owner, at), 1.0)
+    return totals, counts
 
 
 def without_family(models: Models, training: Training, family: str) -> Models:
     """The same scales, learned from the networks of all other families."""
-    kinds: dict[str, KindModel] = {}
-    for kind, model in models.kinds.items():
-        if kind == UNKNOWN:
-            kinds[kind] = model
-            continue
-        data = training.of_kind(kind)
-        if (data.families != family).any():
-            kinds[kind] = model.learned(data[data.families != family])
+    every = {kind: training.of_kind(kind) for kind in models.kinds if kind != UNKNOWN}
+    data = {k: d[d.families != family] for k, d in every.items() if (d.families != family).any()}
+    kinds = {kind: models.kinds[kind].learned(known) for kind, known in data.items()}
+    kinds[UNKNOWN] = models.kinds[UNKNOWN]
     rest = [each for each in training.networks if each.family != family]
-    return Models(models.rules, kinds, _fit_sum(kinds, rest))
+    return Models(models.rules, kinds, _fit_sum(kinds, rest), _strangeness(kinds, data))
 
 
 def left_out(models: Models, training: Training) -> tuple[Array, Prediction]:

@@ -22,6 +22,8 @@ from hwbench.predictors.kernels.drawing import FUNCTIONS, Net
 MOST_MACS, MOST_PARAMETERS, MOST_ELEMENTS = 1.2e9, 6e7, 1 << 22
 
 _TRIES = 200
+#: One network in so many is small.
+_SMALL_EVERY = 3
 
 
 def random_network(family: str, seed: int) -> Graph:
@@ -30,7 +32,7 @@ def random_network(family: str, seed: int) -> Graph:
         raise UnknownNameError("family of networks", family, FAMILIES)
     rng = np.random.default_rng([seed, sum(family.encode())])
     for _ in range(_TRIES):
-        net = Net(f"{family} {seed}", rng)
+        net = Net(f"{family} {seed}", rng, small=seed % _SMALL_EVERY == _SMALL_EVERY - 1)
         graph = net.b.build(FAMILIES[family](net))
         largest = max(spec.elements for spec in graph.tensors.values())
         if (

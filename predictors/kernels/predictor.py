@@ -108,6 +108,7 @@ class KernelPredictor:
             ],
             "layouts": dict(m.rules.layouts),
             "noise": m.sum.noise,
+            "strange": m.strange,
             **asdict(self.meta),
         }
         arrays = {
@@ -148,7 +149,24 @@ def fit_kernels(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         hwbench=hwbench.__version__,
     )
-    return KernelPredictor(models, Calibration.of(latency_ms, held_out), meta)
+    return KernelPredictor(models, _calibration(latency_ms, held_out, np.array(families)), meta)
+
+
+#: Errors by which each family tells of its own in the calibration.
+_OF_FAMILY = 20
+
+
+def _calibration(
+    latency_ms: Array, held_out: Prediction, families: NDArray[np.str_]
+) -> Calibration:
+    """Errors of families left out, in which each counts alike: a new network is of a new family."""
+    errors = (latency_ms - held_out.mean_ms) / held_out.sd_ms
+    levels = (np.arange(_OF_FAMILY) + 0.5) / _OF_FAMILY
+    parts = [
+        np.quantile(errors[families == family], levels, method="hazen")
+        for family in dict.fromkeys(families.tolist())
+    ]
+    return Calibration(np.sort(np.concatenate(parts)))
 
 
 def _by_family(
@@ -160,7 +178,7 @@ def _by_family(
     for family in set(families):
         rows = names == family
         others = Prediction(held_out.mean_ms[~rows], held_out.sd_ms[~rows])
-        calibration = Calibration.of(latency_ms[~rows], others)
+        calibration = _calibration(latency_ms[~rows], others, names[~rows])
         for ends, level in ((low, 0.05), (high, 0.95)):
             shift = calibration.quantile(level) * held_out.sd_ms[rows]
             ends[rows] = held_out.mean_ms[rows] + shift
@@ -216,7 +234,7 @@ def _models(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Models:
     for name in _texts(header["kinds"]):
         kinds[name], rest = KindModel.restore(rest)
     weights, factor, noise = arrays["weights"], arrays["factor"], float(header["noise"])
-    size = len(kinds) + 2
+    size = 2 * len(kinds) + 2
     if (
         len(rest)
         or UNKNOWN not in kinds
@@ -224,7 +242,8 @@ def _models(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Models:
         or factor.shape != (size, size)
     ):
         raise ValueError("kinds and their shares")
-    return Models(Rules(fused, layouts), kinds, Sum(weights, factor, noise))
+    total = Sum(weights, factor, noise)
+    return Models(Rules(fused, layouts), kinds, total, float(header["strange"]))
 
 
 def _texts(values: Iterable[Any]) -> list[str]:

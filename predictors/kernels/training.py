@@ -19,8 +19,10 @@ Array = NDArray[np.float64]
 
 LEAST_NETWORKS = 20
 _ROUNDS = 20
-#: An operator takes at least this; what a moment may change all operators by.
-_SHORTEST_NS, _MOST_MOVED = 50.0, 2.0
+#: An operator takes at least this.
+_SHORTEST_NS = 50.0
+#: What a moment changes all operators by, relative, and what each is timed amiss by, in ns.
+_MOVED, _AMISS_NS = 0.1, 1000.0
 #: Conversions by which a network may differ from its rules.
 _MOST_AMISS = 0.1
 
@@ -89,11 +91,10 @@ def training_from(samples: Sequence[NetworkSample]) -> Training:
         case = Case(graph, sample.nodes)
         kernels = split(graph, rules)
         ns = _times(case, kernels, instrument)
-        within = sum(_own(node, instrument) for node in sample.nodes)
-        moment = np.clip(sample.latency_ns / within, 1 / _MOST_MOVED, _MOST_MOVED)
-        networks.append(
-            Profiled(sample.family, sample.latency_ns, sample.sd, tuple(kernels), ns * moment)
-        )
+        own = np.array([_own(node, instrument) for node in sample.nodes])
+        factor, beside = _moment(own, sample.latency_ns)
+        ns = np.where(ns == 0, 0, np.maximum(ns * factor + beside, _SHORTEST_NS))
+        networks.append(Profiled(sample.family, sample.latency_ns, sample.sd, tuple(kernels), ns))
     return Training(rules, tuple(networks), instrument)
 
 
@@ -110,6 +111,18 @@ def _instrument(samples: Sequence[NetworkSample]) -> float:
         found = float((weight * rows * target).sum() / (weight * rows**2).sum())
         weight = 1 / np.maximum(np.abs(target - rows * found), 1e-3)
     return max(found, 0.0)
+
+
+def _moment(own: Array, latency_ns: float) -> tuple[float, float]:
+    """A factor and a summand of the operators' times that make their sum the network's latency.
+
+    Both are the likeliest: the moment of a profile changes all alike, and what an operator is
+    timed amiss by is the same for the shortest.
+    """
+    moved, amiss = (_MOVED * own.sum()) ** 2, (_AMISS_NS * len(own)) ** 2
+    gap = latency_ns - own.sum()
+    share = moved / (moved + amiss)
+    return float(1 + share * gap / own.sum()), float((1 - share) * gap / len(own))
 
 
 def _own(node: Node, instrument: float) -> float:

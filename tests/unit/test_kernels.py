@@ -10,12 +10,16 @@ from hypothesis import strategies as st
 from hwbench.errors import UnknownNameError
 from hwbench.graph import Graph, GraphBuilder
 from hwbench.measure.jobs import Node
+from hwbench.predictors.data import Prediction
 from hwbench.predictors.kernels import Rules, split
+from hwbench.predictors.kernels.alignment import _PARTS, assigned
 from hwbench.predictors.kernels.cases import case, case_count
 from hwbench.predictors.kernels.kernels import BLOCKED, CONVERT, ENTERING, FEATURES, PASSING
 from hwbench.predictors.kernels.kind_model import KindData, KindModel, fit_kind
 from hwbench.predictors.kernels.networks import FAMILIES, MOST_MACS, random_network
+from hwbench.predictors.kernels.predictor import _calibration as calibration_of
 from hwbench.predictors.kernels.rules import Case, learn_rules, nodes_by_op
+from hwbench.predictors.kernels.training import _moment as moment_of
 
 FUSING = Rules(
     {
@@ -169,6 +173,63 @@ class TestRules:
         assert all(graph.macs < 1e8 for graph in graphs)
 
 
+class TestAlignment:
+    """Operators that bear no names of ours."""
+
+    def kinds(self, graph: Graph, *kinds: str) -> dict[str, list[str]]:
+        nodes = [Node(f"{kind}:{i}", f"{kind} (NHWC, F32)", 1.0) for i, kind in enumerate(kinds)]
+        found = assigned(graph, nodes)
+        return {
+            name: [node.kind.removesuffix(" (NHWC, F32)") for node in of]
+            for name, of in found.items()
+        }
+
+    def test_what_has_no_operator_was_joined(self) -> None:
+        found = self.kinds(residual(), "Convolution", "Convolution", "Add", "Clamp", "Convolution")
+        assert list(found) == ["conv1", "conv2", "add1", "relu2", "conv3"]
+
+    def test_one_operation_may_be_several_operators(self) -> None:
+        b = GraphBuilder("norms")
+        x = b.linear(b.input("x", (1, 4, 8)), 8)
+        graph = b.build(b.linear(b.layer_norm(b.add(x, x)), 8))
+        norm = ["Mean", "Subtract", "Mean Squared", "Add", "Reciprocal Square Root"]
+        norm += ["Multiply", "Multiply", "Add"]
+        dense = "Fully Connected"
+        found = self.kinds(graph, dense, "Add", *norm, "Static Reshape", dense)
+        assert found["add1"] == ["Add"]
+        assert found["layer_norm1"][: len(norm)] == norm
+        assert [kind for kind in found["linear2"] if kind == dense] == [dense]
+
+    @settings(max_examples=40, deadline=None)
+    @given(st.sampled_from(sorted(FAMILIES)), st.integers(0, 10_000), st.data())
+    def test_each_product_has_its_operator(
+        self, family: str, seed: int, data: st.DataObject
+    ) -> None:
+        """Whatever else has operators, or is joined."""
+        graph = random_network(family, seed)
+        kinds, owners = [], []
+        for op in graph.ops:
+            parts = _PARTS.get(op.kind)
+            if parts and (graph.macs_of(op) or data.draw(st.booleans())):
+                kinds.append(parts[0])
+                owners.append(op)
+        nodes = [Node(str(i), f"{kind} (NC)", 1.0) for i, kind in enumerate(kinds)]
+        found = assigned(graph, nodes)
+        assert sorted(n.name for of in found.values() for n in of) == sorted(n.name for n in nodes)
+        for op, node in zip(owners, nodes, strict=True):
+            if graph.macs_of(op):
+                assert node in found[op.name]
+
+    def test_rules_come_of_them(self) -> None:
+        kinds = ("Convolution", "Convolution", "Add", "Clamp", "Convolution", "TanH")
+        nodes = tuple(Node(f"{k}:{i}", f"{k} (NHWC)", 1.0) for i, k in enumerate(kinds))
+        rules = learn_rules([Case(residual(), nodes)])
+        assert rules.joins(("conv",), "relu")
+        assert not rules.joins(("conv",), "add")
+        assert not rules.joins(("add",), "relu")
+        assert not rules.layouts
+
+
 FAMILY = np.array(["one", "two", "three"] * 100)
 
 
@@ -251,6 +312,51 @@ class TestKindModel:
         one, other = (fit_kind(data, np.random.default_rng(0)).state() for _ in range(2))
         assert np.array_equal(one, other)
 
+    def test_what_no_profiler_resolves_is_told_less_surely(self) -> None:
+        rng = np.random.default_rng(5)
+        sizes = kernels_of(150, rng)
+        sizes[:75] /= 1e4
+        ns = np.maximum(sizes[:, 0] / 50 + rng.normal(0, 300, 150), 50)  # of a clock's tick
+        model = fit_kind(KindData(sizes, ns, FAMILY[:150]), rng)
+        found, sd = model.predict(sizes)
+        assert (found >= 50).all()
+        assert np.median(sd[:75]) > 3 * np.median(sd[75:])
+        error = np.abs(np.log(found[75:] / (sizes[75:, 0] / 50)))
+        assert np.median(error) < 0.05
+
+
+class TestMoment:
+    """A profile is of another moment than the latency, and its instrument is known badly."""
+
+    @settings(deadline=None)
+    @given(
+        st.lists(st.floats(50, 1e7), min_size=1, max_size=40),
+        st.floats(0.5, 2.0),
+    )
+    def test_the_operators_make_the_latency(self, own: list[float], off: float) -> None:
+        times = np.array(own)
+        factor, beside = moment_of(times, off * times.sum())
+        assert (times * factor + beside).sum() == pytest.approx(off * times.sum())
+
+    def test_short_ones_are_timed_amiss_and_long_ones_moved(self) -> None:
+        factor, beside = moment_of(np.full(100, 1e3), 1.5e5)
+        assert factor == pytest.approx(1, abs=0.01)
+        assert beside == pytest.approx(500, rel=0.05)
+        factor, beside = moment_of(np.full(100, 1e6), 1.1e8)
+        assert factor == pytest.approx(1.1, abs=0.001)
+        assert abs(beside) < 100
+
+
+def test_each_family_counts_alike_in_the_calibration() -> None:
+    """A hundred networks that are well predicted don't narrow the interval of another family."""
+    families = np.array(["many"] * 100 + ["few"] * 10)
+    errors = np.concatenate([np.linspace(-1, 1, 100), np.linspace(-4, 4, 10)])
+    held_out = Prediction(np.full(110, 5.0), np.ones(110))
+    found = calibration_of(5.0 + errors, held_out, families)
+    assert np.sum(np.abs(found.errors) > 1) == pytest.approx(len(found.errors) * 0.4, abs=1)
+    assert found.errors.min() == pytest.approx(-4)
+    assert found.quantile(0.9) > 2
+
 
 class TestNetworks:
     @settings(max_examples=20, deadline=None)
@@ -259,6 +365,11 @@ class TestNetworks:
         graph = random_network(family, seed)
         assert graph.hash == random_network(family, seed).hash
         assert 0 < graph.macs <= MOST_MACS
+
+    def test_every_third_is_small(self) -> None:
+        costs = [random_network("mobile", seed).macs for seed in range(30)]
+        small, usual = costs[2::3], [cost for i, cost in enumerate(costs) if i % 3 != 2]
+        assert np.median(small) < np.median(usual) / 4
 
     def test_an_unknown_family_is_refused(self) -> None:
         with pytest.raises(UnknownNameError, match="did you mean 'residual'"):
