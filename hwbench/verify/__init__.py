@@ -15,6 +15,7 @@ _CLAIMS = {
     "repeatability": ("hwbench.verify.repeatability", "Repeatability"),
     "budgets": ("hwbench.verify.budgets", "Budgets"),
     "lowering": ("hwbench.verify.lowering", "Lowering"),
+    "kernels": ("hwbench.verify.kernels", "Kernels"),
 }
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from hwbench.predictors.metrics import Metrics
     from hwbench.verify.budgets import Trial
+    from hwbench.verify.kernels import FileResult
     from hwbench.verify.repeatability import Table
 
 _COLOURS = {
@@ -95,6 +97,46 @@ def budgets_figure(trials: Sequence[Trial], path: Path) -> None:
     axis.grid(alpha=0.25, lw=0.6)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def kernels_figure(
+    left_out: Mapping[str, Metrics], files: Sequence[FileResult], path: Path
+) -> None:
+    """Each family predicted without it, and files of others with their intervals."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.6))
+    names = sorted(left_out, key=lambda name: left_out[name].within_10)
+    rows = np.arange(len(names))
+    within = [100 * left_out[name].within_10 for name in names]
+    held = [100 * left_out[name].coverage_90 for name in names]
+    left.barh(rows, within, color="#0b6e4f", label="within 10 %")
+    left.plot(held, rows, "|", ms=9, mew=2, color="#c1440e", label="90 % interval holds")
+    left.axvline(90, color="#c1440e", lw=0.8, ls=":")
+    left.set_yticks(rows, names, fontsize=8)
+    left.set_xlim(0, 101)
+    left.set_xlabel("networks of a family left out, %", fontsize=9)
+    places = np.arange(len(files))
+    low = [100 * (file.low_ms / file.predicted_ms - 1) for file in files]
+    high = [100 * (file.high_ms / file.predicted_ms - 1) for file in files]
+    right.hlines(places, low, high, color="#8d8d8d", lw=4, alpha=0.5, label="90 % interval")
+    took = [100 * (file.measured_ms / file.predicted_ms - 1) for file in files]
+    right.plot(took, places, "o", ms=5, color="#0b6e4f", label="measured")
+    right.axvline(0, color="#333333", lw=1)
+    right.set_yticks(places, [file.name.removesuffix(".onnx") for file in files], fontsize=8)
+    right.set_xlabel("over its prediction, %", fontsize=9)
+    for axis in (left, right):
+        axis.grid(alpha=0.25, lw=0.6)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(
+            frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2
+        )
     figure.tight_layout()
     figure.savefig(path, dpi=150)
     plt.close(figure)
