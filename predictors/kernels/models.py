@@ -33,9 +33,9 @@ Array = NDArray[np.float64]
 _NS_PER_MS = 1e6
 #: Kernels of a kind that was never timed are taken for the average kernel of their costs.
 UNKNOWN = "unknown"
-#: What a kernel of such a kind is off by, at least and at most, beside what it is timed by; and the
-#: kernels of a kind by which that is found out.
-_STRANGE, _STRANGE_KERNELS = (0.3, 1.5), 100
+#: Kernels of a kind by which is found out what its next of kin tell of it; what one kind may say of
+#: that, and the least that the rest is unsure by (logarithms).
+_STRANGE_KERNELS, _STRANGEST, _LEAST_STRANGE = 100, 2.0, 0.3
 #: The share of its kernels' times that a network takes at least.
 _LEAST_SHARE = 0.5
 #: Units of the overheads in the regression of the sum, in ns.
@@ -101,13 +101,14 @@ class Sum:
 class Models:
     """Models of all kinds, and of the sum; ``kinds`` in the order of the sum's shares.
 
-    ``strange`` is what a kernel of a kind that was never timed is off by, relative.
+    ``strange`` says of kinds that were never timed how much longer their kernels take than
+    those of their next of kin, and how sure that is (logarithms).
     """
 
     rules: Rules
     kinds: Mapping[str, KindModel]
     sum: Sum
-    strange: float
+    strange: tuple[float, float]
 
     def predict(self, kernels: Sequence[Kernel]) -> NetworkPrediction:
         """The latency of a network of these kernels."""
@@ -132,7 +133,7 @@ class Models:
 
 
 def kernel_times(
-    kinds: Mapping[str, KindModel], kernels: Sequence[Kernel], strange: float
+    kinds: Mapping[str, KindModel], kernels: Sequence[Kernel], strange: tuple[float, float]
 ) -> tuple[Array, Array]:
     """Time (k,) in ns and its relative scale (k,) of each kernel."""
     sizes, ns, sd = table(kernels), np.zeros(len(kernels)), np.zeros(len(kernels))
@@ -141,7 +142,8 @@ def kernel_times(
         rows = names == name
         ns[rows], sd[rows] = kinds[name].predict(sizes[rows])
     unknown = np.array([kernel.kind not in kinds for kernel in kernels])
-    return ns, np.hypot(sd, strange * unknown)
+    longer, unsure = strange
+    return ns * np.exp(longer * unknown), np.hypot(sd, unsure * unknown)
 
 
 def nearest_kind(kind: str, kinds: Mapping[str, KindModel]) -> str:
@@ -180,15 +182,22 @@ def fit_models(training: Training, rng: np.random.Generator) -> Models:
     return Models(training.rules, kinds, _fit_sum(kinds, training.networks), strange)
 
 
-def _strangeness(kinds: Mapping[str, KindModel], data: Mapping[str, KindData]) -> float:
-    """What kinds are off by when the next of kin times them: a root mean square over kinds."""
-    errors = []
+def _strangeness(
+    kinds: Mapping[str, KindModel], data: Mapping[str, KindData]
+) -> tuple[float, float]:
+    """How much longer kinds take than by their next of kin: a median over kinds, and the spread.
+
+    What a network is made of are the kinds that are done fast; those that nobody timed are not.
+    """
+    longer = []
     for kind, measured in data.items():
         others = {name: model for name, model in kinds.items() if name != kind}
         some = measured[:_STRANGE_KERNELS]
         found = others[nearest_kind(kind, others)].mean(some.sizes)
-        errors.append(float(np.median(np.log((found + RESOLUTION_NS) / (some.ns + RESOLUTION_NS)))))
-    return float(np.clip(np.sqrt(np.mean(np.square(errors))), *_STRANGE))
+        longer.append(float(np.median(np.log((some.ns + RESOLUTION_NS) / (found + RESOLUTION_NS)))))
+    middle = float(np.median(longer))
+    apart = np.clip(np.array(longer) - middle, -_STRANGEST, _STRANGEST)
+    return middle, max(float(np.sqrt(np.mean(apart**2))), _LEAST_STRANGE)
 
 
 def _any_kind(data: Mapping[str, KindData]) -> KindModel:

@@ -243,7 +243,8 @@ def _models(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Models:
     ):
         raise ValueError("kinds and their shares")
     total = Sum(weights, factor, noise)
-    return Models(Rules(fused, layouts), kinds, total, float(header["strange"]))
+    longer, unsure = map(float, header["strange"])
+    return Models(Rules(fused, layouts), kinds, total, (longer, unsure))
 
 
 def _texts(values: Iterable[Any]) -> list[str]:
