@@ -108,11 +108,19 @@ def test_no_verb_shows_the_help_and_counts_as_a_usage_error() -> None:
         (["predict", "absent.json", "--file", "absent.txt"], ["absent.txt", "No such file"]),
     ],
 )
-def test_a_usage_error_is_one_line_and_exits_with_2(arguments: list[str], words: list[str]) -> None:
-    done = hwbench(*arguments, "--json")
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert_one_line(done.stderr, *words)
+def test_a_usage_error_is_one_line_and_exits_with_2(
+    arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--json"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert_one_line(said.err, *words)
+
+
+def test_a_usage_error_of_the_command_itself_is_the_same() -> None:
+    done = hwbench("profile", "-s", "ofa_mb", "-n", "3", "--json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert_one_line(done.stderr, "'ofa_mb'", "did you mean 'ofa_mbv3'?")
 
 
 def test_hostile_text_in_an_error_stays_one_printable_line() -> None:

@@ -15,7 +15,7 @@ from hwbench.devices import get_device
 from hwbench.devices.models import GraphModel
 from hwbench.graph import Graph, GraphBuilder
 from hwbench.lower import to_onnx
-from hwbench.measure.jobs import Node, canary_key
+from hwbench.measure.jobs import Node
 from hwbench.predictors.kernels import fit_kernels, load_kernels, read_samples, split
 from hwbench.predictors.kernels.campaign import in_turn, opened_samples, provenance_now
 from hwbench.predictors.kernels.kernels import CONVERT, Kernel
@@ -28,28 +28,10 @@ from hwbench.predictors.kernels.samples import (
     profile_nodes,
     sample_cases,
 )
-from hwbench.records import CanaryEpoch
 from hwbench.store import Store
+from tests.measurements import epoch_on
 
 NETWORKS = 20
-
-
-def epoch() -> CanaryEpoch:
-    device = get_device("cpu")
-    canaries = device.canaries(1)
-    times = tuple(1e6 for _ in canaries)
-    return CanaryEpoch(
-        id="e" * 12,
-        fingerprint_key=device.fingerprint(1).key,
-        threads=1,
-        names=tuple(canary.name for canary in canaries),
-        canary_key=canary_key(canaries),
-        c0_ns=times,
-        c0_low_ns=times,
-        c0_high_ns=times,
-        runs=5,
-        created="2026-01-01T00:00:00+00:00",
-    )
 
 
 def profiled(*graphs: Graph) -> list[tuple[Node, ...]]:
@@ -82,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Samples of what this runtime makes of networks, and a predictor fitted on them."""
     folder, device = tmp_path_factory.mktemp("kernels"), get_device("cpu")
     path = folder / "cpu-kernels.jsonl"
-    opened_samples(path, provenance_now(device, 1, epoch()))
+    opened_samples(path, provenance_now(device, 1, epoch_on(device)))
     tests = sample_cases(device, 1)
     wanted = in_turn(NETWORKS, set())
     graphs = [network(*each) for each in wanted]
@@ -98,7 +80,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     provenance, samples = read_samples(path)
     fit_kernels(samples, provenance).save(folder / "cpu-kernels.hwp")
     with Store.open(str(folder / "store.db")) as store:
-        store.add_epoch(epoch())
+        store.add_epoch(epoch_on(device))
     return folder
 
 

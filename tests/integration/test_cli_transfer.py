@@ -85,6 +85,7 @@ class TestSuggest:
         assert "mbv3_small" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("short_calibration")
 def test_suggested_architectures_are_measured(
     own_store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,13 +15,16 @@ from types import ModuleType
 
 import pytest
 
+from hwbench.devices import get_device
 from hwbench.devices.cuda.options import CudaOptions
 from hwbench.devices.litert import LiteRtOptions
 from hwbench.devices.phone.adb import Adb
 from hwbench.devices.phone.device import PhoneOptions
 from hwbench.graph import GraphBuilder
 from hwbench.lower import random_weights, to_onnx, to_tflite
+from hwbench.measure.campaign import anchor
 from hwbench.spaces import get_space, space_filling
+from hwbench.store import Store
 from hwbench.testing.devices import check_device
 from hwbench.testing.predictors import check_predictor
 from hwbench.testing.spaces import check_space
@@ -63,6 +66,13 @@ def free_port() -> int:
     return port
 
 
+def calibrate(store: Path, *names: str) -> None:
+    """Give the store an epoch of these devices; nothing else is done here than on first use."""
+    with Store.open(store) as opened:
+        for name in names:
+            anchor(get_device(name), 1, opened)
+
+
 def run(argv: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         argv,
@@ -75,9 +85,10 @@ def run(argv: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.timeout(600)
-def test_the_commands_run_one_after_the_other(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("short_calibration")
+def test_the_commands_run_one_after_the_other(tmp_path: Path, own_store: Path) -> None:
     """As they stand, but with fewer samples; then the Python that uses what they made."""
+    calibrate(own_store, "cpu", "litert")
     b = GraphBuilder("model")
     x = b.input("x", (1, 3, 32, 32))
     graph = b.build(b.linear(b.flatten(b.global_avg_pool(b.conv(x, 8))), 10))
@@ -99,9 +110,10 @@ def test_the_commands_run_one_after_the_other(tmp_path: Path) -> None:
     assert done.stdout.startswith("r")
 
 
+@pytest.mark.usefixtures("short_calibration")
 @pytest.mark.parametrize("command", commands(_DEVICES), ids=" ".join)
 def test_the_commands_of_the_devices_page_parse(
-    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: list[str], tmp_path: Path, own_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No phone and no GPU stands here: what is missing is said in one line, with exit code 4."""
     graph = GraphBuilder("net")
@@ -112,6 +124,8 @@ def test_the_commands_of_the_devices_page_parse(
     package.mkdir()
     (package / "nets.py").write_text("def small(): ...", encoding="utf-8")
     monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(free_port()))  # not the user's own server
+    if "litert" in command:
+        calibrate(own_store, "litert")
     done = run([sys.executable, "-m", "hwbench", *command], tmp_path)
     if any(word.startswith("adb:") for word in command):
         subprocess.run([Adb.find().path, "kill-server"], check=True)
