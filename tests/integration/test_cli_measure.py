@@ -21,12 +21,15 @@ from hwbench import GraphBuilder
 from hwbench.cli import main
 from hwbench.devices import get_device
 from hwbench.lower import random_weights, to_onnx
-from hwbench.measure import canary
 from hwbench.measure.campaign import DRIFT_SESSIONS
-from hwbench.measure.jobs import canary_key
+from hwbench.measure.canary import load_canaries
+from hwbench.measure.process import WorkerProcess
 from hwbench.records import CanaryEpoch
 from hwbench.store import Store
+from tests.measurements import epoch_on
 
+#: Three processes are enough where no test asks how sure an answer is.
+SHORT = ("--seconds", "0.4", "--precision", "50")
 #: The entry of a model as other programs rely on it.
 FIXED_FIELDS = {
     "name", "latency_ms", "latency_ms_low", "latency_ms_high", "p50_ms", "p90_ms", "p99_ms",
@@ -34,23 +37,19 @@ FIXED_FIELDS = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def known_epoch(own_store: Path) -> CanaryEpoch:
-    """A store that needs no calibration: these tests are about no millisecond."""
+@pytest.fixture(scope="module")
+def readings() -> list[float]:
+    """The canaries' times, in ns: about what a calibration would find."""
     device = get_device("cpu")
-    canaries = device.canaries(1)
-    epoch = CanaryEpoch(
-        id="for-tests",
-        fingerprint_key=device.fingerprint(1).key,
-        threads=1,
-        names=tuple(c.name for c in canaries),
-        canary_key=canary_key(canaries),
-        c0_ns=(1e5,) * len(canaries),
-        c0_low_ns=(0.99e5,) * len(canaries),
-        c0_high_ns=(1.01e5,) * len(canaries),
-        runs=5,
-        created="2026-01-31T12:00:00+00:00",
-    )
+    with WorkerProcess(device.python) as worker:
+        answer = worker.ask("round", [], load_canaries(worker, device.canaries(1)))
+    return [float(ns) for ns in answer["readings"][0]]
+
+
+@pytest.fixture(autouse=True)
+def known_epoch(own_store: Path, readings: list[float]) -> CanaryEpoch:
+    """A store that needs no calibration: these tests are about no millisecond."""
+    epoch = epoch_on(get_device("cpu"), readings)
     with Store.open(own_store) as store:
         store.add_epoch(epoch)
     return epoch
@@ -121,13 +120,10 @@ def test_doctor_says_when_the_canaries_left_their_epoch(
     assert {name for name in known_epoch.names if name not in detail} == shared
 
 
+@pytest.mark.usefixtures("short_calibration")
 def test_doctor_sets_a_new_epoch_only_on_purpose(
-    known_epoch: CanaryEpoch,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    known_epoch: CanaryEpoch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(canary, "RUNS", 2)
-    monkeypatch.setattr(canary, "PAUSE_SECONDS", 0.0)
     assert main(["doctor", "--recalibrate", "--json"]) == 0
     new = printed(capsys)["epoch"]["id"]
     assert new != known_epoch.id
@@ -158,7 +154,7 @@ def test_bench_shows_a_table_and_the_operators(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = conv_net(tmp_path / "net.onnx", 8)
-    assert main(["bench", str(model), "--seconds", "0.4", "--profile-ops"]) in (0, 3)
+    assert main(["bench", str(model), *SHORT, "--profile-ops"]) in (0, 3)
     shown = capsys.readouterr().out
     assert "net.onnx" in shown
     assert "Conv" in shown
@@ -170,7 +166,7 @@ def test_bench_gives_every_operator_as_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = conv_net(tmp_path / "net.onnx", 8)
-    assert main(["bench", str(model), "--seconds", "0.4", "--profile-ops", "--json"]) in (0, 3)
+    assert main(["bench", str(model), *SHORT, "--profile-ops", "--json"]) in (0, 3)
     (entry,) = printed(capsys)["results"]
     operators = entry["operators"]
     assert sum(op["share"] for op in operators["ops"]) == pytest.approx(1)
@@ -189,7 +185,7 @@ def test_an_open_shape_is_settled_for_the_models_that_have_it(
     assert main(["bench", str(open_one), "--shape", "z=2,64"]) == 2
     assert "'z'" in capsys.readouterr().err
     models = [str(closed), str(open_one)]
-    assert main(["bench", *models, "--shape", "x=2,64", "--seconds", "0.4", "--json"]) in (0, 3)
+    assert main(["bench", *models, "--shape", "x=2,64", *SHORT, "--json"]) in (0, 3)
     assert all(entry["samples"] > 0 for entry in printed(capsys)["results"])
 
 
@@ -198,7 +194,7 @@ def test_a_model_that_fails_leaves_the_others_their_answers(
 ) -> None:
     good = conv_net(tmp_path / "good.onnx", 4)
     bad = one_node(tmp_path / "bad.onnx", "NoSuchOperator", [1, 4])
-    assert main(["bench", str(bad), str(good), "--seconds", "0.4", "--json"]) == 2
+    assert main(["bench", str(bad), str(good), *SHORT, "--json"]) == 2
     said = capsys.readouterr()
     failed, measured = json.loads(said.out)["results"]
     assert failed["name"] == "bad.onnx"

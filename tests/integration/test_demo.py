@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from hwbench import cli
-from hwbench.measure import canary
+from hwbench.measure.plan import Plan
 from hwbench.store import Store
 
 
-@pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(canary, "RUNS", 2)
-    monkeypatch.setattr(canary, "PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr("hwbench.demo.TEST_SAMPLES", 6)
-
-
-@pytest.mark.usefixtures("short")
+@pytest.mark.usefixtures("short_calibration")
 def test_the_demo_measures_predicts_keeps_and_reports(
-    tmp_path: Path, own_store: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    own_store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr("hwbench.demo.TEST_SAMPLES", 4)
+    monkeypatch.setattr("hwbench.demo.Plan", partial(Plan, processes=3))
     argv = ["demo", "-n", "20", "-o", str(tmp_path / "out"), "--json"]
     assert cli.main(argv) == 0
     first = json.loads(capsys.readouterr().out)
@@ -41,4 +40,4 @@ def test_the_demo_measures_predicts_keeps_and_reports(
     # out: nothing but the three winners is measured again.
     known = {m.workload.key for m in once}
     assert sum(m.workload.key in known for m in twice) - len(once) <= 3
-    assert len({m.workload.key for m in twice}) <= 20 + 6 + 2 * 3
+    assert len({m.workload.key for m in twice}) <= 20 + 4 + 2 * 3
