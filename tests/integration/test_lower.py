@@ -7,7 +7,7 @@ import itertools
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx
@@ -36,16 +36,9 @@ from tests.graphs import (
 )
 from tests.in_torch import float32_suffices, run_torch
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 TOLERANCE = 1e-4
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_torch_thread() -> Iterator[None]:
-    """On a busy machine torch's threads wait for each other far longer than they work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def run_onnx(model: OnnxModel, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
