@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,8 +16,17 @@ from hwbench.predictors.data import Prediction
 from hwbench.predictors.kernels import Rules, split
 from hwbench.predictors.kernels.alignment import _PARTS, assigned
 from hwbench.predictors.kernels.cases import case, case_count
-from hwbench.predictors.kernels.kernels import BLOCKED, CONVERT, ENTERING, FEATURES, PASSING
-from hwbench.predictors.kernels.kind_model import KindData, KindModel, fit_kind
+from hwbench.predictors.kernels.kernels import (
+    BLOCKED,
+    CONVERT,
+    ENTERING,
+    FEATURES,
+    PASSING,
+    Kernel,
+)
+from hwbench.predictors.kernels.kind_model import KindData, KindModel, average, fit_kind
+from hwbench.predictors.kernels.models import UNKNOWN, kernel_times
+from hwbench.predictors.kernels.models import _strangeness as strangeness_of
 from hwbench.predictors.kernels.networks import FAMILIES, MOST_MACS, random_network
 from hwbench.predictors.kernels.predictor import _calibration as calibration_of
 from hwbench.predictors.kernels.rules import Case, learn_rules, nodes_by_op
@@ -323,6 +334,23 @@ class TestKindModel:
         assert np.median(sd[:75]) > 3 * np.median(sd[75:])
         error = np.abs(np.log(found[75:] / (sizes[75:, 0] / 50)))
         assert np.median(error) < 0.05
+
+
+def test_a_kind_never_timed_takes_what_kinds_take_beside_their_next_of_kin() -> None:
+    """Three variants of a kind take half as long again: so will the fourth, give or take."""
+    sizes = kernels_of(60, np.random.default_rng(6))
+    times = {"conv": 1.0, "conv a": 1.5, "conv b": 1.5, "conv c": 1.4}
+    data = {k: KindData(sizes, factor * time_of(sizes), FAMILY[:60]) for k, factor in times.items()}
+    kinds = {kind: average(measured) for kind, measured in data.items()}
+    kinds[UNKNOWN] = kinds["conv"]
+    longer, unsure = strangeness_of(kinds, data)
+    assert longer == pytest.approx(np.log(1.45), abs=0.1)
+    assert 0.2 < unsure < 0.4
+    kernel = Kernel("x", "conv d", ("x",), tuple(sizes[0]))
+    (known,), (sd,) = kernel_times(kinds, [replace(kernel, kind="conv")], (longer, 2.0))
+    (strange,), (wider,) = kernel_times(kinds, [kernel], (longer, 2.0))
+    assert strange == pytest.approx(known * np.exp(longer))
+    assert wider == pytest.approx(np.hypot(sd, 2.0))
 
 
 class TestMoment:
