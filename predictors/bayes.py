@@ -11,6 +11,12 @@ degrees of freedom, fitted by expectation maximisation: each label gets a weight
 noise is divided (Lange, Little and Taylor, "Robust statistical modeling using the t
 distribution", 1989).
 
+What the scales are is not known either, least of all in directions in which the labels hardly
+vary: far from them a single best value is too sure. ``spread`` therefore draws values of the
+scales from a Gaussian about the best (Laplace), weighted by their evidence over that density
+(importance sampling; as the grid of Rue, Martino and Chopin, "Approximate Bayesian inference",
+2009, but for more dimensions), and the posterior is their mixture.
+
 Leave-one-out predictions come in closed form (Rasmussen and Williams 2006, 5.4.2): with the
 covariance C of the labels, the error is ``[C^-1 y]_i / [C^-1]_ii`` and its variance
 ``1 / [C^-1]_ii``. They are a little too good, since scales and t-weights saw the label: right
@@ -20,7 +26,7 @@ to compare models with, not to calibrate intervals on.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -36,6 +42,9 @@ _BOUNDS = (math.log(1e-4), math.log(10.0))
 MAX_ROUNDS = 12
 _STEPS = 8
 _SETTLED = 0.03
+
+#: Values of the scales that a posterior is mixed over; the step of their curvature, in e-folds.
+_DRAWS, _STEP = 32, 0.05
 
 
 @dataclass(frozen=True)
@@ -63,43 +72,54 @@ class Data:
         return np.stack([part @ part.T for part in parts])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Regression:
-    """The posterior ``w ~ N(weights, factor @ factor.T)``, and its errors left one out.
+    """A posterior of the weights, and its errors left one out.
 
-    ``theta`` are the logarithms of prior scales and noise scale, ``noise``: an observation's
-    noise has scale ``sqrt(known + noise^2 shape)``; ``trust`` (n,) are the t-weights of the
-    labels. ``loo_scale`` is the predicted scale of ``loo_error``, the label's noise included.
-    ``prior_sd`` (D,) are the weights' prior scales, and ``told`` (D, k), in units of them, the
-    directions in which labels made the variance less: there are no more than labels.
+    ``theta`` (1 + G,) are the logarithms of prior scales and of the noise scale, ``noise``: an
+    observation's noise has scale ``sqrt(known + noise^2 shape)``; ``trust`` (n,) are the t-weights
+    of the labels. ``loo_scale`` is the predicted scale of ``loo_error``, the label's noise
+    included. The posterior is a mixture over ``thetas`` (k, 1 + G) in ``shares`` (k,).
     """
 
-    weights: Array
-    factor: Array
-    prior_sd: Array
-    told: Array
+    data: Data
     theta: Array
     trust: Array
     tail: float
     loo_error: Array
     loo_scale: Array
+    thetas: Array
+    shares: Array
 
     @property
     def noise(self) -> float:
         return math.exp(self.theta[-1])
 
-    def variance(self, design: Array) -> Array:
-        """Variance (n,) of the fitted values of a design (n, D), noise apart."""
-        scaled = design * self.prior_sd
-        prior = np.einsum("nd,nd->n", scaled, scaled)
-        left: Array = np.maximum(prior - ((scaled @ self.told) ** 2).sum(axis=1), 1e-9 * prior)
-        return left
+    def at(self, design: Array) -> tuple[Array, Array]:
+        """Mean and variance (n,) of the fitted values of a design (n, D), noise apart."""
+        found = [self._problem.fitted(theta, design) for theta in self.thetas]
+        mean = self.shares @ np.array([m for m, _ in found])
+        variance = self.shares @ np.array([v + (m - mean) ** 2 for m, v in found])
+        return mean, variance
+
+    def moments(self) -> tuple[Array, Array]:
+        """Mean (D,) and covariance (D, D) of the weights."""
+        found = [self._problem.moments(theta) for theta in self.thetas]
+        mean = self.shares @ np.array([m for m, _ in found])
+        covariance = np.zeros((len(mean), len(mean)))
+        for share, (m, c) in zip(self.shares, found, strict=True):
+            covariance += share * (c + np.outer(m - mean, m - mean))
+        return mean, covariance
 
     @property
     def loo_log_density(self) -> float:
         """Log density of all observations, each predicted from the others: to choose models."""
         log_density = log_student_t(self.loo_error / self.loo_scale, self.tail)
         return float((log_density - np.log(self.loo_scale)).sum())
+
+    @property
+    def _problem(self) -> _Problem:
+        return _Problem(self.data, self.trust)
 
 
 def log_student_t(z: Array, tail: float) -> Array:
@@ -142,6 +162,21 @@ def regress(
         if moved < _SETTLED:
             break
     return problem.solve(theta, tail)
+
+
+def spread(found: Regression, rng: np.random.Generator, count: int = _DRAWS) -> Regression:
+    """The same with its posterior mixed over what the scales may be."""
+    from scipy.special import ndtri
+    from scipy.stats import qmc
+
+    problem = _Problem(found.data, found.trust)
+    size = len(found.theta)
+    uniform = qmc.Sobol(size, rng=rng).random(count)
+    z = ndtri(np.clip(uniform, 1e-4, 1 - 1e-4))
+    thetas = np.clip(found.theta + z @ problem.wander(found.theta).T, *_BOUNDS)
+    log_share = np.array([-problem.loss(theta)[0] for theta in thetas]) + 0.5 * (z**2).sum(axis=1)
+    shares = np.exp(log_share - log_share.max())
+    return replace(found, thetas=thetas, shares=shares / shares.sum())
 
 
 @dataclass(frozen=True)
@@ -199,34 +234,72 @@ class _Problem:
 
     def solve(self, theta: Array, tail: float) -> Regression:
         terms = self._terms(theta)
-        scale, scaled = self._scaled(theta)
-        root = np.linalg.cholesky(_information(scaled, terms.noise))
-        weights = scale * (scaled.T @ terms.pull)
-        factor = scale[:, None] * np.linalg.inv(root).T
         variance = np.maximum(1 / terms.precision - terms.noise, 0)
         return Regression(
-            weights=weights,
-            factor=factor,
-            prior_sd=scale,
-            told=_told(scaled, terms.noise),
+            data=self.data,
             theta=theta,
             trust=self.t,
             tail=tail,
             loo_error=terms.pull / terms.precision,
             loo_scale=np.sqrt(self._own_noise(theta) + variance),
+            thetas=theta[None],
+            shares=np.ones(1),
         )
+
+    def wander(self, theta: Array) -> Array:
+        """Root (1 + G, 1 + G) of the covariance of the scales' logarithms at their best value."""
+        size = len(theta)
+        steps = _STEP * np.eye(size)
+        slopes = [self.loss(theta + h)[1] - self.loss(theta - h)[1] for h in steps]
+        curvature = np.array(slopes) / (2 * _STEP)
+        values, vectors = np.linalg.eigh((curvature + curvature.T) / 2)
+        # Never wider than the prior, whatever a curvature away from the best value says.
+        least = self.prior[:, 1].max() ** -2
+        root: Array = vectors / np.sqrt(np.maximum(values, least))
+        return root
+
+    def fitted(self, theta: Array, design: Array) -> tuple[Array, Array]:
+        """Mean and variance (m,) of the fitted values of a design (m, D)."""
+        scale, noise = self._scale(theta), self._noise(theta)
+        n, d = self.data.features.shape
+        if n > d:
+            mean, covariance = self.moments(theta)
+            return design @ mean, np.einsum("md,md->m", design @ covariance, design)
+        scaled, seen = design * scale, self.data.features * scale
+        inverse, _ = _inverse(_covariance(seen, noise))
+        cross = scaled @ seen.T
+        prior = np.einsum("md,md->m", scaled, scaled)
+        told = np.einsum("mn,mn->m", cross @ inverse, cross)
+        return cross @ (inverse @ self.data.target), np.maximum(prior - told, 1e-9 * prior)
+
+    def moments(self, theta: Array) -> tuple[Array, Array]:
+        """Mean (D,) and covariance (D, D) of the weights."""
+        scale, noise = self._scale(theta), self._noise(theta)
+        seen = self.data.features * scale
+        n, d = seen.shape
+        if n > d:
+            covariance, _ = _inverse(_information(seen, noise))
+            mean = covariance @ (seen.T @ (self.data.target / noise))
+        else:
+            inverse, _ = _inverse(_covariance(seen, noise))
+            mean = seen.T @ (inverse @ self.data.target)
+            covariance = np.eye(d) - seen.T @ inverse @ seen
+        return scale * mean, scale[:, None] * covariance * scale
 
     def _own_noise(self, theta: Array) -> Array:
         """Noise variance of each label before its t-weight."""
         return self.data.known + math.exp(2 * theta[-1]) * self.data.shape
 
-    def _scaled(self, theta: Array) -> tuple[Array, Array]:
-        scale = np.exp(np.r_[0.0, theta[:-1]])[self.data.groups]
-        return scale, self.data.features * scale
+    def _noise(self, theta: Array) -> Array:
+        return np.asarray(self._own_noise(theta) / self.t)
+
+    def _scale(self, theta: Array) -> Array:
+        """Prior scale (D,) of each weight."""
+        return np.asarray(np.exp(np.r_[0.0, theta[:-1]])[self.data.groups])
 
     def _terms(self, theta: Array) -> _Terms:
         """By labels or by weights, whichever are fewer."""
-        noise = self._own_noise(theta) / self.t
+        noise = self._noise(theta)
         squares = np.exp(2 * np.r_[0.0, theta[:-1]])
         n, d = self.data.features.shape
         return (_by_labels if n <= d else _by_weights)(self.data, squares, noise)
@@ -257,15 +330,11 @@ def _by_weights(data: Data, squares: Array, noise: Array) -> _Terms:
     )
 
 
-def _told(scaled: Array, noise: Array) -> Array:
-    """``T`` (D, k) with ``I - T T'`` the posterior covariance of the weights in prior units."""
-    n, d = scaled.shape
-    if n <= d:
-        covariance = scaled @ scaled.T + np.diag(noise)
-        return np.asarray(np.linalg.solve(np.linalg.cholesky(covariance), scaled).T)
-    inverse, _ = _inverse(_information(scaled, noise))
-    values, vectors = np.linalg.eigh(np.eye(d) - inverse)
-    return np.asarray(vectors * np.sqrt(np.maximum(values, 0)))
+def _covariance(scaled: Array, noise: Array) -> Array:
+    """Prior covariance (n, n) of labels whose features are in units of their prior's scale."""
+    covariance: Array = scaled @ scaled.T
+    covariance[np.diag_indices_from(covariance)] += noise
+    return covariance
 
 
 def _information(scaled: Array, noise: Array) -> Array:
@@ -279,10 +348,11 @@ def _inverse(matrix: Array) -> tuple[Array, float]:
     """Inverse and log determinant of a positive definite matrix."""
     from scipy.linalg import lapack
 
-    factor, wrong = lapack.dpotrf(matrix, lower=True)
+    factor, wrong = lapack.dpotrf(matrix, lower=True, clean=True)
     if wrong:
         raise np.linalg.LinAlgError("the matrix is not positive definite")
     log_det = 2 * float(np.log(np.diag(factor)).sum())
     lower, _ = lapack.dpotri(factor, lower=True)
-    inverse: Array = np.tril(lower) + np.tril(lower, -1).T
+    inverse: Array = lower + lower.T
+    inverse[np.diag_indices_from(inverse)] /= 2
     return inverse, log_det

@@ -17,14 +17,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwbench.predictors.bayes import MAX_ROUNDS, Data, Regression, regress
+from hwbench.predictors.bayes import MAX_ROUNDS, Data, Regression, regress, spread
+from hwbench.predictors.calibration import half_width
 from hwbench.predictors.costs import cost_tables, nearby_costs
 from hwbench.predictors.data import Prediction, TrainingSet
 from hwbench.predictors.features import (
@@ -34,6 +35,7 @@ from hwbench.predictors.features import (
     gaussian_kernel,
     load_kernel,
     pair_blocks,
+    size_blocks,
 )
 from hwbench.predictors.model import LatencyModel, State, register_model
 from hwbench.predictors.sources import Sources, source_blocks
@@ -58,6 +60,7 @@ _REFERENCE, _USUAL = 1000, 500
 _FOLDS = 10
 #: No more labels teach scales and noise; folds of so many learn them in one round.
 _LEARNING = 400
+#: So many labels leave little doubt about the scales: one value of them is enough.
 _MANY = 200
 _ROUNDS_AGAIN = 2
 _PROJECTIONS = 32
@@ -102,7 +105,7 @@ class CostRegression(LatencyModel):
         basis = _basis(views, reference, training.sources)
         best = _choose(basis, views.symbols(training.codes), labels, rng)
         mean, scale = _held_out(best, labels, rng)
-        factor = _half_width((labels.target - mean) / scale)
+        factor = half_width((labels.target - mean) / scale)
         served = _serve(views, best, usual)
         return cls(
             space=space,
@@ -250,6 +253,7 @@ def _basis(views: Views, reference: Symbols, sources: Sources | None) -> Basis:
     costs = nearby_costs(views.space) if exact is None else exact
     kernel = None if views.number > 1 else load_kernel(views, costs, reference)
     basis = Basis(cost_blocks(views, costs, reference), kernel)
+    basis = basis.joined(*size_blocks(views, costs, reference))
     decisions = sorted({j for scope in costs.totals.scopes for j in scope})
     basis = basis.joined(*choice_blocks(views, decisions, reference))
     if exact is None:
@@ -267,10 +271,12 @@ def _choose(basis: Basis, seen: Symbols, labels: _Labels, rng: np.random.Generat
     part = np.sort(rng.permutation(n)[:_LEARNING])
     found = [c for tail in _TAILS for c in _candidates(basis, design, labels, tail, part)]
     best = max(found, key=_density)
+    if n < _MANY:
+        return replace(best, regression=spread(best.regression, rng))
     if len(part) == n:
         return best
     whole = best.regression
-    shape = np.maximum(design @ whole.weights, labels.floor) ** (2 * best.power)
+    shape = np.maximum(whole.at(design)[0], labels.floor) ** (2 * best.power)
     again = regress(
         labels.data(basis, design, shape),
         tail=whole.tail,
@@ -290,7 +296,7 @@ def _candidates(
     """Learned noise that is the same for all labels, and in proportion to the fitted mean."""
     shape = np.ones(len(labels.target))
     same = regress(labels.data(basis, design, shape, part), tail=tail)
-    growing = np.maximum(design @ same.weights, labels.floor) ** 2
+    growing = np.maximum(same.at(design)[0], labels.floor) ** 2
     data = labels.data(basis, design, growing, part)
     found = regress(data, tail=tail, start=(same.theta, same.trust))
     return (
@@ -309,8 +315,9 @@ def _held_out(best: _Candidate, labels: _Labels, rng: np.random.Generator) -> tu
         data = labels.data(best.basis, best.design, best.shape, rest)
         start = (whole.theta, whole.trust[rest])
         found = regress(data, tail=whole.tail, start=start, rounds=rounds)
-        mean[fold] = np.maximum(best.design[fold] @ found.weights, labels.floor)
-        variance = ((best.design[fold] @ found.factor) ** 2).sum(axis=1)
+        found = spread(found, rng) if n < _MANY else found
+        line, variance = found.at(best.design[fold])
+        mean[fold] = np.maximum(line, labels.floor)
         learned = (found.noise * mean[fold] ** best.power) ** 2
         scale[fold] = np.sqrt(variance + learned + labels.known[fold])
     return mean, scale
@@ -340,17 +347,19 @@ class _Served:
 
 
 def _serve(views: Views, best: _Candidate, usual: Symbols) -> _Served:
-    found, basis = best.regression, best.basis
+    basis = best.basis
+    weights, covariance = best.regression.moments()
     if views.number > 1:  # a small space: mean and standard deviation of every architecture
 
         def answers(symbols: Symbols) -> Array:
             design = basis.design(symbols)
-            return np.column_stack([design @ found.weights, np.sqrt(found.variance(design))])
+            variance = np.einsum("nd,nd->n", design @ covariance, design)
+            return np.column_stack([design @ weights, np.sqrt(np.maximum(variance, 0))])
 
         none = np.zeros((0, 0)), np.zeros((0, 2))
         return _Served(views.tabulated(answers), np.zeros(2), *none, 0.0)
-    projections, tail_variance = _projections(basis.design(usual), found.factor)
-    columns = np.column_stack([found.weights, projections])
+    projections, tail_variance = _projections(basis.design(usual), covariance)
+    columns = np.column_stack([weights, projections])
     additive, kernel = basis.additive, basis.kernel
     split = 1 + additive.width
     tables = additive.project(columns[1:split])
@@ -361,22 +370,18 @@ def _serve(views: Views, best: _Candidate, usual: Symbols) -> _Served:
     return _Served(tables.beside(kernel.loads), columns[0], kernel.centres, maps, tail_variance)
 
 
-def _projections(design: Array, factor: Array) -> tuple[Array, float]:
+def _projections(design: Array, covariance: Array) -> tuple[Array, float]:
     """(D, q) directions whose squared projections add up to the variance; what they leave out.
 
-    The principal components of ``design @ factor``: on average over ``design`` they hold as
-    much of the predictive variance as q directions can.
+    Nyström's, of the principal components over ``design``: on average over it they hold as much
+    of the predictive variance as q directions can.
     """
-    spread = design @ factor
-    values, vectors = np.linalg.eigh(spread.T @ spread / len(design))
-    kept = vectors[:, ::-1][:, :_PROJECTIONS]
-    return factor @ kept, float(np.maximum(values[:-_PROJECTIONS], 0).sum())
-
-
-def _half_width(z: Array) -> float:
-    """Half of the central 68.3 % interval of standardised errors, with its finite-sample rank."""
-    rank = min(math.ceil((len(z) + 1) * math.erf(math.sqrt(0.5))), len(z))
-    return float(np.sort(np.abs(z))[rank - 1])
+    cross = covariance @ design.T
+    values, vectors = np.linalg.eigh(design @ cross)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    kept = np.flatnonzero(values[:_PROJECTIONS] > 1e-12 * values[0])
+    projections: Array = cross @ vectors[:, kept] / np.sqrt(values[kept])
+    return projections, float(np.maximum(values[len(kept) :], 0).sum() / len(design))
 
 
 def _padded(scopes: Sequence[Sequence[int]]) -> NDArray[np.int16]:

@@ -33,6 +33,9 @@ from hwbench.predictors.views import Views
 _CENTRES = 48
 _LENGTH = 2.0
 
+#: A factor of size within which speed is about the same, as its logarithm.
+_SIZE_LENGTH = math.log(1.5)
+
 #: Pairs of choices have at most so many columns: all pairs, or the neighbouring ones, or none.
 _MAX_PAIR_COLUMNS = 1500
 
@@ -53,6 +56,8 @@ class Prior:
 LOADS, COST_CLASSES = Prior(0.4, 0.5), Prior(0.1, 0.7)
 KERNEL = Prior(0.1, 2.0)
 CHOICES = Prior(0.02, 1.0)
+#: A size of everything that was not measured: what it does to the speed of the whole.
+SIZES = Prior(0.05, 1.0)
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,7 @@ def gaussian_kernel(u: Floats, centres: Floats) -> Floats:
 
 def cost_blocks(views: Views, costs: CostTables, reference: Symbols) -> tuple[Block, ...]:
     """Loads and costs by class, of each view, as shares of the average over ``reference``."""
-    sums = np.array([[cost == c for c in COSTS] for _, cost in costs.names], dtype=np.float64)
+    sums = _sums(costs)
     blocks = []
     for view in range(views.number):
         totals = views.shifted(costs.totals, view)
@@ -155,7 +160,7 @@ def load_kernel(views: Views, costs: CostTables, reference: Symbols) -> LoadKern
     """The kernel on the loads of the last view, standardised over ``reference``."""
     totals = views.shifted(costs.totals, views.number - 1)
     values = totals(reference)
-    sums = np.array([[cost == c for c in COSTS] for _, cost in costs.names], dtype=np.float64)
+    sums = _sums(costs)
     scales = _unit_scales(values @ sums)
     varying = np.eye(len(COSTS))[:, scales > 0]
     loads = totals.project(sums * scales @ varying, values.mean(axis=0))
@@ -164,6 +169,34 @@ def load_kernel(views: Views, costs: CostTables, reference: Symbols) -> LoadKern
     gram = gaussian_kernel(centres, centres)
     root = np.linalg.cholesky(gram + 1e-6 * np.eye(len(gram)))
     return LoadKernel(loads, centres, np.linalg.inv(root).T)
+
+
+def size_blocks(views: Views, costs: CostTables, reference: Symbols) -> tuple[Block, ...]:
+    """The load of a network times a smooth function of each decision that all costs hang on.
+
+    Such is the resolution: another one shifts the speed of every operation, which shows only in
+    measurements of it or of one near it. One block a view and decision.
+    """
+    blocks = []
+    for view in range(views.number):
+        totals = views.shifted(costs.totals, view)
+        loads = totals(reference) @ _sums(costs)
+        share = np.divide(1, loads.mean(axis=0), out=np.zeros(len(COSTS)), where=loads.any(axis=0))
+        load = totals.project((_sums(costs) @ share / (share > 0).sum())[:, None])
+        for j in sorted(set.intersection(*map(set, load.scopes))):
+            values = views.space.decisions[j % len(views.space.decisions)].values
+            if len(values) > 1 and all(isinstance(v, int | float) and v > 0 for v in values):
+                columns = load.split(j).project(_smooth_over(np.log(values)))
+                blocks.append(Block("sizes", _centred(columns, columns(reference), 1.0), SIZES))
+    return tuple(blocks)
+
+
+def _smooth_over(positions: Floats) -> Floats:
+    """(n, n): of indicators, features whose inner products fall off with the distance."""
+    squares = (positions[:, None] - positions) ** 2
+    gram = np.exp(-0.5 * squares / _SIZE_LENGTH**2) + 1e-6 * np.eye(len(positions))
+    root: Floats = np.linalg.cholesky(gram)
+    return root
 
 
 def choice_blocks(views: Views, decisions: Sequence[int], reference: Symbols) -> tuple[Block, ...]:
@@ -196,6 +229,11 @@ def pair_blocks(views: Views, reference: Symbols) -> tuple[Block, ...]:
     return ()
 
 
+def _sums(costs: CostTables) -> Floats:
+    """(F, 4): which of the costs each total is of."""
+    return np.array([[cost == c for c in COSTS] for _, cost in costs.names], dtype=np.float64)
+
+
 def _indicators(views: Views, scopes: Sequence[tuple[int, ...]], reference: Symbols) -> TableSum:
     """One column for each state of each scope in which all its decisions are active."""
     counts = views.counts
@@ -219,7 +257,7 @@ def _unit_scales(values: Floats) -> Floats:
     return scales
 
 
-def _centred(columns: TableSum, values: Floats, scales: Floats) -> TableSum:
+def _centred(columns: TableSum, values: Floats, scales: Floats | float) -> TableSum:
     """Columns centred over ``values``, scaled, and turned to as few as span the same.
 
     A prior of one scale for all columns does not change when they are turned, and indicators
@@ -228,7 +266,7 @@ def _centred(columns: TableSum, values: Floats, scales: Floats) -> TableSum:
     centre = values.mean(axis=0)
     _, size, turn = np.linalg.svd((values - centre) * scales, full_matrices=False)
     spans = size > 1e-8 * size[0]
-    return columns.project(scales[:, None] * turn[spans].T, centre)
+    return columns.project(np.reshape(scales, (-1, 1)) * turn[spans].T, centre)
 
 
 def _farthest_points(points: Floats, count: int) -> NDArray[np.intp]:

@@ -92,6 +92,19 @@ class TableSum:
         right = [np.pad(t, ((0, 0), (self.width, 0))) for t in other.tables]
         return table_sum(self.counts, [*self.scopes, *other.scopes], [*left, *right])
 
+    def split(self, decision: int) -> TableSum:
+        """The function beside zeros, at a place of its own for each value of a decision.
+
+        (n, values x F); the decision must be in every scope.
+        """
+        values = np.arange(self.counts[decision])
+        tables = []
+        for scope, table in zip(self.scopes, self.tables, strict=True):
+            here = scope_states(self.counts, scope)[:, scope.index(decision)]
+            apart = (here[:, None] == values)[:, :, None] * table[:, None, :]
+            tables.append(apart.reshape(len(table), -1))
+        return TableSum(self.counts, self.scopes, tuple(tables))
+
     def fused(self, max_states: int) -> TableSum:
         """The same function over fewer scopes, none of more than ``max_states`` states."""
         scopes: list[tuple[int, ...]] = []

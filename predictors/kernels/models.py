@@ -217,7 +217,9 @@ def _fit_sum(kinds: Mapping[str, KindModel], networks: Sequence[Profiled]) -> Su
         shape=np.ones(len(latency)),
     )
     found = regress(data, tail=4.0)
-    return Sum(found.weights, found.factor, found.noise)
+    weights, covariance = found.moments()
+    factor = np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
+    return Sum(weights, factor, found.noise)
 
 
 def _network_totals(

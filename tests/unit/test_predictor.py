@@ -107,6 +107,7 @@ def test_few_samples_give_wider_bounds_that_hold_too(
         coverage.append(found.coverage_90)
         widths.append(found.width_90)
     assert 0.82 <= np.mean(coverage) <= 0.99
+    assert min(coverage) >= 0.75
     assert min(widths) > 1.2 * evaluate(predictor, fresh).width_90
 
 
@@ -280,7 +281,7 @@ def test_uncertainty_grows_away_from_the_data(truth: Truth) -> None:
     codes = OFA.sample(100, rng, fixed={"r": 224})
     far = predictor.predict(codes)
     error = np.abs(truth.latency(codes) - far.mean_ms)
-    assert np.median(far.sd_ms / far.mean_ms) > 1.5 * np.median(near.sd_ms / near.mean_ms)
+    assert np.median(far.sd_ms / far.mean_ms) > 3 * np.median(near.sd_ms / near.mean_ms)
     # Three times the work of anything it saw, and still near: its prior knows what work is.
     assert np.median(error / far.mean_ms) < 0.06
     assert np.median(error / far.sd_ms) < 2.5

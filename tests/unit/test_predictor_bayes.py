@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from hwbench.predictors.bayes import Data, _by_labels, _by_weights, _Problem, regress
+from hwbench.predictors.bayes import Data, _by_labels, _by_weights, _Problem, regress, spread
 
 
 def made_up(n: int, d: int, *, noise: float = 0.03, seed: int = 0) -> tuple[Data, np.ndarray]:
@@ -56,15 +56,52 @@ def test_leave_one_out_errors_are_those_of_fits_without_the_label() -> None:
         )
         without = _Problem(part, np.ones(39)).solve(THETA, math.inf)
         row = data.features[i]
-        assert whole.loo_error[i] == pytest.approx(data.target[i] - row @ without.weights)
-        variance = ((row @ without.factor) ** 2).sum() + without.noise**2 * data.shape[i]
+        (mean,), (variance,) = without.at(row[None])
+        assert whole.loo_error[i] == pytest.approx(data.target[i] - mean)
+        variance += without.noise**2 * data.shape[i]
         assert whole.loo_scale[i] == pytest.approx(math.sqrt(variance))
+
+
+@pytest.mark.parametrize(("n", "d"), [(30, 50), (90, 40)])
+def test_fitted_values_are_those_of_the_weights(n: int, d: int) -> None:
+    data, _ = made_up(n, d)
+    found = spread(regress(data), np.random.default_rng(0))
+    design = np.random.default_rng(3).standard_normal((7, d + 1))
+    mean, variance = found.at(design)
+    weights, covariance = found.moments()
+    np.testing.assert_allclose(mean, design @ weights, rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(variance, np.diag(design @ covariance @ design.T), rtol=1e-6)
+
+
+def test_a_posterior_is_mixed_over_the_scales_that_the_labels_allow() -> None:
+    """Against a grid over the one scale that is left free, where that can be had."""
+    rng = np.random.default_rng(5)
+    features = np.column_stack([np.ones(12), rng.standard_normal((12, 3))])
+    target = 1 + features[:, 1:] @ [0.05, -0.1, 0.02] + 0.03 * rng.standard_normal(12)
+    data = Data(features, np.array([0, 1, 1, 1]), target, np.zeros(12), np.ones(12))
+    best = regress(data)
+    mixed = spread(best, rng, 256)
+    assert mixed.shares.sum() == pytest.approx(1)
+    problem = _Problem(data, np.ones(12))
+    axes = np.meshgrid(np.linspace(-9, 2, 80), np.linspace(-7, 0, 80), indexing="ij")
+    grid = np.stack([a.ravel() for a in axes], axis=1)
+    log_share = np.array([-problem.loss(theta)[0] for theta in grid])
+    shares = np.exp(log_share - log_share.max())
+    far = np.array([[1.0, 8.0, 0.0, 0.0]])
+    parts = [problem.fitted(theta, far) for theta in grid[shares > 1e-6]]
+    shares = shares[shares > 1e-6] / shares[shares > 1e-6].sum()
+    means, variances = (np.array(p)[:, 0] for p in zip(*parts, strict=True))
+    mean = shares @ means
+    (found,), (variance,) = mixed.at(far)
+    assert found == pytest.approx(mean, abs=0.03)
+    assert variance == pytest.approx(shares @ (variances + (means - mean) ** 2), rel=0.15)
+    assert variance > best.at(far)[1][0]
 
 
 def test_it_finds_scales_and_noise() -> None:
     data, weights = made_up(2000, 40, noise=0.03)
     found = regress(data)
-    assert np.abs(found.weights - weights).max() < 0.02
+    assert np.abs(found.moments()[0] - weights).max() < 0.02
     assert found.noise == pytest.approx(0.03, rel=0.1)
     strong, weak = np.exp(found.theta[:2])
     assert strong == pytest.approx(0.5, rel=0.4)
@@ -84,7 +121,7 @@ def test_students_t_holds_against_outliers_and_wins_by_its_density() -> None:
     data = Data(data.features, data.groups, spoiled, data.known, data.shape)
     normal, robust = regress(data), regress(data, tail=2.0)
     fitted = data.features @ weights
-    errors = [np.abs(data.features @ f.weights - fitted).max() for f in (normal, robust)]
+    errors = [np.abs(f.at(data.features)[0] - fitted).max() for f in (normal, robust)]
     assert errors[1] < 0.03 < 0.3 < errors[0]
     assert robust.loo_log_density > normal.loo_log_density
 

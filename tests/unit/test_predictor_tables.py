@@ -85,6 +85,17 @@ def test_a_projection_is_one_of_the_sums(f: TableSum) -> None:
     np.testing.assert_allclose(projected(rows), (f(rows) - offset) @ matrix, atol=1e-12)
 
 
+def test_a_split_puts_the_sum_at_the_place_of_its_decisions_value() -> None:
+    rng = np.random.default_rng(0)
+    tables = (rng.standard_normal((6, 2)), rng.standard_normal((8, 2)))
+    f = TableSum((2, 3, 4), ((0, 1), (0, 2)), tables)
+    rows = np.array([[0, 2, 3], [1, 0, 1]], dtype=np.float32)
+    apart = f.split(0)(rows)
+    assert apart.shape == (2, 4)
+    np.testing.assert_allclose(apart[0], np.r_[f(rows)[0], 0, 0])
+    np.testing.assert_allclose(apart[1], np.r_[0, 0, f(rows)[1]])
+
+
 def test_more_rows_than_one_chunk() -> None:
     f = TableSum((3,), ((0,),), (np.arange(3.0)[:, None],))
     rows = np.tile(np.arange(3, dtype=np.float32), 5000)[:, None]
