@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hwbench.errors import GraphError
@@ -49,6 +49,24 @@ def errors(graph: Graph, *, xnnpack: bool) -> list[float]:
     return [float(np.abs(g - w).max()) / r for g, w, r in zip(got, wanted, ranges, strict=True)]
 
 
+def rounding_alone(graph: Graph) -> float:
+    """What an exact last op of one input makes of that input's rounding to int8, as a share of
+
+    the output's range: a steep one, as clip(2 x, 0, 1) of x from -9 to 9, has no better answer.
+    """
+    op = graph.ops[-1]
+    if len(op.inputs) != 1 or op.inputs[0] not in {each.output for each in graph.ops}:
+        return 0.0
+    before = to_tflite(Graph("before", graph.inputs, op.inputs, graph.ops[:-1]))
+    spec = graph.tensors[op.inputs[0]]
+    alone = to_tflite(Graph("alone", ((op.inputs[0], spec),), (op.output,), (op,)))
+    values = [run_tflite(before, inputs)[0] for inputs in batches(graph)]
+    step = (max(0, np.max(values)) - min(0, np.min(values))) / 255
+    rounded = (step * np.round(values[0] / step)).astype(np.float32)
+    (wanted,), (got,) = (run_tflite(alone, {op.inputs[0]: x}) for x in (values[0], rounded))
+    return float(np.abs(got - wanted).max() / (max(0, wanted.max()) - min(0, wanted.min())))
+
+
 #: Powers other than squares are refused, and TFLite has no erf at all.
 ONLY_IN_PART = ("pow", "erf")
 
@@ -57,7 +75,10 @@ ONLY_IN_PART = ("pow", "erf")
 @settings(max_examples=15)
 @given(data=st.data(), xnnpack=st.booleans())
 def test_an_op_gives_nearly_the_same_in_int8(kind: str, data: st.DataObject, xnnpack: bool) -> None:
-    assert max(errors(data.draw(op_graphs(kind)), xnnpack=xnnpack)) <= ONE_OP
+    graph = data.draw(op_graphs(kind))
+    # The chain before it rounds up to four times, and the op has steps of its own.
+    assume(kind != "hsigmoid" or rounding_alone(graph) <= ONE_OP / 5)
+    assert max(errors(graph, xnnpack=xnnpack)) <= ONE_OP
 
 
 @pytest.mark.parametrize("kind", REFUSED)
