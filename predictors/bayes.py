@@ -97,7 +97,7 @@ class Regression:
 
     def at(self, design: Array) -> tuple[Array, Array]:
         """Mean and variance (n,) of the fitted values of a design (n, D), noise apart."""
-        found = [self._problem.fitted(theta, design) for theta in self.thetas]
+        found = self._problem.fitted(self.thetas, design)
         mean = self.shares @ np.array([m for m, _ in found])
         variance = self.shares @ np.array([v + (m - mean) ** 2 for m, v in found])
         return mean, variance
@@ -258,19 +258,24 @@ class _Problem:
         root: Array = vectors / np.sqrt(np.maximum(values, least))
         return root
 
-    def fitted(self, theta: Array, design: Array) -> tuple[Array, Array]:
-        """Mean and variance (m,) of the fitted values of a design (m, D)."""
-        scale, noise = self._scale(theta), self._noise(theta)
+    def fitted(self, thetas: Array, design: Array) -> list[tuple[Array, Array]]:
+        """Mean and variance (m,) of the fitted values of a design (m, D), for each theta."""
         n, d = self.data.features.shape
         if n > d:
-            mean, covariance = self.moments(theta)
-            return design @ mean, np.einsum("md,md->m", design @ covariance, design)
-        scaled, seen = design * scale, self.data.features * scale
-        inverse, _ = _inverse(_covariance(seen, noise))
-        cross = scaled @ seen.T
-        prior = np.einsum("md,md->m", scaled, scaled)
-        told = np.einsum("mn,mn->m", cross @ inverse, cross)
-        return cross @ (inverse @ self.data.target), np.maximum(prior - told, 1e-9 * prior)
+            moments = map(self.moments, thetas)
+            return [(design @ w, np.einsum("md,md->m", design @ c, design)) for w, c in moments]
+        parts = [self.data.groups == g for g in range(thetas.shape[1])]
+        cross = np.stack([design[:, g] @ self.data.features[:, g].T for g in parts])
+        norms = np.stack([np.einsum("md,md->m", design[:, g], design[:, g]) for g in parts])
+        found = []
+        for theta in thetas:
+            squares = np.exp(2 * np.r_[0.0, theta[:-1]])
+            inverse, _ = _inverse(_covariance(self.data, squares, self._noise(theta)))
+            together, prior = np.tensordot(squares, cross, 1), squares @ norms
+            told = np.einsum("mn,mn->m", together @ inverse, together)
+            mean = together @ (inverse @ self.data.target)
+            found.append((mean, np.maximum(prior - told, 1e-9 * prior)))
+        return found
 
     def moments(self, theta: Array) -> tuple[Array, Array]:
         """Mean (D,) and covariance (D, D) of the weights."""
@@ -281,7 +286,8 @@ class _Problem:
             covariance, _ = _inverse(_information(seen, noise))
             mean = covariance @ (seen.T @ (self.data.target / noise))
         else:
-            inverse, _ = _inverse(_covariance(seen, noise))
+            squares = np.exp(2 * np.r_[0.0, theta[:-1]])
+            inverse, _ = _inverse(_covariance(self.data, squares, noise))
             mean = seen.T @ (inverse @ self.data.target)
             covariance = np.eye(d) - seen.T @ inverse @ seen
         return scale * mean, scale[:, None] * covariance * scale
@@ -307,9 +313,7 @@ class _Problem:
 
 def _by_labels(data: Data, squares: Array, noise: Array) -> _Terms:
     """``squares`` (1 + G,) of the groups' prior scales."""
-    covariance = np.tensordot(squares, data.grams, 1)
-    covariance[np.diag_indices_from(covariance)] += noise
-    inverse, log_det = _inverse(covariance)
+    inverse, log_det = _inverse(_covariance(data, squares, noise))
     pull = inverse @ data.target
     excess = np.outer(pull, pull) - inverse
     determined = squares * np.tensordot(data.grams, excess, 2)
@@ -330,9 +334,9 @@ def _by_weights(data: Data, squares: Array, noise: Array) -> _Terms:
     )
 
 
-def _covariance(scaled: Array, noise: Array) -> Array:
-    """Prior covariance (n, n) of labels whose features are in units of their prior's scale."""
-    covariance: Array = scaled @ scaled.T
+def _covariance(data: Data, squares: Array, noise: Array) -> Array:
+    """Prior covariance (n, n) of the labels."""
+    covariance: Array = np.tensordot(squares, data.grams, 1)
     covariance[np.diag_indices_from(covariance)] += noise
     return covariance
 

@@ -348,16 +348,15 @@ class _Served:
 
 def _serve(views: Views, best: _Candidate, usual: Symbols) -> _Served:
     basis = best.basis
-    weights, covariance = best.regression.moments()
     if views.number > 1:  # a small space: mean and standard deviation of every architecture
 
         def answers(symbols: Symbols) -> Array:
-            design = basis.design(symbols)
-            variance = np.einsum("nd,nd->n", design @ covariance, design)
-            return np.column_stack([design @ weights, np.sqrt(np.maximum(variance, 0))])
+            mean, variance = best.regression.at(basis.design(symbols))
+            return np.column_stack([mean, np.sqrt(variance)])
 
         none = np.zeros((0, 0)), np.zeros((0, 2))
         return _Served(views.tabulated(answers), np.zeros(2), *none, 0.0)
+    weights, covariance = best.regression.moments()
     projections, tail_variance = _projections(basis.design(usual), covariance)
     columns = np.column_stack([weights, projections])
     additive, kernel = basis.additive, basis.kernel

@@ -88,7 +88,7 @@ def test_a_posterior_is_mixed_over_the_scales_that_the_labels_allow() -> None:
     log_share = np.array([-problem.loss(theta)[0] for theta in grid])
     shares = np.exp(log_share - log_share.max())
     far = np.array([[1.0, 8.0, 0.0, 0.0]])
-    parts = [problem.fitted(theta, far) for theta in grid[shares > 1e-6]]
+    parts = problem.fitted(grid[shares > 1e-6], far)
     shares = shares[shares > 1e-6] / shares[shares > 1e-6].sum()
     means, variances = (np.array(p)[:, 0] for p in zip(*parts, strict=True))
     mean = shares @ means
