@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from enum import StrEnum
@@ -18,7 +19,7 @@ from hwbench.errors import PredictorError, UsageError
 if TYPE_CHECKING:
     from hwbench.predictors import LatencyPredictor, TrainingSet
     from hwbench.predictors.diagnostics import LearningPoint
-    from hwbench.predictors.published import PublishedFit
+    from hwbench.predictors.published import PublishedFit, PublishedTable
     from hwbench.records import Measurement
     from hwbench.store import Store
 
@@ -50,6 +51,10 @@ _Select = Annotated[
     Selection,
     typer.Option(metavar="random|active", help="Which ones: active takes the most telling."),
 ]
+_Seeds = Annotated[
+    int,
+    typer.Option(metavar="K", min=1, help="Fit K times, from --seed on: mean and worse end."),
+]
 _TestArchs = Annotated[
     Path | None, typer.Option(metavar="CSV", help="To test on; default: the rest.")
 ]
@@ -76,6 +81,7 @@ def evaluate(
     test_latency: _TestLatency = None,
     out: _Out = None,
     seed: Seed = 0,
+    seeds: _Seeds = 1,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -99,32 +105,64 @@ def evaluate(
     hwbench evaluate --space nasbench201 --archs a.csv.gz --latency l.csv.gz -d pixel3 --train 100
 
     hwbench evaluate … -d pixel3 --train 20 --sources titanx_1,samsung_s7 --select active
+
+    hwbench evaluate … -d pixel3 --train 100 --seeds 20
     """
     _require_writable(out)
+    if out is not None and seeds > 1:
+        raise UsageError("--out draws one fit: leave --seeds out")
     table = {"--space": space, "--archs": archs, "--latency": latency, "--device": device}
     if predictor is not None:
-        if given := [name for name, value in table.items() if value is not None]:
+        given = [name for name, value in table.items() if value is not None]
+        if given := [*given, *(["--seeds"] if seeds > 1 else [])]:
             raise UsageError(f"{given[0]} is for a published table: leave PREDICTOR out")
         _evaluate_file(predictor, session, since, store, out, as_json=as_json)
         return
     if space is None or archs is None or latency is None or device is None or train is None:
-        missing = [name for name, value in {**table, "--train": train}.items() if value is None]
-        raise UsageError(
-            f"{missing[0]} is missing: give a predictor file, or --space, --archs, --latency, "
-            "--device and --train of a published table"
-        )
+        raise _missing(table | {"--train": train})
     if (test_archs is None) != (test_latency is None):
         raise UsageError("--test-archs and --test-latency go together")
-    from hwbench.predictors.published import fit_published, read_published
+    from hwbench.predictors.published import read_published
 
     others = () if sources is None else listed("--sources", sources)
     learned = read_published(space, archs, latency, device, others)
     tested = None
     if test_archs is not None and test_latency is not None:
         tested = read_published(space, test_archs, test_latency, device)
-    with console.progress(f"fitting on {train} of {len(learned.labels)}"):
-        fitted = fit_published(learned, tested, train=train, select=select.value, seed=seed)
-    _show_published(device, fitted, out, as_json=as_json)
+    fits = []
+    fits = _fits(learned, tested, range(seed, seed + seeds), train=train, select=select)
+    if seeds == 1:
+        _show_published(device, fits[0], out, as_json=as_json)
+    else:
+        _show_seeds(device, fits, as_json=as_json)
+
+
+def _fits(
+    learned: PublishedTable,
+    tested: PublishedTable | None,
+    seeds: Sequence[int],
+    *,
+    train: int,
+    select: Selection,
+) -> list[PublishedFit]:
+    """One fit a seed."""
+    from hwbench.predictors.published import fit_published
+
+    fits = []
+    with console.progress(f"fitting on {train} of {len(learned.labels)}") as report:
+        for seed in seeds:
+            fit = fit_published(learned, tested, train=train, select=select.value, seed=seed)
+            fits.append(fit)
+            report(len(fits) / len(seeds))
+    return fits
+
+
+def _missing(table: Mapping[str, object]) -> UsageError:
+    name = next(name for name, value in table.items() if value is None)
+    return UsageError(
+        f"{name} is missing: give a predictor file, or --space, --archs, --latency, "
+        "--device and --train of a published table"
+    )
 
 
 def _require_writable(out: Path | None) -> None:
@@ -145,6 +183,20 @@ def _show_published(device: str, fitted: PublishedFit, out: Path | None, *, as_j
         return
     title = f"{device}: fitted on {found.n_train}, tested on {found.n} others"
     console.show(title, accuracy.table({"hwbench": found}), *_where(out))
+
+
+def _show_seeds(device: str, fits: Sequence[PublishedFit], *, as_json: bool) -> None:
+    """The metrics of fits of several seeds: each of them, or their mean and worse end."""
+    from hwbench.predictors.metrics import over_seeds
+
+    runs = [each.metrics for each in fits]
+    if as_json:
+        console.write_json(
+            [{"seed": each.predictor.meta.seed, **asdict(each.metrics)} for each in fits]
+        )
+        return
+    title = f"{device}: fitted on {runs[0].n_train} and tested on others, {len(runs)} seeds"
+    console.show(title, accuracy.table(over_seeds(runs)))
 
 
 def _evaluate_file(

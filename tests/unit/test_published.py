@@ -152,6 +152,28 @@ class TestEvaluating:
         assert main([*command, "--test-archs", str(archs)]) == EXIT_USAGE
         assert "go together" in capsys.readouterr().err
 
+    def test_fits_of_several_seeds_are_each_their_own(
+        self, table: tuple[Path, Path, Mapping[int, float]], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        archs, latency, _ = table
+        command = ["evaluate", "--space", "nasbench201", "--archs", str(archs)]
+        command += ["--latency", str(latency), "--device", "phone", "--train", "25"]
+        assert main([*command, "--seed", "1", "--json"]) == 0
+        alone = json.loads(capsys.readouterr().out)
+        assert main([*command, "--seeds", "3", "--json"]) == 0
+        answers = json.loads(capsys.readouterr().out)
+        assert [each["seed"] for each in answers] == [0, 1, 2]
+        assert answers[1]["rmspe"] == alone["rmspe"]
+        assert len({each["rmspe"] for each in answers}) == 3
+        assert main([*command, "--seeds", "3"]) == 0
+        shown = capsys.readouterr().out
+        mean = float(np.mean([each["coverage_90"] for each in answers]))
+        assert "3 seeds" in shown
+        assert f"{mean:.1%}" in shown
+        assert "worst 5 %" in shown
+        assert main([*command, "--seeds", "3", "-o", "x.png"]) == EXIT_USAGE
+        assert "leave --seeds out" in capsys.readouterr().err
+
     def test_a_figure_adds_its_path_and_no_more(
         self,
         table: tuple[Path, Path, Mapping[int, float]],
