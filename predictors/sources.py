@@ -97,8 +97,12 @@ def source_blocks(
     if count == 1:
         return (common,)
     apart = (np.eye(count) - mean) / np.sqrt(count - 1)
-    _, size, turn = np.linalg.svd((values - values.mean(axis=0)) @ apart, full_matrices=False)
-    differences = functions.project(apart @ turn[size > 1e-6 * size[0]].T, values.mean(axis=0))
+    centred = values - values.mean(axis=0)
+    _, size, turn = np.linalg.svd(centred @ apart, full_matrices=False)
+    spans = size > 1e-6 * np.linalg.norm(centred)
+    if not spans.any():  # one device twice, or another of twice the speed
+        return (common,)
+    differences = functions.project(apart @ turn[spans].T, values.mean(axis=0))
     return (common, Block("apart", differences, APART))
 
 

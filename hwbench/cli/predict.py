@@ -16,6 +16,7 @@ from hwbench.cli.options import (
     DeviceOptions,
     Json,
     StoreUrl,
+    choices,
     device_of,
     lines,
     opened,
@@ -91,7 +92,9 @@ def predict(
 
     predictor, texts = _asked(predictor, subjects or (), file, device or "cpu")
     if not is_kernels(predictor):
-        _architectures(predictor, texts, confidence, as_json=as_json)
+        if unfit := [name for name, on in (("--shape", shape), ("--measure", measure)) if on]:
+            raise UsageError(f"{unfit[0]} is for ONNX files: {predictor} is of a space")
+        _architectures(predictor, texts, confidence, device, option, as_json=as_json)
         return
     loaded = _of_here(predictor, device, option)
     paths, given = [Path(text) for text in texts], shapes(shape or ())
@@ -122,12 +125,23 @@ def _asked(
 
 
 def _architectures(
-    predictor: Path, texts: Sequence[str], confidence: float, *, as_json: bool
+    predictor: Path,
+    texts: Sequence[str],
+    confidence: float,
+    device: str | None,
+    option: Sequence[str] | None,
+    *,
+    as_json: bool,
 ) -> None:
     """Predict architectures of the predictor's space."""
     from hwbench.predictors import load_predictor
 
     loaded = load_predictor(predictor)
+    if device is not None or option:
+        place = loaded.meta.provenance
+        here = device_of(device or place.device, option)
+        load_predictor(predictor, fingerprint_key=here.fingerprint(place.threads).key)
+        _require_options(predictor, dict(place.options), choices("--option", option or ()))
     codes = loaded.space.encode(texts)
     prediction = loaded.predict(codes)
     upper_ms = loaded.bound(prediction, confidence)
@@ -146,6 +160,16 @@ def _architectures(
         return
     headings = ("architecture", "mean ms", "sd ms", f"upper ms ({confidence:g})")
     console.show(console.table(headings, answers))
+
+
+def _require_options(predictor: Path, learned: Mapping[str, str], asked: Mapping[str, str]) -> None:
+    """Refuse options with which other times were learned; those that change none are not kept."""
+    for name, value in asked.items():
+        if learned.get(name, value) != value:
+            raise UsageError(
+                f"{predictor} learned latencies with {name}={learned[name]}, not {value}: "
+                "fit one with the other"
+            )
 
 
 # -- any network, by its kernels --------------------------------------------------------------

@@ -69,6 +69,22 @@ def test_predict_reads_architectures_from_a_file(
     assert [row["architecture"] for row in rows] == architectures
 
 
+def test_a_predictor_of_here_answers_for_the_device_and_options_it_learned(
+    architectures: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codes = SPACE.sample(20, np.random.default_rng(0))
+    here = get_device("litert").fingerprint(1)
+    place = Provenance("litert", here.key, "LiteRT", 1, options=(("xnnpack", "off"),))
+    path = tmp_path / "p.hwp"
+    fit_predictor(SPACE, training_set(SPACE, codes, true_ms(codes)), place).save(path)
+    command = ["predict", str(path), *architectures, "-d", "litert"]
+    assert main(command) == 0
+    assert main([*command, "--option", "xnnpack=off"]) == 0
+    capsys.readouterr()
+    assert main([*command, "--option", "xnnpack=on"]) == 2
+    assert "learned latencies with xnnpack=off, not on" in capsys.readouterr().err
+
+
 def test_predict_shows_a_table(
     predictor: Path, architectures: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,6 +103,10 @@ def test_predict_shows_a_table(
         (["{predictor}", "nonsense"], "nonsense"),
         (["{predictor}", "{arch}", "--confidence", "1"], "confidence 1"),
         (["{predictor}", "--file", "binary"], "binary is not a text file"),
+        (["{predictor}", "{arch}", "-d", "cpu"], "fitted on another device"),
+        (["{predictor}", "{arch}", "-d", "cpu", "--option", "foo=bar"], "foo"),
+        (["{predictor}", "{arch}", "--measure"], "--measure is for ONNX files"),
+        (["{predictor}", "{arch}", "--shape", "x=1"], "--shape is for ONNX files"),
     ],
 )
 def test_a_mistake_is_one_line_and_2(
