@@ -44,10 +44,10 @@ lint: dev  ## style, types, and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-# Unit tests share two cores; what measures comes after them and has the machine to itself.
+# What measures nothing shares two cores; what does comes after it, with the machine to itself.
 test: lint  ## lint, then every test but the slow ones
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
-	$(BIN)/python -m pytest --ignore=tests/unit
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/lowering
+	$(BIN)/python -m pytest --ignore=tests/unit --ignore=tests/lowering
 
 slow: dev  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

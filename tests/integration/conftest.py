@@ -1,6 +1,4 @@
-"""Phones on loopback, calibrations of seconds and a quiet torch, for tests of this folder."""
-
-from collections.abc import Iterator
+"""Phones on loopback and calibrations of seconds, for tests of this folder."""
 
 import pytest
 
@@ -16,14 +14,3 @@ def short_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two runs in place of ten."""
     monkeypatch.setattr(canary, "RUNS", 2)
     monkeypatch.setattr(canary, "PAUSE_SECONDS", 0.0)
-
-
-@pytest.fixture(scope="module")
-def one_torch_thread() -> Iterator[None]:
-    """On a busy machine torch's threads wait for each other far longer than they work."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

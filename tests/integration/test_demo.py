@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from hwbench import cli
-from hwbench.measure.plan import Plan
 from hwbench.store import Store
 
 
@@ -21,7 +19,6 @@ def test_the_demo_measures_predicts_keeps_and_reports(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("hwbench.demo.TEST_SAMPLES", 4)
-    monkeypatch.setattr("hwbench.demo.Plan", partial(Plan, processes=3))
     argv = ["demo", "-n", "20", "-o", str(tmp_path / "out"), "--json"]
     assert cli.main(argv) == 0
     first = json.loads(capsys.readouterr().out)
