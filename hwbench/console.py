@@ -151,11 +151,16 @@ def cell(value: object) -> str:
 
 
 def significant(value: float, digits: int = 4) -> str:
-    """``value`` with that many significant digits and no exponent: 0.01234, 1.234, 1,234."""
+    """``value`` with that many significant digits: 0.01234, 1.234, 1,234.
+
+    With an exponent from 1e9 on, 1.234e+09, for which a table has room.
+    """
     if not math.isfinite(value):
         return "-"
     if value == 0:
         return "0"
+    if abs(value) >= 1e9:
+        return f"{value:.{digits - 1}e}"
     decimals = digits - 1 - math.floor(math.log10(abs(value)))
     return f"{value:,.{max(decimals, 0)}f}"
 

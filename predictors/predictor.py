@@ -221,7 +221,7 @@ def load_predictor(
         family = model_kind(meta.kind)
     except UnknownNameError as error:
         raise PredictorError(f"{path}: {error}") from None
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise PredictorError(f"{path}: its header is not understood ({error})") from None
     _require_same_space(path, meta, space)
     if fingerprint_key is not None and fingerprint_key != meta.provenance.fingerprint_key:
@@ -292,24 +292,31 @@ def _require_same_space(path: Path, meta: PredictorMeta, space: Space) -> None:
 
 
 def _meta(header: Mapping[str, Any]) -> PredictorMeta:
-    """Metadata from JSON; KeyError, TypeError or ValueError where it is not that."""
-    values = _typed(PredictorMeta, header)
-    provenance = _typed(Provenance, header["provenance"])
-    provenance["c0_ns"] = tuple(float(c) for c in provenance["c0_ns"])
-    provenance["options"] = tuple((str(k), str(v)) for k, v in provenance["options"])
-    values["provenance"] = Provenance(**provenance)
+    """Metadata from JSON; KeyError, TypeError, ValueError or OverflowError where it is not that."""
+    values = typed(PredictorMeta, header)
+    values["provenance"] = provenance_from(header["provenance"])
     if not 0 <= values["session_sd"] <= _MOST_SESSION_SD:
         raise ValueError(f"session_sd is {values['session_sd']}")
     if values["widest_sd"] is not None and not values["widest_sd"] > 0:
         raise ValueError(f"widest_sd is {values['widest_sd']}")
     values["sources"] = tuple(str(name) for name in values["sources"])
-    values["cross_validated"] = Metrics(**_typed(Metrics, header["cross_validated"]))
+    values["cross_validated"] = Metrics(**typed(Metrics, header["cross_validated"]))
     values["witnesses"] = tuple(tuple(int(c) for c in code) for code in header["witnesses"])
     if any(not 0 <= c < 2**15 for code in values["witnesses"] for c in code):
         raise ValueError("witnesses are no codes")
     if datetime.fromisoformat(values["created"]).tzinfo is None:
         raise ValueError(f"created has no UTC offset: {values['created']!r}")
     return PredictorMeta(**values)
+
+
+def provenance_from(row: Any) -> Provenance:
+    """Of a JSON object; KeyError, TypeError, ValueError or OverflowError where it is not that."""
+    values = typed(Provenance, row)
+    values["c0_ns"] = tuple(float(c) for c in values["c0_ns"])
+    values["options"] = tuple((str(k), str(v)) for k, v in values["options"])
+    if values["threads"] < 1 or not all(0 < c < math.inf for c in values["c0_ns"]):
+        raise ValueError("threads or c0_ns cannot be")
+    return Provenance(**values)
 
 
 #: Field types as the dataclasses write them -> what JSON gives.
@@ -322,8 +329,11 @@ _JSON_TYPES: Mapping[str, tuple[type, ...]] = {
 }
 
 
-def _typed(record: type, values: Any) -> dict[str, Any]:
-    """The fields of a dataclass out of a JSON object, plain ones checked for their type."""
+def typed(record: type, values: Any) -> dict[str, Any]:
+    """The fields of a dataclass out of a JSON object, plain ones checked for their type.
+
+    KeyError or TypeError where they are not that.
+    """
     if not isinstance(values, dict):
         raise TypeError(f"{record.__name__} is no JSON object")
     for field in fields(record):

@@ -64,15 +64,11 @@ def kernels(
 
     hwbench kernels -d cpu -n 240 -o cpu-kernels.hwp
     """
-    path = out or default_path(device)
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: there is no folder {path.parent}: make it first")
-    samples = path.with_suffix(".jsonl")
-    failures = _measure(device_of(device, option), samples, networks, threads, store)
+    path = default_path(device) if out is None else out
+    samples = _beside(path)
+    failed = _measure(device_of(device, option), samples, networks, threads, store)
     predictor = _fit(samples, seed)
     predictor.save(path)
-    for failure in failures:
-        console.note(f"{failure.workload.name} was left out: {failure.error}")
     meta = predictor.meta
     if as_json:
         console.write_json(
@@ -81,7 +77,7 @@ def kernels(
                 "samples": samples,
                 "provenance": meta.provenance,
                 "n_train": meta.n_train,
-                "failed": len(failures),
+                "failed": failed,
                 "kinds": list(predictor.models.kinds),
                 "left_out": meta.left_out,
             }
@@ -94,20 +90,39 @@ def kernels(
     )
 
 
-def _measure(
-    target: Device, samples: Path, n: int, threads: int, store: str | None
-) -> list[Failure]:
+def _beside(path: Path) -> Path:
+    """Where the samples of a predictor's file go. UsageError where the two cannot be written."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: name a file in it with -o, as kernels.hwp")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}: make it first")
+    if path.suffix.lower() == ".jsonl":
+        raise UsageError(
+            f"{path}: what was measured goes there itself: name the predictor's file with -o, "
+            f"as {path.with_suffix('.hwp')}"
+        )
+    return path.with_suffix(".jsonl")
+
+
+def _measure(target: Device, samples: Path, n: int, threads: int, store: str | None) -> int:
+    """Measure what is missing, and tell of each network that failed; how many did."""
     from hwbench.predictors.kernels import campaign
 
+    campaign.require_ready(samples, target, threads)
+    failures: list[Failure] = []
     with opened(store) as results:
         epoch = calibrated(target, threads, results)
     try:
         with console.stages() as report:
-            return campaign.collect(samples, target, n, threads, epoch, report)
+            campaign.collect(samples, target, n, threads, epoch, report, failures.append)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"what was measured is in {samples}, the same command goes on from there"
         ) from None
+    finally:  # too few may be left for a fit
+        for failure in failures:
+            console.note(f"{failure.workload.name} was left out: {failure.error}")
+    return len(failures)
 
 
 def _fit(samples: Path, seed: int) -> KernelPredictor:

@@ -177,13 +177,14 @@ def _require_options(predictor: Path, learned: Mapping[str, str], asked: Mapping
 
 def _of_here(predictor: Path, device: str | None, option: Sequence[str] | None) -> KernelPredictor:
     """The kernels' predictor; where a device is named, refused unless it is of that one here."""
-    from hwbench.predictors.kernels import load_kernels
+    from hwbench.predictors.kernels import load_kernels, options_of
 
-    key = None
-    if device is not None:
-        threads = load_kernels(predictor).meta.provenance.threads
-        key = device_of(device, option).fingerprint(threads).key
-    return load_kernels(predictor, fingerprint_key=key)
+    loaded = load_kernels(predictor)
+    if device is None:
+        return loaded
+    threads, here = loaded.meta.provenance.threads, device_of(device, option)
+    key, options = here.fingerprint(threads).key, options_of(here, threads)
+    return load_kernels(predictor, fingerprint_key=key, options=options)
 
 
 def _files(

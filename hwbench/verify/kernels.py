@@ -18,7 +18,7 @@ import numpy as np
 from hwbench.devices.models import read_model_file
 from hwbench.lower import from_onnx
 from hwbench.measure.campaign import anchor, record
-from hwbench.measure.plan import Plan
+from hwbench.measure.plan import Failure, Plan
 from hwbench.predictors.kernels import KernelPredictor, fit_kernels, read_samples
 from hwbench.predictors.kernels.campaign import collect
 from hwbench.predictors.metrics import Metrics
@@ -102,7 +102,8 @@ class Kernels(Claim):
         device, n = setting.device, QUICK_NETWORKS if setting.quick else NETWORKS
         epoch = anchor(device, 1, setting.store)
         path = setting.folder / f"kernels-{device.name.replace(':', '-')}-{epoch.id}.jsonl"
-        failures = collect(path, device, n, 1, epoch, setting.progress)
+        failures: list[Failure] = []
+        collect(path, device, n, 1, epoch, setting.progress, failures.append)
         provenance, samples = read_samples(path)
         setting.progress("leaving families out", 0.0)
         predictor = fit_kernels(samples, provenance, seed=setting.seed)

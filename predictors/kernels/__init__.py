@@ -15,7 +15,12 @@ from hwbench.predictors.kernels.predictor import (
     is_kernels,
     load_kernels,
 )
-from hwbench.predictors.kernels.samples import NetworkSample, read_samples, sample_networks
+from hwbench.predictors.kernels.samples import (
+    NetworkSample,
+    options_of,
+    read_samples,
+    sample_networks,
+)
 
 __all__ = [
     "Kernel",
@@ -28,6 +33,7 @@ __all__ = [
     "fit_kernels",
     "is_kernels",
     "load_kernels",
+    "options_of",
     "read_samples",
     "sample_networks",
     "split",

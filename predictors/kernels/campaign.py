@@ -7,6 +7,7 @@ so far is least sure: of several that a family offers, the one with the widest p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,9 @@ from hwbench.predictors.kernels.samples import (
     append,
     families,
     network,
+    options_of,
     read_samples,
+    require_profiles,
     sample_cases,
     sample_networks,
     write_header,
@@ -32,8 +35,9 @@ from hwbench.records import CanaryEpoch
 
 #: Networks that a family offers for one that is chosen.
 OFFERED = 6
-#: Networks beyond those that a first fit needs, for a busy machine spoils one now and then.
-SPARE = 4
+#: Networks beyond those that a first fit needs, for a busy machine spoils one now and then; and how
+#: often others are drawn for those that failed where too few are left for a fit.
+SPARE, ROUNDS = 4, 4
 
 
 def collect(
@@ -43,36 +47,63 @@ def collect(
     threads: int,
     epoch: CanaryEpoch,
     report: Callable[[str, float], None],
-) -> list[Failure]:
+    failed: Callable[[Failure], None],
+) -> None:
     """Bring a file of samples to ``n`` networks: half of them in turn, half where it is unsure.
 
     What the file holds is not measured again, unless the library draws it otherwise by now;
-    answers the networks that could not be measured.
+    ``failed`` is told of each network that could not be measured.
     """
-    failures: list[Failure] = []
-    for share, label in ((0.5, "measuring networks"), (1.0, "measuring what is least sure")):
-        held = opened_samples(path, provenance_now(device, threads, epoch))
-        done = {
-            (sample.family, sample.number)
-            for sample in held
-            if network(sample.family, sample.number).hash == sample.hash
-        }
-        profile_cases(path, device, threads, done)
-        done = {each for each in done if each[0] != CASES}
-        missing = min(max(round(share * n), LEAST_NETWORKS + SPARE), n) - len(done)
-        if missing <= 0:
-            continue
-        if share < 1:
-            wanted = in_turn(len(done) + missing, done)
-        else:
-            provenance, samples = read_samples(path)
-            wanted = least_sure(fit_kernels(samples, provenance), missing, done)
+    held = opened_samples(path, provenance_now(device, threads, epoch))
+    profile_cases(path, device, threads, _as_drawn(held))
+
+    def bring(wanted: Sequence[tuple[str, int]], label: str) -> None:
         progress = partial(report, label)
-        failures += measure_into(path, device, wanted, threads, epoch, progress)
-    return failures
+        for failure in measure_into(path, device, wanted, threads, epoch, progress):
+            failed(failure)
+
+    first = min(max(round(n / 2), LEAST_NETWORKS + SPARE), n)
+    tried = done = _networks_of(path)
+    for _ in range(ROUNDS):
+        wanted = in_turn(len(tried) + first - len(done), tried)
+        bring(wanted, "measuring networks")
+        tried, done = tried | {*wanted}, _networks_of(path)
+        if len(done) >= LEAST_NETWORKS:
+            break
+    if n > len(done):
+        provenance, samples = read_samples(path)
+        wanted = least_sure(fit_kernels(samples, provenance), n - len(done), done)
+        bring(wanted, "measuring what is least sure")
 
 
-def provenance_now(device: Device, threads: int, epoch: CanaryEpoch) -> Provenance:
+def _as_drawn(samples: Sequence[NetworkSample]) -> set[tuple[str, int]]:
+    """Families and numbers of the samples that the library draws so still."""
+    return {
+        (sample.family, sample.number)
+        for sample in samples
+        if network(sample.family, sample.number).hash == sample.hash
+    }
+
+
+def _networks_of(path: Path) -> set[tuple[str, int]]:
+    """The networks that a file holds, without the test cases."""
+    return {each for each in _as_drawn(read_samples(path)[1]) if each[0] != CASES}
+
+
+def require_ready(path: Path, device: Device, threads: int) -> None:
+    """Refuse what is to fail anyway before the minutes that it takes to calibrate and measure.
+
+    PredictorError where the file holds samples of something else, or none; ModelError or
+    DeviceError where the device is not there or its runtime profiles no operators.
+    """
+    now = provenance_now(device, threads, None)
+    if path.exists():
+        found, _ = read_samples(path)
+        _require_same(path, replace(found, epoch=None, c0_ns=()), now)
+    require_profiles(device, threads)
+
+
+def provenance_now(device: Device, threads: int, epoch: CanaryEpoch | None) -> Provenance:
     """Where samples that are measured now come from."""
     fingerprint = device.fingerprint(threads)
     runtime = fingerprint.facts.get("runtime", device.name)
@@ -81,25 +112,31 @@ def provenance_now(device: Device, threads: int, epoch: CanaryEpoch) -> Provenan
         fingerprint_key=fingerprint.key,
         runtime=f"{runtime} {fingerprint.facts.get(runtime, '')}".strip(),
         threads=threads,
-        epoch=epoch.id,
-        c0_ns=epoch.c0_ns,
+        epoch=epoch.id if epoch else None,
+        c0_ns=epoch.c0_ns if epoch else (),
+        options=options_of(device, threads),
     )
+
+
+def _require_same(path: Path, found: Provenance, now: Provenance) -> None:
+    if found != now:
+        options = ", ".join(f"{name}={value}" for name, value in found.options) or "no options"
+        raise PredictorError(
+            f"{path} holds samples of another device, environment, option or canary epoch "
+            f"({found.device}, {found.runtime}, {options}): name another file with -o"
+        )
 
 
 def opened_samples(path: Path, provenance: Provenance) -> list[NetworkSample]:
     """The samples of a file, which is begun where there is none.
 
-    PredictorError where they are of another device, runtime or canary epoch.
+    PredictorError where they are of another device, runtime, option or canary epoch.
     """
     if not path.exists():
         write_header(path, provenance)
         return []
     found, samples = read_samples(path)
-    if found != provenance:
-        raise PredictorError(
-            f"{path} holds samples of another device, environment or canary epoch "
-            f"({found.device}, {found.runtime}): name another file with -o"
-        )
+    _require_same(path, found, provenance)
     whole = path.read_bytes().rpartition(b"\n")
     path.write_bytes(whole[0] + whole[1])  # what an interrupt cut short is measured again
     return samples

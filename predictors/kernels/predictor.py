@@ -9,8 +9,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,16 @@ from hwbench.graph import Graph
 from hwbench.predictors import files
 from hwbench.predictors.calibration import Calibration
 from hwbench.predictors.data import Prediction
-from hwbench.predictors.kernels.kernels import FEATURES, Rules, split
+from hwbench.predictors.kernels.kernels import (
+    BLOCKED,
+    ENTERING,
+    FEATURES,
+    PASSING,
+    Kernel,
+    Rules,
+    Signature,
+    split,
+)
 from hwbench.predictors.kernels.kind_model import KindModel
 from hwbench.predictors.kernels.models import (
     UNKNOWN,
@@ -34,10 +44,10 @@ from hwbench.predictors.kernels.models import (
     fit_models,
     left_out,
 )
-from hwbench.predictors.kernels.samples import NetworkSample, provenance_from
-from hwbench.predictors.kernels.training import training_from
+from hwbench.predictors.kernels.samples import NetworkSample
+from hwbench.predictors.kernels.training import LEAST_NETWORKS, training_from
 from hwbench.predictors.metrics import Metrics, metrics
-from hwbench.predictors.predictor import Provenance
+from hwbench.predictors.predictor import Provenance, provenance_from, typed
 from hwbench.records import digest
 
 Array = NDArray[np.float64]
@@ -46,6 +56,8 @@ KIND = "kernels"
 #: A network with a larger share of its time in kinds that were never timed is out of
 #: distribution, as is one whose scale is that many times that of the networks measured.
 MOST_UNKNOWN, MOST_SPREAD = 0.1, 2.0
+#: Bytes of a tensor beyond which no device holds a network, and no latency is told.
+MOST_BYTES = 2**40
 
 
 @dataclass(frozen=True)
@@ -73,8 +85,14 @@ class KernelPredictor:
     meta: KernelMeta
 
     def predict(self, graph: Graph) -> NetworkPrediction:
-        """Mean and scale of a network's latency, and what each of its kernels takes."""
-        return self.models.predict(split(graph, self.models.rules))
+        """Mean and scale of a network's latency, and what each of its kernels takes.
+
+        PredictorError for a network that takes no time, or whose tensors no memory holds.
+        """
+        kernels = split(graph, self.models.rules)
+        for kernel in kernels:
+            _require_held(graph, kernel)
+        return self.models.predict(kernels)
 
     def interval(self, found: NetworkPrediction, confidence: float) -> tuple[float, float]:
         """Latencies in ms between which a measurement lies with this probability."""
@@ -118,6 +136,15 @@ class KernelPredictor:
             "factor": m.sum.factor,
         }
         files.write(Path(path), header, arrays)
+
+
+def _require_held(graph: Graph, kernel: Kernel) -> None:
+    most = max(kernel.size(part) for part in ("read", "written", "weights"))
+    if most > MOST_BYTES:
+        raise PredictorError(
+            f"{graph.name}: {kernel.name} works on tensors of {most / 2**40:.3g} TiB, which no "
+            "memory holds: check the shapes, as given by --shape"
+        )
 
 
 def fit_kernels(
@@ -199,11 +226,16 @@ def is_kernels(path: str | Path) -> bool:
     return files.read(Path(path))[0].get("kind") == KIND
 
 
-def load_kernels(path: str | Path, *, fingerprint_key: str | None = None) -> KernelPredictor:
+def load_kernels(
+    path: str | Path,
+    *,
+    fingerprint_key: str | None = None,
+    options: tuple[tuple[str, str], ...] | None = None,
+) -> KernelPredictor:
     """Read a predictor file. No code in it is executed.
 
-    With ``fingerprint_key`` a predictor of another device is refused. PredictorError gives the
-    reason in one line.
+    With ``fingerprint_key`` a predictor of another device is refused, with ``options`` one of a
+    device with others (:func:`options_of`). PredictorError gives the reason in one line.
     """
     path = Path(path)
     header, arrays = files.read(path)
@@ -215,7 +247,7 @@ def load_kernels(path: str | Path, *, fingerprint_key: str | None = None) -> Ker
         models = _models(header, {name: array.astype(np.float64) for name, array in arrays.items()})
         calibration = Calibration.restored(arrays["calibration"])
         predictor = KernelPredictor(models, calibration, _meta(header))
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise PredictorError(f"{path}: its parts do not fit together ({error})") from None
     made = predictor.meta.provenance
     if fingerprint_key is not None and fingerprint_key != made.fingerprint_key:
@@ -223,44 +255,66 @@ def load_kernels(path: str | Path, *, fingerprint_key: str | None = None) -> Ker
             f"{path} was fitted on another device or runtime ({made.device}, {made.runtime}, "
             f"fingerprint {made.fingerprint_key[:8]}, not {fingerprint_key[:8]}): fit one here"
         )
+    if options is not None and options != made.options:
+        fitted, here = (" ".join(map("=".join, each)) or "none" for each in (made.options, options))
+        raise PredictorError(
+            f"{path} was fitted with other options of the device ({fitted}, not {here}): "
+            "give these by --option, or fit one with yours"
+        )
     return predictor
 
 
+#: What numbers of a file may be at most: scales and logarithms (relative), weights of the sum.
+_MOST_SCALE, _MOST_WEIGHT = 1e3, 1e6
+
+
 def _models(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Models:
-    fused = {(tuple(map(str, row[:-2])), str(row[-2])): bool(row[-1]) for row in header["fused"]}
-    layouts = {str(kind): str(layout) for kind, layout in header["layouts"].items()}
+    names, rest = list(map(str, header["kinds"])), arrays["kinds"]
+    # The order of a fit: it ties each name to its model and its weights.
+    if names != [*sorted({*names} - {UNKNOWN}), UNKNOWN]:
+        raise ValueError("kinds are not in the order of their models")
     kinds: dict[str, KindModel] = {}
-    rest = arrays["kinds"]
-    for name in _texts(header["kinds"]):
+    for name in names:
         kinds[name], rest = KindModel.restore(rest)
-    weights, factor, noise = arrays["weights"], arrays["factor"], float(header["noise"])
+    weights, factor = arrays["weights"], arrays["factor"]
     size = 2 * len(kinds) + 2
-    if (
-        len(rest)
-        or UNKNOWN not in kinds
-        or weights.shape != (size,)
-        or factor.shape != (size, size)
-    ):
+    if len(rest) or weights.shape != (size,) or factor.shape != (size, size):
         raise ValueError("kinds and their shares")
-    total = Sum(weights, factor, noise)
-    longer, unsure = map(float, header["strange"])
-    return Models(Rules(fused, layouts), kinds, total, (longer, unsure))
+    # The factor is a Cholesky factor.
+    if not (np.abs(weights).max() <= _MOST_WEIGHT and np.abs(factor).max() <= _MOST_WEIGHT):
+        raise ValueError("weights that cannot be")
+    if np.triu(factor, 1).any() or not (np.diag(factor) > 0).all():
+        raise ValueError("a covariance that cannot be")
+    longer, unsure = header["strange"]
+    total = Sum(weights, factor, _number(header["noise"]))
+    return Models(_rules(header), kinds, total, (_number(longer, -_MOST_SCALE), _number(unsure)))
 
 
-def _texts(values: Iterable[Any]) -> list[str]:
-    texts = [str(value) for value in values]
-    if len(set(texts)) != len(texts):
-        raise ValueError("a kind comes twice")
-    return texts
+def _number(value: Any, least: float = 0.0) -> float:
+    """A scale or a logarithm of a file; TypeError or ValueError where it is none."""
+    if not isinstance(value, (int, float)) or not least <= value <= _MOST_SCALE:
+        raise ValueError("a scale that cannot be")
+    return float(value)
+
+
+def _rules(header: Mapping[str, Any]) -> Rules:
+    fused: dict[tuple[Signature, str], bool] = {}
+    for *signature, kind, joins in header["fused"]:
+        fused[tuple(map(str, signature)), str(kind)] = bool(joins)
+    layouts = header["layouts"]
+    if not isinstance(layouts, dict) or not {*layouts.values()} <= {BLOCKED, ENTERING, PASSING}:
+        raise ValueError("layouts that are none")
+    return Rules(fused, layouts)
 
 
 def _meta(header: Mapping[str, Any]) -> KernelMeta:
-    return KernelMeta(
-        provenance=provenance_from(header["provenance"]),
-        n_train=int(header["n_train"]),
-        seed=int(header["seed"]),
-        typical_sd=float(header["typical_sd"]),
-        left_out={str(f): Metrics(**scores) for f, scores in header["left_out"].items()},
-        created=str(header["created"]),
-        hwbench=str(header["hwbench"]),
-    )
+    values = typed(KernelMeta, header)
+    if not isinstance(values["left_out"], dict):
+        raise TypeError("left_out is no JSON object")
+    scores = {family: Metrics(**typed(Metrics, m)) for family, m in values["left_out"].items()}
+    if not all(math.isfinite(v) for m in scores.values() for v in astuple(m) if v is not None):
+        raise ValueError("left_out has figures that are none")
+    if values["n_train"] < LEAST_NETWORKS or not _number(values["typical_sd"]):
+        raise ValueError("n_train or typical_sd cannot be")
+    provenance = provenance_from(values["provenance"])
+    return KernelMeta(**{**values, "provenance": provenance, "left_out": scores})

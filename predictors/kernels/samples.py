@@ -12,6 +12,7 @@ networks themselves are not in it, since :func:`network` draws them again.
 from __future__ import annotations
 
 import json
+import math
 import re
 import tempfile
 from collections import Counter
@@ -32,7 +33,7 @@ from hwbench.measure.process import WorkerProcess
 from hwbench.measure.session import measure
 from hwbench.predictors.kernels.cases import case, case_count
 from hwbench.predictors.kernels.networks import FAMILIES, random_network
-from hwbench.predictors.predictor import Provenance
+from hwbench.predictors.predictor import Provenance, provenance_from, typed
 from hwbench.records import CanaryEpoch, Measurement
 from hwbench.spaces import get_space, space_names
 
@@ -151,6 +152,17 @@ def sample_cases(device: Device, threads: int) -> list[NetworkSample]:
     ]
 
 
+def require_profiles(device: Device, threads: int) -> None:
+    """ModelError or DeviceError where the device's runtime profiles no operators: asks it once."""
+    job = device.job(GraphModel(case(0), "probe"), threads)
+    list(profile_nodes(device, [job], passes=1))
+
+
+def options_of(device: Device, threads: int) -> tuple[tuple[str, str], ...]:
+    """The device's options that change what is measured: those that tell workloads apart."""
+    return device.job(GraphModel(case(0), "probe"), threads).workload.options
+
+
 def _is_lowered(job: Job) -> bool:
     """Whether the runtime has all operations of a job's model."""
     with tempfile.TemporaryDirectory(prefix="hwbench-") as folder:
@@ -238,31 +250,38 @@ def read_samples(path: Path) -> tuple[Provenance, list[NetworkSample]]:
     """Where the samples of a file come from, and the samples.
 
     A last line that was cut short is left out: it is what an interrupt may leave. PredictorError
-    for any other damage.
+    for any other damage, with the line's number.
     """
+    at = 1
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
         header = json.loads(lines[0])
         if header["format"] != FORMAT or header["version"] > VERSION:
             raise ValueError("not samples of kernels, or of a newer hwbench")
         provenance = provenance_from(header["provenance"])
-        samples = [_read(json.loads(line)) for line in lines[1:-1]]
+        samples = []
+        for at, line in enumerate(lines[1:-1], start=2):  # noqa: B007 - told where it fails
+            samples.append(_read(json.loads(line)))
     except OSError as error:
         raise PredictorError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise PredictorError(
-            f"{path} is no file of kernel samples ({error}): measure into another one"
+            f"{path} is no file of kernel samples (line {at}: {error}): measure into another one"
         ) from None
     return provenance, samples
 
 
-def provenance_from(row: Mapping[str, Any]) -> Provenance:
-    """Of a JSON object; KeyError, TypeError or ValueError where it is not that."""
-    options = tuple((str(name), str(value)) for name, value in row["options"])
-    c0_ns = tuple(float(c) for c in row["c0_ns"])
-    return Provenance(**{**row, "options": options, "c0_ns": c0_ns})
-
-
-def _read(row: dict[str, Any]) -> NetworkSample:
-    nodes = tuple(Node(str(n["name"]), str(n["kind"]), float(n["ns"])) for n in row.pop("nodes"))
-    return NetworkSample(**row, nodes=nodes)
+def _read(row: Any) -> NetworkSample:
+    """A line's sample; KeyError, TypeError, ValueError or OverflowError where it is none."""
+    values = typed(NetworkSample, row)
+    nodes = tuple(Node(str(n["name"]), str(n["kind"]), float(n["ns"])) for n in values["nodes"])
+    sample = NetworkSample(**{**values, "nodes": nodes})
+    times = [sample.latency_ns, sample.sd, *(node.ns for node in nodes)]
+    if not all(0 <= float(value) < math.inf for value in times):
+        raise ValueError("a time is no time")
+    is_case = sample.family == CASES
+    if not (is_case or sample.latency_ns > 0):
+        raise ValueError("latency_ns is 0")
+    if not 0 <= sample.number < (case_count() if is_case else math.inf):
+        raise ValueError(f"there is no network {sample.number} of {sample.family}")
+    return sample

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,12 @@ import pytest
 from hwbench.cli import main
 from hwbench.devices import get_device
 from hwbench.devices.models import GraphModel
+from hwbench.errors import DeviceError
 from hwbench.graph import Graph, GraphBuilder
 from hwbench.lower import to_onnx
 from hwbench.measure.jobs import Node
+from hwbench.measure.plan import Failure
+from hwbench.predictors import files
 from hwbench.predictors.kernels import fit_kernels, load_kernels, read_samples, split
 from hwbench.predictors.kernels.campaign import in_turn, opened_samples, provenance_now
 from hwbench.predictors.kernels.kernels import CONVERT, Kernel
@@ -241,3 +245,156 @@ def test_the_file_gives_back_the_same_predictor(here: Path, tmp_path: Path) -> N
     assert (tmp_path / "again.hwp").read_bytes() == Path("cpu-kernels.hwp").read_bytes()
     again = load_kernels(tmp_path / "again.hwp")
     assert again.predict(small()) == predictor.predict(small())
+
+
+# -- what is refused, and when ---------------------------------------------------------------
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails where a device is calibrated, which comes before anything is measured."""
+
+    def calibrated(*_: object) -> None:
+        raise AssertionError("this was to be refused before")
+
+    monkeypatch.setattr("hwbench.cli.kernels.calibrated", calibrated)
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("y.jsonl", "as y.hwp"),
+        ("y.JSONL", "as y.hwp"),
+        ("", "is a folder: name a file"),
+        ("sub", "sub is a folder: name a file"),
+        ("missing/y.hwp", "make it first"),
+        ("damaged.hwp", "damaged.jsonl is no file of kernel samples (line 1"),
+    ],
+)
+def test_an_output_that_cannot_be_is_refused_before_anything_is_measured(
+    out: str, message: str, tmp_path: Path, run: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("sub").mkdir()
+    Path("damaged.jsonl").write_text("no samples\n")
+    before = sorted(tmp_path.iterdir())
+    code, stdout, err = run("kernels", "-n", NETWORKS, "-o", out)
+    assert (code, stdout) == (2, "")
+    assert message in err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_runtime_without_a_profile_is_refused_before_anything_is_measured(
+    tmp_path: Path, run: Answer
+) -> None:
+    out = tmp_path / "off.hwp"
+    code, _, err = run("kernels", "-d", "litert", "--option", "xnnpack=off", "-o", out)
+    assert code == 2
+    assert "no operator profile" in err
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_samples_of_other_options_do_not_mix(tmp_path: Path, run: Answer) -> None:
+    plain = get_device("litert")
+    opened_samples(tmp_path / "mix.jsonl", provenance_now(plain, 1, epoch_on(plain)))
+    before = (tmp_path / "mix.jsonl").read_bytes()
+    out = ("-n", NETWORKS, "-o", tmp_path / "mix.hwp")
+    code, _, err = run("kernels", "-d", "litert", "--option", "dtype=int8", *out)
+    assert code == 2
+    assert "dtype=fp32" in err
+    assert "name another file" in err
+    assert (tmp_path / "mix.jsonl").read_bytes() == before
+
+
+def test_a_predictor_of_other_options_is_refused(here: Path, run: Answer) -> None:
+    to_onnx(small()).save("small.onnx")
+    predictor, device = load_kernels("cpu-kernels.hwp"), get_device("litert")
+    made = provenance_now(device, 1, epoch_on(device))
+    replace(predictor, meta=replace(predictor.meta, provenance=made)).save("litert.hwp")
+    ask = ("predict", "litert.hwp", "small.onnx", "-d", "litert")
+    assert run(*ask)[0] == 0
+    code, out, err = run(*ask, "--option", "dtype=int8")
+    assert (code, out) == (2, "")
+    assert "dtype=fp32 xnnpack=on, not dtype=int8 xnnpack=on" in err
+
+
+HUGE, NAN, INF = 10**400, float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"layouts": each} for each in ([1], None, {"conv": "odd"})),
+        *({"left_out": each} for each in ([], {"all": 5}, None)),
+        *({"noise": each} for each in (HUGE, NAN, INF, -5.0, "x")),
+        *({"typical_sd": each} for each in (NAN, -1.0, 0.0, HUGE)),
+        *({"strange": each} for each in ([NAN, 1.0], [0.0, -1.0], [0.0, INF], [1, 2, 3], 5)),
+        *({"n_train": each} for each in (INF, -1, 20.5)),
+        *({"fused": each} for each in (5, [["a"]], [{"a": 1}])),
+        *({"provenance": {"c0_ns": each}} for each in ([HUGE], [NAN], [-1.0], 5)),
+        *({"provenance": {"threads": each}} for each in ("x", -4, 0)),
+        {"provenance": {"fingerprint_key": 5}},
+    ],
+    ids=lambda changes: str(changes)[:40],
+)
+def test_a_header_that_cannot_be_is_refused(
+    changes: dict[str, Any], here: Path, run: Answer
+) -> None:
+    meta, arrays = files.read(Path("cpu-kernels.hwp"))
+    for name, value in changes.items():
+        meta[name] = {**meta[name], **value} if name == "provenance" else value
+    files.write(Path("edited.hwp"), meta, arrays)
+    code, out, err = run("predict", "edited.hwp", "small.onnx")
+    assert (code, out) == (2, "")
+    assert "its parts do not fit together" in err
+    assert err.count("\n") == 1
+
+
+def test_a_kind_belongs_to_its_model(here: Path, run: Answer) -> None:
+    meta, arrays = files.read(Path("cpu-kernels.hwp"))
+    for kinds in (meta["kinds"][::-1], [meta["kinds"][1], meta["kinds"][0], *meta["kinds"][2:]]):
+        files.write(Path("edited.hwp"), {**meta, "kinds": kinds}, arrays)
+        code, _, err = run("predict", "edited.hwp", "small.onnx")
+        assert code == 2
+        assert "its parts do not fit together" in err
+
+
+@pytest.mark.parametrize("beside", [0.0, 1e200])
+def test_a_covariance_that_cannot_be_is_refused(beside: float, here: Path, run: Answer) -> None:
+    meta, arrays = files.read(Path("cpu-kernels.hwp"))
+    factor = np.diag(np.diag(arrays["factor"]) * beside)
+    files.write(Path("edited.hwp"), meta, {**arrays, "factor": factor})
+    code, _, err = run("predict", "edited.hwp", "small.onnx")
+    assert code == 2
+    assert "its parts do not fit together" in err
+
+
+def test_failures_are_told_where_too_few_are_left(
+    here: Path, tmp_path: Path, run: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sample(device: Any, wanted: Sequence[tuple[str, int]], *_: object) -> Iterator[Failure]:
+        for each in wanted:
+            job = device.job(GraphModel(network(*each), f"network {each}"), 1)
+            yield Failure(job.workload, DeviceError("the cable was pulled"))
+
+    where = "hwbench.predictors.kernels.campaign"
+    monkeypatch.setattr(f"{where}.sample_networks", sample)
+    monkeypatch.setattr(f"{where}.sample_cases", lambda *_: [])
+    code, _, err = run("kernels", "-n", NETWORKS, "-o", tmp_path / "k.hwp")
+    assert code == 2
+    assert "0 measured networks are too few" in err
+    assert err.count("was left out: the cable was pulled") >= NETWORKS
+    assert err.index("was left out") < err.index("too few")
+
+
+def test_tensors_that_no_memory_holds_are_refused(here: Path, run: Answer) -> None:
+    b = GraphBuilder("huge")
+    x = b.activation(b.input("x", (1, 2**31, 2**31)), "relu")
+    to_onnx(b.build(x)).save("huge.onnx")
+    code, out, err = run("predict", "cpu-kernels.hwp", "huge.onnx")
+    assert (code, out) == (2, "")
+    assert "which no memory holds" in err
+    assert err.count("\n") == 1

@@ -208,6 +208,10 @@ def meta_says(**changes: Any) -> Callable[[dict[str, Any]], None]:
     return lambda parts: parts["header"]["meta"].update(changes)
 
 
+def provenance_says(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda parts: parts["header"]["meta"]["provenance"].update(changes)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -232,6 +236,9 @@ def test_changes_are_noticed(
         (meta_says(session_sd="wide"), "session_sd is 'wide'"),
         (meta_says(session_sd=True), "session_sd is True"),
         (meta_says(session_sd=10**400), "session_sd is 1000"),
+        (provenance_says(c0_ns=[10**400]), "its header is not understood"),
+        (provenance_says(c0_ns=[float("nan")]), "threads or c0_ns cannot be"),
+        (provenance_says(threads=0), "threads or c0_ns cannot be"),
         (forget("space"), "is of no space: a predictor of kernels takes ONNX files"),
         (forget("session_sd"), "its header is not understood ('session_sd')"),
         (header_says(version=0), "format version 0 does not exist"),

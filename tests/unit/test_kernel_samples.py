@@ -1,0 +1,90 @@
+"""Files of kernel samples, and the campaign that fills them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hwbench.devices import get_device
+from hwbench.devices.models import GraphModel
+from hwbench.errors import DeviceError, PredictorError
+from hwbench.measure.plan import Failure
+from hwbench.predictors.kernels import read_samples
+from hwbench.predictors.kernels.campaign import collect
+from hwbench.predictors.kernels.samples import NetworkSample, network, write_header
+from hwbench.predictors.kernels.training import LEAST_NETWORKS
+from hwbench.predictors.predictor import Provenance
+from tests.measurements import epoch_on
+
+HERE = Provenance("cpu", "f" * 32, "onnxruntime", 1, "epoch-1", (1e5,), (("dtype", "fp32"),))
+HUGE = 10**400
+NAN, INF = float("nan"), float("inf")
+GOOD = {"family": "plain", "number": 0, "hash": "x", "latency_ns": 1e6, "sd": 0.01, "nodes": []}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("5", '"abc"', "null", "[]", "{}", "[" * 100_000),
+        *(
+            json.dumps({**GOOD, name: value})
+            for name, value in [
+                *(("latency_ns", each) for each in (NAN, INF, -1.0, 0.0, HUGE, "x", True)),
+                *(("sd", each) for each in (NAN, -0.1)),
+                *(("nodes", each) for each in (5, [5], [{"name": "a", "kind": "b", "ns": NAN}])),
+                *(("number", each) for each in (-1, 0.5)),
+                ("family", 5),
+            ]
+        ),
+        json.dumps({**GOOD, "family": "cases", "number": 10**6, "latency_ns": 0.0}),
+    ],
+    ids=lambda line: line[:20],
+)
+def test_a_line_that_is_no_sample_is_named(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "k.jsonl"
+    write_header(path, HERE)
+    path.write_text(f"{path.read_text()}{json.dumps(GOOD)}\n")
+    assert read_samples(path)[0] == HERE
+    assert len(read_samples(path)[1]) == 1
+    path.write_text(f"{path.read_text()}{line}\n")
+    with pytest.raises(PredictorError, match=r"k\.jsonl is no file of kernel samples \(line 3: "):
+        read_samples(path)
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[set[int]], None]:
+    """Measures nothing: all networks are answered at once, but some fail by their turn."""
+    turn = iter(range(10**6))
+
+    def install(failed: set[int]) -> None:
+        def sample(
+            device: Any, wanted: Sequence[tuple[str, int]], *_: object
+        ) -> Iterator[NetworkSample | Failure]:
+            for each in wanted:
+                graph = network(*each)
+                if next(turn) in failed:
+                    job = device.job(GraphModel(graph, graph.name), 1)
+                    yield Failure(job.workload, DeviceError("the cable was pulled"))
+                else:
+                    yield NetworkSample(*each, graph.hash, 1e6, 0.01, ())
+
+        where = "hwbench.predictors.kernels.campaign"
+        monkeypatch.setattr(f"{where}.sample_networks", sample)
+        monkeypatch.setattr(f"{where}.sample_cases", lambda *_: [])
+
+    return install
+
+
+def test_others_are_drawn_for_networks_that_failed(
+    tmp_path: Path, failing: Callable[[set[int]], None]
+) -> None:
+    failing({3, 7, 20})
+    device, failures = get_device("cpu"), list[Failure]()
+    path, epoch = tmp_path / "k.jsonl", epoch_on(get_device("cpu"))
+    collect(path, device, LEAST_NETWORKS, 1, epoch, lambda *_: None, failures.append)
+    assert len(failures) == 3
+    assert len(read_samples(path)[1]) == LEAST_NETWORKS
