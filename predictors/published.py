@@ -76,16 +76,19 @@ def read_published(
     layout = _LAYOUTS[space]
     found = layout.space(device)
     table, measured = layout.read(archs, latency, device, sources)
-    rows = table.merge(measured, on=_INDEX, validate="one_to_one")
+    rows = table[table.index.isin(measured.index)]
     if rows.empty:
         raise PredictorError(f"{archs} and {latency} have no {_INDEX} in common")
-    codes = layout.codes(archs, found, rows[list(layout.columns)].to_numpy())
+    codes = layout.codes(archs, found, rows[list(layout.columns)])
     built = found.valid(codes)
+    answers = measured.loc[rows.index[built]]
+    _require_positive(latency, answers)
     known = None
     if sources:
-        others = rows[list(sources)].to_numpy(np.float64)[built]
+        others = answers[list(sources)].to_numpy(np.float64)
         known = Sources(tuple(sources), found.canonical(codes[built]), others)
-    latency_ms = rows[device].to_numpy(np.float64)[built]
+    # What is no source is a part of the device's own time.
+    latency_ms = answers.drop(columns=list(sources)).to_numpy(np.float64).sum(axis=1)
     error = timer_resolution(latency_ms) / math.sqrt(12)
     labels = training_set(found, codes[built], latency_ms, error, sources=known)
     return PublishedTable(found, labels, int((~built).sum()))
@@ -105,6 +108,9 @@ def timer_resolution(latency_ms: NDArray[np.float64]) -> float:
 @dataclass(frozen=True)
 class PublishedMetrics(Metrics):
     """Beside the metrics: what fitting took, and a query, in a batch of ``QUERIES``.
+
+    ``n`` counts the rows tested on: those of architectures that were not learned. ``left_out``
+    counts rows that are no network; learned ones are not among them.
 
     Mean and standard deviation come together: both are the time of the whole answer.
     """
@@ -148,9 +154,10 @@ def fit_published(
 ) -> PublishedFit:
     """Fit on ``train`` rows, and test on the others, or on another table.
 
+    An architecture that was learned is not tested on, under whatever index it comes again.
     ``select``: rows at random, or those that tell most of the others, chosen without their labels
     (:mod:`hwbench.predictors.selection`). The same seed takes the same rows.
-    :class:`PredictorError` where there are not so many.
+    :class:`PredictorError` where there are not so many, or fewer than two are left to test on.
     """
     count = len(table.labels)
     most = count - 2 if test is None else count
@@ -163,7 +170,7 @@ def fit_published(
         chosen = most_telling(table.space, labels.codes, train, rng, sources=labels.sources)
         order = np.concatenate([chosen, np.setdiff1d(order, chosen)])
     learned = table.labels[order[:train]]
-    rest = table.labels[order[train:]] if test is None else test.labels
+    rest = _unlearned(learned, table.labels[order[train:]] if test is None else test.labels)
     unknown = Provenance("published", "", "unknown", 1)
     began = time.perf_counter()
     predictor = fit_predictor(table.space, learned, unknown, seed=seed)
@@ -184,6 +191,30 @@ def fit_published(
     return PublishedFit(predictor, learned, rest, metrics)
 
 
+def _unlearned(learned: TrainingSet, rest: TrainingSet) -> TrainingSet:
+    """The rows of ``rest`` whose architectures were not learned; codes are canonical."""
+    known = {code.tobytes() for code in learned.codes}
+    fresh = np.array([code.tobytes() not in known for code in rest.codes], dtype=bool)
+    if fresh.sum() < 2:
+        raise PredictorError(
+            f"{fresh.sum()} of the {len(rest)} rows to test on are of architectures that were not "
+            "learned: give at least 2, or learn from fewer with --train"
+        )
+    return rest[fresh]
+
+
+def _require_positive(path: Path, latency_ms: pd.DataFrame) -> None:
+    """PredictorError names the first latency that is none; rows are by their index."""
+    values = latency_ms.to_numpy(np.float64)
+    wrong = ~(np.isfinite(values) & (values > 0))
+    if wrong.any():
+        row, column = (int(i) for i in np.argwhere(wrong)[0])
+        raise PredictorError(
+            f"{path}: {_INDEX} {latency_ms.index[row]} has {values[row, column]:g} for "
+            f"{latency_ms.columns[column]}: latencies are positive"
+        )
+
+
 def _read_columns(
     columns: Sequence[str], archs: Path, latency: Path, device: str, sources: Sequence[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -199,21 +230,20 @@ def _read_pair(
     if sources:
         raise PredictorError("hat has other networks for each device: leave the sources out")
     table = _read(archs, hat.COLUMNS, {}, pair=device)
-    measured = _read(latency, hat.LATENCIES, {}, pair=device)
-    return table, measured[[_INDEX]].assign(**{device: measured[list(hat.LATENCIES)].sum(axis=1)})
+    return table, _read(latency, hat.LATENCIES, {}, pair=device)
 
 
 def _read(
     path: Path, columns: Iterable[str], named: dict[str, str], *, pair: str | None = None
 ) -> pd.DataFrame:
-    """The index and these columns of a file; ``named`` are columns that the user named.
+    """These columns of a file, by its index; ``named`` are columns that the user named.
 
     Only the rows of a ``pair``, where they are of tasks and devices.
     """
     import pandas as pd
 
     try:
-        there = set(pd.read_csv(path, nrows=0).columns)
+        there = _header(path)
         for column, what in named.items():
             if column not in there - {_INDEX}:
                 raise UnknownNameError(f"{what} in {path}", column, there - {_INDEX})
@@ -232,14 +262,29 @@ def _read(
         if pair not in set(pairs):
             raise UnknownNameError(f"task/device in {path}", pair, set(pairs))
         table = table.loc[pairs == pair, wanted]
-    if table[_INDEX].duplicated().any():
-        again = table[_INDEX][table[_INDEX].duplicated()].iloc[0]
+    index = table[_INDEX]
+    if (none := ~np.isfinite(index)).any():
+        raise PredictorError(f"{path}: row {none.idxmax() + 1} below the header has no {_INDEX}")
+    if index.duplicated().any():
+        again = index[index.duplicated()].iloc[0]
         raise PredictorError(f"{path}: {_INDEX} {again} is there twice")
-    return table
+    return table.set_index(_INDEX)
 
 
-def _codes(path: Path, space: Space, values: NDArray[np.generic]) -> Codes:
+def _header(path: Path) -> set[str]:
+    """The names of a file's columns; pandas would rename one that is there twice."""
+    import pandas as pd
+
+    first = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
+    names = [name for name in first.iloc[0] if name]
+    if again := [name for name in names if names.count(name) > 1]:
+        raise PredictorError(f"{path} has two columns {again[0]!r}: name each once")
+    return set(names)
+
+
+def _codes(path: Path, space: Space, rows: pd.DataFrame) -> Codes:
     """Codes (n, L) from the values (n, L) of the decisions, or from their numbers."""
+    values = rows.to_numpy()
     codes = np.zeros(values.shape, dtype=np.int16)
     for column, decision in enumerate(space.decisions):
         numbers = all(isinstance(value, int) for value in decision.values)
@@ -248,7 +293,8 @@ def _codes(path: Path, space: Space, values: NDArray[np.generic]) -> Codes:
         if (bad := known[at] != values[:, column]).any():
             row = int(bad.argmax())
             raise PredictorError(
-                f"{path}: row {row + 1} has {values[row, column]} for {decision.name}: "
+                f"{path}: {_INDEX} {rows.index[row]} has {values[row, column]} for "
+                f"{rows.columns[column]} ({decision.name}): "
                 f"{space.name} knows {', '.join(map(str, known))}"
             )
         codes[:, column] = at
@@ -270,12 +316,16 @@ _Read = Callable[[Path, Path, str, Sequence[str]], "tuple[pd.DataFrame, pd.DataF
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a space's tables are read: its columns, and its codes from their values (n, columns)."""
+    """How a space's tables are read: its columns, and its codes from their values (n, columns).
+
+    ``read`` gives two frames by ``arch_idx``: those columns, and latencies in ms, a column a
+    source and those that add up to the device's.
+    """
 
     columns: Sequence[str]
     space: Callable[[str], Space]
     read: _Read
-    codes: Callable[[Path, Space, NDArray[np.generic]], Codes] = _codes
+    codes: Callable[[Path, Space, pd.DataFrame], Codes] = _codes
 
     @classmethod
     def wide(cls, columns: Sequence[str], make: Callable[[], Space]) -> Self:

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import combinations_with_replacement
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hwbench.errors import GraphError, PredictorError
 from hwbench.spaces import Codes, Space
@@ -34,6 +34,9 @@ from hwbench.spaces.hat import (
     HatSpace,
     cross,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Columns of the tables, in the order that :func:`codes_of_averages` takes them.
 COLUMNS = (
@@ -60,17 +63,19 @@ def space_of_pair(pair: str) -> Space:
     return HatSpace(IWSLT14 if pair.startswith("iwslt") else WMT14)
 
 
-def codes_of_averages(path: Path, space: Space, values: NDArray[np.generic]) -> Codes:
-    """Codes (n, L) from rows (n, 10) of :data:`COLUMNS`.
+def codes_of_averages(path: Path, space: Space, rows: pd.DataFrame) -> Codes:
+    """Codes (n, L) from rows (n, 10) of :data:`COLUMNS`, by ``arch_idx``.
 
     PredictorError names the row of ``path`` that is no network of the space.
     """
-    codes = np.zeros((len(values), len(space.decisions)), dtype=np.int16)
-    for row, averages in enumerate(values.tolist()):
+    codes = np.zeros((len(rows), len(space.decisions)), dtype=np.int16)
+    for row, averages in enumerate(rows.to_numpy().tolist()):
         try:
             codes[row] = space.code(_choice(averages))
         except GraphError as error:
-            raise PredictorError(f"{path}: row {row + 1} is no network of hat: {error}") from None
+            raise PredictorError(
+                f"{path}: arch_idx {rows.index[row]} is no network of hat: {error}"
+            ) from None
     return codes
 
 

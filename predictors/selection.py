@@ -11,6 +11,8 @@ the odd ones.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -32,35 +34,49 @@ def most_telling(
     *,
     known: ArrayLike | None = None,
     sources: Sources | None = None,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> NDArray[np.intp]:
     """Rows of ``codes`` (m, L) to measure, n distinct ones, the most telling first.
 
-    ``known`` were measured before and need not be told again.
+    ``known`` were measured before and need not be told again. ``progress`` is called with the
+    share done.
     """
+    progress(0.0)
     rows = space.canonical(codes)
     pool = rng.permutation(len(rows))[: max(_POOL, n)]
     before = rows[:0] if known is None else space.canonical(known)
     features = prior_features(space, np.concatenate([rows[pool], before]), rng, sources)
-    covariance = features @ features.T
-    for row in range(len(pool), len(features)):
-        covariance = _told(covariance, row)
+    if len(before):
+        measured = features[len(pool) :]
+        precision = np.eye(features.shape[1]) + measured.T @ measured / _NOISE**2
+        features = np.linalg.solve(np.linalg.cholesky(precision), features.T).T
+    covariance = features @ features[: len(pool)].T
+    scratch = np.empty_like(covariance)  # of many candidates each is gigabytes: no third one
     taken: list[int] = []
+    free = np.ones(len(pool), dtype=bool)
     lot = rng.permutation(len(pool))
-    for place in range(min(n, len(pool))):
+    count = min(n, len(pool))
+    for place in range(count):
         if rng.random() < _AT_RANDOM and place:
-            row = int(next(each for each in lot if each not in taken))
+            row = int(lot[free[lot].argmax()])
         else:
-            value = (covariance[:, : len(pool)] ** 2).sum(axis=0)
-            value /= np.diag(covariance)[: len(pool)] + _NOISE**2
-            value[taken] = -1
+            value = np.square(covariance, out=scratch).sum(axis=0)
+            value /= np.diag(covariance) + _NOISE**2
+            value[~free] = -1
             row = int(value.argmax())
         taken.append(row)
-        covariance = _told(covariance, row)
+        free[row] = False
+        _tell(covariance, row, scratch)
+        progress((place + 1) / count)
     return np.asarray(pool[taken])
 
 
-def _told(covariance: NDArray[np.float64], row: int) -> NDArray[np.float64]:
-    """The covariance once the label of a row is known."""
+def _tell(covariance: NDArray[np.float64], row: int, scratch: NDArray[np.float64]) -> None:
+    """Make the covariance, in place, what it is once the label of a candidate is known.
+
+    It is that of all rows (m) with the candidates (p), which are the first of them.
+    """
     column = covariance[:, row]
-    left: NDArray[np.float64] = covariance - np.outer(column, column) / (column[row] + _NOISE**2)
-    return left
+    np.outer(column, column[: covariance.shape[1]], out=scratch)
+    scratch /= column[row] + _NOISE**2
+    covariance -= scratch

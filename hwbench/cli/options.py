@@ -223,6 +223,9 @@ def lines(arguments: Iterable[str], file: Path | None) -> list[str]:
         except UnicodeDecodeError:
             raise UsageError(f"{file} is not a text file") from None
         texts += [line.strip() for line in text.splitlines() if line.strip()]
+        if not texts:
+            empty = "standard input" if str(file) == "-" else file
+            raise UsageError(f"{empty} names no architecture: give one a line")
     if not texts:
         raise UsageError("no architecture given: name one, or a file of them with --file")
     return texts

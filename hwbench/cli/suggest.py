@@ -9,6 +9,7 @@ import typer
 
 from hwbench import console
 from hwbench.cli.options import Debug, Json, Seed, SourceFiles, SpaceName, lines, sources_of
+from hwbench.errors import UsageError
 
 
 def suggest(
@@ -48,11 +49,20 @@ def suggest(
     rng = np.random.default_rng(seed)
     before = searched.encode(lines((), known)) if known is not None else None
     small = searched.raw_size() <= ENUMERABLE
-    pool = searched.all_codes() if small else searched.sample(max(_POOL, samples), rng)
-    if before is not None:
-        pool = pool[~(pool[:, None] == searched.canonical(before)[None]).all(axis=2).any(axis=1)]
+    measured = set() if before is None else {code.tobytes() for code in before}
+    many = max(_POOL, samples + len(measured))
+    pool = searched.all_codes() if small else searched.sample(many, rng)
+    pool = pool[[code.tobytes() not in measured for code in pool]]
+    if samples > len(pool):
+        fresh = "" if known is None else f" that {known} does not name"
+        raise UsageError(
+            f"--samples {samples:,}: {space} has {len(pool):,} architectures{fresh}: ask for fewer"
+        )
     others = sources_of(searched, sources)
-    rows = most_telling(searched, pool, samples, rng, known=before, sources=others)
+    with console.progress(f"choosing {samples:,} architectures") as report:
+        rows = most_telling(
+            searched, pool, samples, rng, known=before, sources=others, progress=report
+        )
     texts = searched.decode(pool[rows])
     if as_json:
         console.write_json({"space": space, "architectures": texts})

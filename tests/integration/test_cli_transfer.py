@@ -54,7 +54,8 @@ class TestSuggest:
     def test_into_a_file(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         arguments = ["suggest", "-s", "mbv3_small", "-n", "3"]
         assert main(arguments) == EXIT_OK
-        texts = said(capsys)
+        texts, shown = capsys.readouterr()
+        assert shown.startswith("choosing 3 architectures ...\n")
         assert main([*arguments, "-o", str(tmp_path / "next.txt")]) == EXIT_OK
         assert said(capsys) == ""
         assert (tmp_path / "next.txt").read_text() == texts
@@ -69,6 +70,28 @@ class TestSuggest:
         known.write_text(first)
         assert main(["suggest", "-s", "mbv3_small", "-n", "5", "--known", str(known)]) == EXIT_OK
         assert not {*said(capsys).splitlines()} & {*first.splitlines()}
+
+    def test_known_ones_that_are_none(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        known = tmp_path / "known.txt"
+        known.write_text("\n")
+        assert main(["suggest", "-s", "mbv3_small", "--known", str(known)]) == EXIT_USAGE
+        told = capsys.readouterr().err
+        assert told == f"hwbench: {known} names no architecture: give one a line\n"
+
+    def test_more_than_there_are(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        space = get_space("nasbench201")
+        every = space.all_codes()
+        asked = ["suggest", "-s", "nasbench201", "-n"]
+        assert main([*asked, str(len(every) + 1)]) == EXIT_USAGE
+        assert f"nasbench201 has {len(every):,} architectures: " in capsys.readouterr().err
+        known = tmp_path / "known.txt"
+        known.write_text("\n".join(space.decode(every[:-3])))
+        assert main([*asked, "4", "--known", str(known)]) == EXIT_USAGE
+        assert f"has 3 architectures that {known} does not name" in capsys.readouterr().err
+        assert main([*asked, "3", "--known", str(known)]) == EXIT_OK
+        assert {*said(capsys).splitlines()} == {*space.decode(every[-3:])}
 
     def test_sources_that_are_none(
         self, tmp_path: Path, devices: str, capsys: pytest.CaptureFixture[str]

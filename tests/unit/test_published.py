@@ -13,7 +13,7 @@ import pytest
 
 from hwbench.cli import main
 from hwbench.errors import EXIT_USAGE, PredictorError, UnknownNameError
-from hwbench.predictors.published import evaluate_published, read_published
+from hwbench.predictors.published import evaluate_published, fit_published, read_published
 from hwbench.spaces import get_space
 from hwbench.testing.predictors import made_up_training
 
@@ -78,27 +78,53 @@ class TestReading:
     @pytest.mark.parametrize(
         ("cell", "message"),
         [
-            ([0, 1, 1, 1, 1, 1, 9], "row 1 has 9 for 2>3"),
-            ([0, 1, 1, 1, 1, 1, -1], "row 1 has -1 for 2>3"),
-            ([0, 1, 1, 1, 1, 1, 1.5], "row 1 has 1.5 for 2>3"),
-            ([0, 1, 1, 1, 1, 1, "$(id)"], "column 'op5' holds something that is no number"),
+            ([8, 1, 1, 1, 1, 1, 9], "a.csv: arch_idx 8 has 9 for op5 (2>3)"),
+            ([8, 1, 1, 1, 1, 1, -1], "a.csv: arch_idx 8 has -1 for op5 (2>3)"),
+            ([8, 1, 1, 1, 1, 1, 1.5], "a.csv: arch_idx 8 has 1.5 for op5 (2>3)"),
+            ([8, 1, 1, 1, 1, 1, "$(id)"], "column 'op5' holds something that is no number"),
             ([7, 1, 1, 1, 1, 1, 1], "have no arch_idx in common"),
         ],
     )
     def test_architectures_of_another_space(
         self, tmp_path: Path, cell: Sequence[object], message: str
     ) -> None:
-        archs = write(tmp_path / "a.csv", ["arch_idx", *OPS], [cell])
-        latency = write(tmp_path / "l.csv", ["arch_idx", "phone"], [[0, 1.5]])
+        archs = write(tmp_path / "a.csv", ["arch_idx", *OPS], [[5, *[1] * 6], cell])
+        latency = write(tmp_path / "l.csv", ["arch_idx", "phone"], [[9, 1], [8, 1.5]])
         with pytest.raises(PredictorError) as caught:
             read_published("nasbench201", archs, latency, "phone")
         assert message in str(caught.value)
 
-    @pytest.mark.parametrize("value", ["nan", "", "-1", "0"])
-    def test_latencies_that_are_none(self, tmp_path: Path, value: str) -> None:
-        archs = write(tmp_path / "a.csv", ["arch_idx", *OPS], [[0, 1, 1, 1, 1, 1, 1]])
-        latency = write(tmp_path / "l.csv", ["arch_idx", "phone"], [[0, value]])
-        with pytest.raises(PredictorError, match="latency_ms of row 0"):
+    @pytest.mark.parametrize("column", ["phone", "gpu"])
+    @pytest.mark.parametrize("value", ["nan", "", "-1", "0", "inf"])
+    def test_latencies_that_are_none(self, tmp_path: Path, column: str, value: str) -> None:
+        """Told by file, index and column, in whichever order the files are."""
+        archs = write(tmp_path / "a.csv", ["arch_idx", *OPS], [[7, *[2] * 6], [4, *[1] * 6]])
+        rows = [{"arch_idx": i, "phone": 1, "gpu": 2} for i in (4, 5, 7)]
+        rows[0][column] = value
+        latency = write(tmp_path / "l.csv", [*rows[0]], [[*row.values()] for row in rows])
+        with pytest.raises(PredictorError) as caught:
+            read_published("nasbench201", archs, latency, "phone", ["gpu"])
+        said = str(caught.value)
+        assert said.startswith(f"{latency}: arch_idx 4 has ")
+        assert said.endswith(f" for {column}: latencies are positive")
+
+    def test_two_columns_of_one_name(self, tmp_path: Path) -> None:
+        cell = [0, 1, 1, 1, 1, 1, 1]
+        archs = write(tmp_path / "a.csv", ["arch_idx", *OPS], [cell])
+        twice = write(tmp_path / "t.csv", ["arch_idx", *OPS, "op5"], [[*cell, 2]])
+        latency = write(tmp_path / "l.csv", ["arch_idx", "phone", "phone"], [[0, 1, 2]])
+        with pytest.raises(PredictorError, match=r"t\.csv has two columns 'op5'"):
+            read_published("nasbench201", twice, latency, "phone")
+        with pytest.raises(PredictorError, match=r"l\.csv has two columns 'phone'"):
+            read_published("nasbench201", archs, latency, "phone")
+
+    @pytest.mark.parametrize("name", ["a.csv", "l.csv"])
+    def test_an_index_that_is_empty(self, tmp_path: Path, name: str) -> None:
+        """Two empty ones are not the same architecture."""
+        empty = {"a.csv": (None, 1), "l.csv": (1, None)}[name]
+        archs = write(tmp_path / "a.csv", ["arch_idx", *OPS], [[0, *[1] * 6], [empty[0], *[2] * 6]])
+        latency = write(tmp_path / "l.csv", ["arch_idx", "phone"], [[0, 1.5], [empty[1], 2]])
+        with pytest.raises(PredictorError, match=f"{name}: row 2 below the header has no arch_idx"):
             read_published("nasbench201", archs, latency, "phone")
 
     def test_an_index_that_is_there_twice(self, tmp_path: Path) -> None:
@@ -122,9 +148,46 @@ class TestEvaluating:
         assert again.rmspe == found.rmspe
         assert evaluate_published(phone, train=50, seed=1).rmspe != found.rmspe
         gpu = read_published("nasbench201", archs, latency, "gpu_1")
-        elsewhere = evaluate_published(phone, gpu, train=80)
-        assert elsewhere.n == 80
+        elsewhere = evaluate_published(phone, gpu, train=50)
+        assert elsewhere.n == 30
         assert elsewhere.rmspe == pytest.approx(50, abs=10)  # half of what the other took
+
+    def test_what_it_learned_comes_in_no_table_to_test_on(
+        self, table: tuple[Path, Path, Mapping[int, float]], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        archs, latency, _ = table
+        phone = read_published("nasbench201", archs, latency, "phone")
+        alone = fit_published(phone, train=50)
+        same = fit_published(phone, phone, train=50)
+        learned = {*map(bytes, same.learned.codes)}
+        assert len(same.tested) == same.metrics.n == 30
+        assert not learned & {*map(bytes, same.tested.codes)}
+        assert same.metrics.rmspe == pytest.approx(alone.metrics.rmspe)
+        with pytest.raises(PredictorError, match="0 of the 80 rows to test on"):
+            fit_published(phone, phone, train=80)
+        command = ["evaluate", "--space", "nasbench201", "--archs", str(archs)]
+        command += ["--latency", str(latency), "--device", "phone", "--train", "50"]
+        command += ["--test-archs", str(archs), "--test-latency", str(latency)]
+        assert main(command) == 0
+        assert "tested on 30 others" in capsys.readouterr().out
+        command[command.index("50")] = "80"
+        assert main(command) == EXIT_USAGE
+        assert "0 of the 80 rows to test on" in capsys.readouterr().err.splitlines()[-1]
+
+    def test_what_it_learned_comes_under_no_other_index(self, tmp_path: Path) -> None:
+        labels = made_up_training(NB201, 40)
+        cells, times = labels.codes.tolist() * 2, [*labels.latency_ms] * 2
+        archs = [[i, *code] for i, code in enumerate(cells)]
+        table = read_published(
+            "nasbench201",
+            write(tmp_path / "a.csv", ["arch_idx", *OPS], archs),
+            write(tmp_path / "l.csv", ["arch_idx", "phone"], [*enumerate(times)]),
+            "phone",
+        )
+        found = fit_published(table, train=30)
+        learned = {*map(bytes, found.learned.codes)}
+        assert not learned & {*map(bytes, found.tested.codes)}
+        assert len(found.tested) == 80 - 2 * len(learned)
 
     @pytest.mark.parametrize("train", [0, 4, 79, 500])
     def test_a_sample_that_cannot_be(

@@ -8,12 +8,13 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwbench.cli import main
-from hwbench.errors import PredictorError, UnknownNameError
+from hwbench.errors import EXIT_USAGE, PredictorError, UnknownNameError
 from hwbench.predictors import Provenance, fit_predictor
 from hwbench.predictors.costs import COSTS, CostTables, cost_tables, op_costs
 from hwbench.predictors.published import fit_published, read_published
@@ -37,6 +38,12 @@ def averages(choice: Choice) -> list[float]:
     cross = np.mean([CROSS[choice[f"dc{i}"]] for i in range(depth)], axis=0)
     encoder = [choice["ew"], 6, mean("em", 6), mean("eh", 6)]
     return [*encoder, choice["dw"], depth, mean("dm", depth), mean("dh", depth), *cross.tolist()]
+
+
+def read(rows: Sequence[Sequence[float]]) -> Codes:
+    """The codes of rows of averages, whose indices are 10, 11, …"""
+    table = pd.DataFrame(rows, columns=[*COLUMNS], index=range(10, 10 + len(rows)))
+    return codes_of_averages(Path("a.csv"), WMT, table)
 
 
 @st.composite
@@ -73,7 +80,7 @@ class TestSpace:
         assert (source, words) == ([30, 23], [32768, 6632])
 
     def test_macs_are_those_counted_by_hand(self) -> None:
-        code = codes_of_averages(Path("a.csv"), WMT, np.array([[640, *SMALL[1:]]]))[0]
+        code = read([[640, *SMALL[1:]]])[0]
         tokens = 30
         layer = tokens * 640 * (4 * 512 + 2 * 512) + 2 * tokens**2 * 512
         past = 512 * 512 * 4 + 2 * 16 * 512
@@ -106,11 +113,11 @@ class TestAverages:
     def test_a_row_is_a_network_of_its_averages_and_costs(self, code: Codes) -> None:
         row = averages(WMT.choice(code[0]))
         written = [float(f"{value:.8g}") for value in row]
-        (read,) = codes_of_averages(Path("a.csv"), WMT, np.array([written]))
-        assert averages(WMT.choice(read)) == pytest.approx(row)
-        assert weights(read) == weights(code[0])
-        (again,) = codes_of_averages(Path("a.csv"), WMT, np.array([averages(WMT.choice(read))]))
-        assert np.array_equal(again, read)
+        (found,) = read([written])
+        assert averages(WMT.choice(found)) == pytest.approx(row)
+        assert weights(found) == weights(code[0])
+        (again,) = read([averages(WMT.choice(found))])
+        assert np.array_equal(again, found)
 
     @pytest.mark.parametrize(
         ("column", "value", "message"),
@@ -132,8 +139,8 @@ class TestAverages:
         row: list[float] = [*SMALL]
         row[column] = value
         with pytest.raises(PredictorError) as caught:
-            codes_of_averages(Path("a.csv"), WMT, np.array([SMALL, row]))
-        assert str(caught.value).startswith("a.csv: row 2 is no network of hat: ")
+            read([SMALL, row])
+        assert str(caught.value).startswith("a.csv: arch_idx 11 is no network of hat: ")
         assert message in str(caught.value)
 
 
@@ -164,6 +171,26 @@ class TestReading:
         }
         other = read_published("hat", path, path, "iwslt14deen/gpu")
         assert (other.space.name, other.labels.latency_ms.tolist()) == ("hat_iwslt14", [7])
+
+    @pytest.mark.parametrize("column", ["latency_mean_encoder", "latency_mean_decoder"])
+    @pytest.mark.parametrize("value", ["", "-3", "0"])
+    def test_each_part_of_the_sum_is_a_latency(
+        self, tmp_path: Path, column: str, value: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """However large the other part is."""
+        parts = ["10", value] if column.endswith("decoder") else [value, "10"]
+        rows: list[list[object]] = [
+            ["wmt14ende", "gpu", 7, *SMALL, "", ""],  # of another device
+            ["wmt14ende", "cpu_xeon", 1, *SMALL, 10, 100],
+            ["wmt14ende", "cpu_xeon", 7, 640, *SMALL[1:], *parts],
+        ]
+        path = str(self.write(tmp_path / "hat.csv", rows))
+        command = ["evaluate", "--space", "hat", "--archs", path, "--latency", path]
+        assert main([*command, "-d", PAIR, "--train", "5"]) == EXIT_USAGE
+        shown = float(value or "nan")
+        assert capsys.readouterr().err == (
+            f"hwbench: {path}: arch_idx 7 has {shown:g} for {column}: latencies are positive\n"
+        )
 
     def test_what_is_not_there_is_named(self, tmp_path: Path) -> None:
         path = self.write(tmp_path / "hat.csv", [["wmt14ende", "cpu_xeon", 1, *SMALL, 10, 100]])
