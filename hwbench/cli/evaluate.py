@@ -129,7 +129,6 @@ def evaluate(
     tested = None
     if test_archs is not None and test_latency is not None:
         tested = read_published(space, test_archs, test_latency, device)
-    fits = []
     fits = _fits(learned, tested, range(seed, seed + seeds), train=train, select=select)
     if seeds == 1:
         _show_published(device, fits[0], out, as_json=as_json)
