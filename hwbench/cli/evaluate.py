@@ -53,7 +53,7 @@ _Select = Annotated[
 ]
 _Seeds = Annotated[
     int,
-    typer.Option(metavar="K", min=1, help="Fit K times, from --seed on: mean and worse end."),
+    typer.Option(metavar="K", min=1, help="Fit a published table K times: mean, worse end."),
 ]
 _TestArchs = Annotated[
     Path | None, typer.Option(metavar="CSV", help="To test on; default: the rest.")

@@ -130,8 +130,9 @@ def _show(
             }
         )
         return
+    repeated = "" if measured == meta.n_train else f" ({measured} measurements)"
     console.show(
-        f"Cross-validated on {measured} measurements",
+        f"Cross-validated on {meta.n_train} architectures{repeated}",
         accuracy.table(scores),
         f"Written to {path}",
     )
