@@ -80,6 +80,8 @@ def read_model_file(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = N
 
 def _check_mark(path: Path) -> None:
     """ModelError for what is no TFLite file, before gigabytes of it are read to be parsed."""
+    if path.is_fifo():  # opening it would wait for a writer
+        raise ModelError(f"{path}: a pipe, not a file: name a .tflite file")
     try:
         with path.open("rb") as file:
             mark = file.read(8)[4:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,13 @@ def test_what_is_no_tflite_file_is_refused_by_its_first_bytes(tmp_path: Path) ->
     for read in (read_model_file, input_names):
         with pytest.raises(ModelError, match="lacks the mark TFL3"):
             read(path)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "model.tflite"
+    os.mkfifo(path)
+    with pytest.raises(ModelError, match="a pipe, not a file"):
+        read_model_file(path)
 
 
 @pytest.mark.parametrize("name", ["missing.tflite", "nul\0.tflite"])
