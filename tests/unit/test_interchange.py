@@ -159,7 +159,7 @@ class TestBadArchives:
             b"[1, 2]\n",
             b"SQLite format 3\0" + bytes(100),
             b"\x1f\x8b" + bytes(100),
-            gzip.compress(b"no archive\n"),
+            gzip.compress(b"no archive\n", mtime=0),
             b"[" * 100_000 + b"\n",
             b'{"format": NaN}\n',
             b'{"format": "hwbench-archive", "version": true}\n',
