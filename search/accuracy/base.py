@@ -1,0 +1,68 @@
+"""The accuracy source: what a search asks to learn how good an architecture is.
+
+Anything with a ``space`` and an ``accuracy`` is one. A function of your own becomes one by
+:class:`CallableAccuracy`:
+
+>>> source = CallableAccuracy(space, lambda codes: my_trainer(space.decode(codes)))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hwbench.errors import UsageError
+from hwbench.spaces.base import Codes, Space
+
+
+class AccuracySource(Protocol):
+    """Accuracy of the architectures of one space.
+
+    Every architecture asked is one *validation* in a search's ledger, so a source is asked once
+    for each. What it answers with must not rest on test data.
+    """
+
+    @property
+    def space(self) -> Space:
+        """The space whose codes it knows."""
+
+    def accuracy(self, codes: Codes) -> NDArray[np.float64]:
+        """Accuracy (n,), from 0 to 1, of valid canonical codes (n, L)."""
+
+
+class CallableAccuracy:
+    """A function from codes (n, L) to accuracies (n,), 0 to 1, as a source."""
+
+    def __init__(self, space: Space, function: Callable[[Codes], ArrayLike]) -> None:
+        self.space = space
+        self._function = function
+
+    def accuracy(self, codes: Codes) -> NDArray[np.float64]:
+        """What the function says, checked."""
+        return _checked(self._function(codes), codes, self.space)
+
+
+def checked_accuracy(source: AccuracySource, codes: Codes) -> NDArray[np.float64]:
+    """What ``source`` says of codes (n, L); UsageError where that is no accuracy."""
+    return _checked(source.accuracy(codes), codes, source.space)
+
+
+def _checked(values: ArrayLike, codes: Codes, space: Space) -> NDArray[np.float64]:
+    accuracy = np.asarray(values, dtype=np.float64)
+    if accuracy.shape != (len(codes),):
+        raise UsageError(
+            f"the accuracy source gave shape {accuracy.shape} for {len(codes)} architectures: "
+            "it has to give one number each"
+        )
+    bad = ~((accuracy >= 0) & (accuracy <= 1))  # NaN too
+    if bad.any():
+        row = int(bad.argmax())
+        (text,) = space.decode(codes[row : row + 1])
+        raise UsageError(
+            f"the accuracy source gave {accuracy[row]:g} for {text!r} ({bad.sum()} of {len(codes)} "
+            "are no accuracy): it has to give numbers from 0 to 1"
+        )
+    return accuracy
