@@ -20,8 +20,9 @@ is noise (regression calibration; Carroll et al., *Measurement Error in Nonlinea
 and processes have intercepts of their own in the regression (quasi-demeaning), so that their
 differences pass for what a canary did only as far as they must.
 
-``e`` is heavy-tailed and leans to the slow side, for what the canaries did not see only ever
-delays: Student-t weights (3 degrees of freedom), and ``SLOW_SIDE`` for positive residuals.
+``e`` is what the canaries did not see. Either it is as often above as below, or some bursts were
+delayed by neighbours and the others quiet (:mod:`.regression`). Both accounts are fitted and
+averaged by their likelihoods, and how far they differ belongs to the standard error.
 
 Interval. Processes differ (layout in memory), and bursts of one process are not independent: the
 process is the unit. Each gives a level, with its own variance from noise and from how far it
@@ -33,24 +34,22 @@ state, the variance of the canonical times themselves, and what all processes of
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-SLOW_SIDE = 0.6
-TAIL_DOF = 3.0
+from hwbench.measure.regression import Problem, Regression, delayed, even
+
 FAR = 2.0
-#: Prior of the standard deviation between processes: a share of that between bursts (what makes
-#: a model noisy, memory, also makes its layout matter), at least a floor; its weight in processes.
-PROCESS_SHARE = 0.5
-PROCESS_FLOOR = 0.003
+#: Weight of the prior of the standard deviation between processes, in processes.
 PROCESS_WEIGHT = 2.0
 #: What makes processes differ (memory, mostly) also moves slowly: sessions of one model differed
 #: by this share of the standard deviation between processes more than their processes told.
 SESSION_SHARE = 0.3
-_FLOOR = 0.002
 _STEPS = 12
 
 Array = NDArray[np.float64]
@@ -158,20 +157,48 @@ def undisturbed(
         raise ValueError("an estimate needs at least two bursts")
     pairs = np.column_stack([process, np.zeros_like(process) if layout is None else layout])
     groups, group = np.unique(pairs, axis=0, return_inverse=True)
-    member = group.reshape(-1) == np.arange(len(groups))[:, None]
+    processes = np.unique(process)[:, None]
     if noise_sd is not None:
-        state = _calibrated(state, process == np.unique(process)[:, None], noise_sd)
-    beta, weight, sd, between_sd = _regress(log_time, state, member, prior)
-    share = member * weight
+        state = _calibrated(state, process == processes, noise_sd)
+    problem = Problem(
+        y=log_time,
+        x=state,
+        member=group.reshape(-1) == np.arange(len(groups))[:, None],
+        mean=prior.mean,
+        sd=prior.sd,
+        wander=((prior.wander * state) ** 2).sum(axis=1),
+    )
+    accounts = [even(problem), delayed(problem)]
+    log_likelihood = np.array([account.log_likelihood for account in accounts])
+    share = np.exp(log_likelihood - log_likelihood.max())
+    of_process = groups[:, 0] == processes
+    found = [_combined(problem, account, of_process, prior, state_se) for account in accounts]
+    return _averaged(found, share / share.sum())
+
+
+def _combined(
+    problem: Problem,
+    account: Regression,
+    of_process: NDArray[np.bool_],
+    prior: Sensitivity,
+    state_se: Array | None,
+) -> Estimate:
+    """The estimate of one account: its groups combined to processes, these to a latency.
+
+    ``of_process`` (processes, groups) says which groups are whose.
+    """
+    beta, between_sd = account.beta, account.group_sd
+    share = problem.member * account.weight
     share /= share.sum(axis=1, keepdims=True)
+    # A group with hardly a quiet burst is hardly known.
+    noise = account.sd**2 * (share**2).sum(axis=1) / (share @ account.quiet)
     # From copies to processes: a mean, since a model that is fast in one layout and slow in
     # another has no typical one.
-    noise = sd**2 * (share**2).sum(axis=1) + between_sd**2
-    of_process = (groups[:, 0] == np.unique(process)[:, None]) / noise
-    of_process /= of_process.sum(axis=1, keepdims=True)
-    levels = of_process @ share @ (log_time - state @ beta)
-    states = of_process @ share @ state
-    noise = of_process**2 @ (noise - between_sd**2) + ((prior.wander * states) ** 2).sum(axis=1)
+    part = of_process / (noise + between_sd**2)
+    part /= part.sum(axis=1, keepdims=True)
+    levels = part @ share @ (problem.y - problem.x @ beta)
+    states = part @ share @ problem.x
+    noise = part**2 @ noise + ((prior.wander * states) ** 2).sum(axis=1)
     between, precision = _combine(levels, noise, between_sd)
     total = precision.sum()
     precision /= total
@@ -188,8 +215,28 @@ def undisturbed(
         dof=float(PROCESS_WEIGHT + 1 / (precision**2).sum() - 1),
         beta=beta,
         shift=shift,
-        burst_sd=sd,
+        burst_sd=account.sd,
         process_sd=float(np.sqrt(between)),
+    )
+
+
+def _averaged(found: Sequence[Estimate], share: Array) -> Estimate:
+    """The mean of estimates by their shares; how they differ is a part of its error."""
+
+    def mean(values: Sequence[float]) -> float:
+        return float(share @ np.array(values))
+
+    log_latency = mean([e.log_latency for e in found])
+    squares = mean([e.se**2 + (e.log_latency - log_latency) ** 2 for e in found])
+    return Estimate(
+        log_latency=log_latency,
+        se=math.sqrt(squares),
+        session_sd=math.sqrt(mean([e.session_sd**2 for e in found])),
+        dof=1 / mean([1 / e.dof for e in found]),
+        beta=share @ np.array([e.beta for e in found]),
+        shift=share @ np.array([e.shift for e in found]),
+        burst_sd=mean([e.burst_sd for e in found]),
+        process_sd=mean([e.process_sd for e in found]),
     )
 
 
@@ -202,49 +249,6 @@ def _calibrated(state: Array, member: NDArray[np.bool_], noise_sd: Array) -> Arr
         signal = np.clip(1 - noise_sd**2 / variance, 0, 1)
         shrunk[rows] = centre + signal * (state[rows] - centre)
     return shrunk
-
-
-def _regress(
-    y: Array, x: Array, member: NDArray[np.bool_], prior: Sensitivity
-) -> tuple[Array, Array, float, float]:
-    """Posterior mode of beta, final weights, sd of bursts, and the prior sd between processes."""
-    wander = ((prior.wander * x) ** 2).sum(axis=1)
-    near = wander <= np.sort(wander)[min(max(8, y.size // 2), y.size) - 1]
-    precision = np.diag(np.concatenate([[0.0], prior.sd**-2.0]))
-    pull = precision @ np.concatenate([[0.0], prior.mean])
-    design = np.column_stack([np.ones_like(y), x])
-    # From the bursts nearest to the canonical state: where most of the others were disturbed by
-    # what the prior does not expect, a start among them would take the quiet ones for outliers.
-    theta = np.concatenate([[np.median((y - x @ prior.mean)[near])], prior.mean])
-    sd = between_sd = 0.02
-    residual = y - design @ theta
-    for _ in range(_STEPS):
-        variance = sd**2 + wander
-        weight = (TAIL_DOF + 1) / (TAIL_DOF + residual**2 / variance) / variance
-        weight *= np.where(residual > 0, SLOW_SIDE, 1.0)
-        y_, design_ = _quasi_demean(y, design, weight, member, between_sd)
-        information = design_.T @ (design_ * weight[:, None]) + precision
-        theta = np.linalg.solve(information, design_.T @ (weight * y_) + pull)
-        # Residuals around each group's own level, as far as its bursts can tell it: what differs
-        # between groups is counted later, and a group of two must not seem free of noise.
-        residual = y - design @ theta
-        share = member * weight
-        total = share.sum(axis=1)
-        level = share @ residual / (1 / between_sd**2 + total)
-        residual -= level @ member
-        sd = max(1.4826 * float(np.median(np.abs(residual[near]))), _FLOOR)
-        between_sd = max(PROCESS_SHARE * sd, PROCESS_FLOOR)
-    return theta[1:], weight, sd, between_sd
-
-
-def _quasi_demean(
-    y: Array, design: Array, weight: Array, member: NDArray[np.bool_], between_sd: float
-) -> tuple[Array, Array]:
-    """Remove from each process the part of its mean that a random intercept accounts for."""
-    share = member * weight
-    total = share.sum(axis=1)
-    part = (1 - 1 / np.sqrt(1 + total * between_sd**2)) / total
-    return y - (part * (share @ y)) @ member, design - member.T @ (part[:, None] * (share @ design))
 
 
 def _combine(levels: Array, noise: Array, prior_sd: float) -> tuple[float, Array]:

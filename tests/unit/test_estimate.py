@@ -63,7 +63,7 @@ class Machine:
     canaries do not see, of standard deviation ``burst_sd``.
     """
 
-    noise: Literal["normal", "lognormal", "two modes", "autocorrelated"] = "normal"
+    noise: Literal["normal", "lognormal", "two modes", "delays", "autocorrelated"] = "normal"
     processes: int = 8
     bursts: int = 10
     burst_sd: float = 0.01
@@ -101,6 +101,9 @@ class Machine:
             return np.asarray(np.exp(0.8 * normal) - 1) / 1.5
         if self.noise == "two modes":
             return np.asarray(np.where(rng.random(self.bursts) < 0.15, 3.0, 0.0) + 0.5 * normal)
+        if self.noise == "delays":  # a third of the bursts, by a tenth in the mean
+            met = rng.random(self.bursts) < 1 / 3
+            return normal + np.where(met, rng.exponential(0.1 / self.burst_sd, self.bursts), 0)
         if self.noise == "autocorrelated":
             for i in range(1, self.bursts):
                 normal[i] = 0.8 * normal[i - 1] + 0.6 * normal[i]
@@ -130,6 +133,7 @@ class TestCoverage:
             (Machine(), 0.90, 1.0),
             (Machine(noise="lognormal"), 0.85, 0.7),
             (Machine(noise="two modes"), 0.86, 0.8),
+            (Machine(noise="delays", burst_sd=0.003), 0.90, 0.6),
             (Machine(noise="autocorrelated"), 0.85, 1.0),
             (Machine(process_sd=0.02), 0.86, 2.5),
             (Machine(processes=3), 0.90, 2.0),
@@ -157,6 +161,7 @@ class TestCoverage:
             (Machine(noise="lognormal"), 0.003),
             (Machine(noise="two modes"), 0.003),
             (Machine(noise="two modes", burst_sd=0.02), 0.006),
+            (Machine(noise="delays", burst_sd=0.003), 0.003),
             (Machine(load=0.3, burst_sd=0.004), 0.007),
             (Machine(load=0.3, burst_sd=0.004, beta=(0.9, 0.3)), 0.007),
         ],
@@ -165,6 +170,29 @@ class TestCoverage:
     def test_the_level_is_the_one_without_delays(self, machine: Machine, most: float) -> None:
         """Noise that leans to neither side is taken for delays in part, and must be small here."""
         assert abs(limit(machine)) < most
+
+
+class TestDelays:
+    """Neighbours that the canaries beside a burst did not see."""
+
+    def test_few_bursts_of_which_a_third_met_one(self) -> None:
+        machine = Machine(noise="delays", burst_sd=0.003, processes=6, bursts=2)
+        errors = [machine.draw(np.random.default_rng(seed)).error() for seed in range(60)]
+        assert np.median(np.abs(errors)) < 0.003
+        assert np.quantile(np.abs(errors), 0.95) < 0.01
+
+    def test_a_process_that_was_delayed_throughout_says_next_to_nothing(self) -> None:
+        drawn = quiet(np.random.default_rng(0))
+        spoilt = dataclasses.replace(
+            drawn, log_time=drawn.log_time + np.where(drawn.process == 3, 0.12, 0.0)
+        )
+        assert abs(spoilt.error() - drawn.error()) < 0.002
+        assert spoilt.estimate().half_width(0.95) < 1.5 * drawn.estimate().half_width(0.95)
+
+    def test_even_noise_is_not_taken_for_delays(self) -> None:
+        machine = Machine(burst_sd=0.01, process_sd=0.002)
+        errors = [machine.draw(np.random.default_rng(seed)).error() for seed in range(60)]
+        assert abs(np.mean(errors)) < 0.002
 
 
 class TestUndisturbed:
