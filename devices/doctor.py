@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from hwbench.devices.base import Check, Device
@@ -12,6 +11,7 @@ from hwbench.errors import HwbenchError
 from hwbench.graph import GraphBuilder
 from hwbench.measure.canary import load_canaries
 from hwbench.measure.process import WorkerProcess
+from hwbench.measure.scratch import scratch
 
 #: Share of the cores that other processes may keep busy before it is worth a word.
 _BUSY = 0.25
@@ -30,8 +30,8 @@ def _runtime(device: Device, cure: str) -> Check:
     x = builder.input("x", (1, 3, 8, 8))
     graph = builder.build(builder.activation(builder.conv(x, 4), "relu"))
     try:
-        with tempfile.TemporaryDirectory() as folder, WorkerProcess(device.python) as worker:
-            worker.load("probe", device.job(GraphModel(graph, "probe"), 1).build(Path(folder)))
+        with scratch() as folder, WorkerProcess(device.python) as worker:
+            worker.load("probe", device.job(GraphModel(graph, "probe"), 1).build(folder))
             worker.ask("check", "probe")
     except HwbenchError as error:
         return Check("runtime", "fail", str(error), cure)

@@ -8,15 +8,13 @@ where nothing came into its folder for a week: other machines use the phone too.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import platform
 import re
 import secrets
 import shlex
 from collections.abc import Iterable
-from contextlib import suppress
-from pathlib import Path
+
+from hwbench.measure.scratch import machine
 
 #: The variable that marks the processes of a session.
 MARK = "HWBENCH_SESSION"
@@ -26,17 +24,7 @@ _SILENT_DAYS = 7
 
 def session_name() -> str:
     """A name that nobody can have taken: of this machine, this process, and random."""
-    return f"hwbench-{_machine()}-{os.getpid()}-{secrets.token_hex(8)}"
-
-
-def _machine() -> str:
-    """Where a process number means what it says: this host since its start, this container."""
-    parts = [platform.node()]
-    with suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
-    with suppress(OSError):
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+    return f"hwbench-{machine()}-{os.getpid()}-{secrets.token_hex(8)}"
 
 
 def list_commands(base: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -61,7 +49,7 @@ def _is_dead(name: str, *, silent: bool) -> bool:
 
     match = _NAME.fullmatch(name)
     assert match is not None
-    if match[1] == _machine():
+    if match[1] == machine():
         return not psutil.pid_exists(int(match[2]))
     return silent
 

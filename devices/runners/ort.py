@@ -87,7 +87,8 @@ class OrtRunner:
 
     def profile(self, n):
         """Mean time of each node over n runs, from onnxruntime's own profiler."""
-        with tempfile.TemporaryDirectory() as folder:
+        owner = os.environ.get("HWBENCH_SCRATCH", "hwbench-")  # by which a killed run's are found
+        with tempfile.TemporaryDirectory(prefix=owner) as folder:
             session = self._open(profile=os.path.join(folder, "profile"))
             for _ in range(n + 3):
                 session.run(None, self._feeds)

@@ -17,12 +17,10 @@ Every later session leaves its own such figure in the store. The epoch itself is
 
 from __future__ import annotations
 
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,6 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 from hwbench.errors import DeviceError, ModelError
 from hwbench.measure.jobs import Canary, RunnerSpec, Target, canary_key
 from hwbench.measure.process import WorkerProcess
+from hwbench.measure.scratch import scratch
 from hwbench.records import CanaryEpoch
 
 WINDOW = 60  # readings: about a quarter of a second
@@ -125,8 +124,8 @@ def calibrate(
     """
     canaries = target.canaries(threads)
     runs: list[Array] = []
-    with tempfile.TemporaryDirectory(prefix="hwbench-") as folder:
-        backdrop = target.backdrop(Path(folder), threads)
+    with scratch() as folder:
+        backdrop = target.backdrop(folder, threads)
         for index in range(RUNS):
             if index:
                 time.sleep(PAUSE_SECONDS)

@@ -16,7 +16,6 @@ launched ``ATTEMPTS`` times as often as needed in vain is inconclusive: there is
 from __future__ import annotations
 
 import random
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +32,7 @@ from hwbench.measure.jobs import Job, Launched, Launcher, Target, threads_of
 from hwbench.measure.plan import Failure, Plan, Progress
 from hwbench.measure.result import BurstLog, Context, Result, conclude
 from hwbench.measure.rig import Outcome, Rig, Turn
+from hwbench.measure.scratch import scratch
 from hwbench.records import CanaryEpoch, Measurement, Workload
 
 #: Workloads in one script: it ends within a minute or so, and what breaks costs no more.
@@ -79,8 +79,8 @@ def measure_launches(
                 if progress:
                     progress((index + share) / len(blocks))
 
-            with tempfile.TemporaryDirectory(prefix="hwbench-") as folder:
-                yield from session.block(block, Path(folder), tell)
+            with scratch() as folder:
+                yield from session.block(block, folder, tell)
         if watch and session.readings:
             watch(session.floor())
 

@@ -8,13 +8,12 @@ gives is shares. Two checks stand beside them: the operators against the instrum
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 from hwbench.errors import WorkerError
 from hwbench.measure.jobs import Job, Node, Profiled, RunnerSpec, Target
 from hwbench.measure.process import WorkerProcess
+from hwbench.measure.scratch import scratch
 
 #: Instrumented runs in a worker, and the seconds of an instrumented launch.
 RUNS, LAUNCH_SECONDS = 30, 1.0
@@ -47,8 +46,8 @@ def profile_ops(target: Target, job: Job, *, runs: int = RUNS) -> OpProfile:
 
     Raises ModelError when the model cannot run, DeviceError when the runtime gives no profile.
     """
-    with tempfile.TemporaryDirectory(prefix="hwbench-") as folder:
-        runner, launcher = job.build(Path(folder)), target.launcher(job.workload.threads)
+    with scratch() as folder:
+        runner, launcher = job.build(folder), target.launcher(job.workload.threads)
         if launcher is None:
             found = _in_worker(target.python, runner, runs)
         else:

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from hwbench.errors import ModelError, WorkerError
 from hwbench.measure.jobs import RunnerSpec
+from hwbench.measure.scratch import prefix
 from hwbench.measure.worker import NOTE_BYTES
 
 _WORKER = Path(__file__).with_name("worker.py")
@@ -43,7 +44,8 @@ class WorkerProcess:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes both
         self._note = tempfile.TemporaryFile()  # noqa: SIM115
         self._note.truncate(NOTE_BYTES)
-        env = {**os.environ, **QUIET}
+        # A runner's temporary folders bear our name: a later run finds those of a killed one.
+        env = {**os.environ, **QUIET, "HWBENCH_SCRATCH": prefix()}
         if python != sys.executable:  # what this interpreter imports from is not for another
             env = {name: value for name, value in env.items() if name not in _IMPORTS_FROM}
         try:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +37,7 @@ from hwbench.measure.launches import measure_launches
 from hwbench.measure.plan import Failure, Plan, Progress
 from hwbench.measure.process import WorkerProcess
 from hwbench.measure.result import BurstLog, Context, Result, conclude
+from hwbench.measure.scratch import scratch
 from hwbench.records import CanaryEpoch, Measurement
 
 BURST_NS = 1.5e6
@@ -108,10 +108,10 @@ def _take_turns(
 ) -> Iterator[Measurement | Failure]:
     """The blocks' first processes, then their second ones, and so on; then their results."""
     ended: BaseException | None = None
-    with tempfile.TemporaryDirectory(prefix="hwbench-") as folder:
+    with scratch() as folder:
         try:
             for index, block in enumerate(blocks):
-                block.build(Path(folder) / str(index))
+                block.build(folder / str(index))
             for process in range(plan.processes):
                 turn = _share_of(progress, process, plan.processes)
                 for index, block in enumerate(blocks):

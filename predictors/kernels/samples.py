@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -30,6 +29,7 @@ from hwbench.graph import Graph
 from hwbench.measure.jobs import Job, Node, Target
 from hwbench.measure.plan import Failure, Plan
 from hwbench.measure.process import WorkerProcess
+from hwbench.measure.scratch import scratch
 from hwbench.measure.session import measure
 from hwbench.predictors.kernels.cases import case, case_count
 from hwbench.predictors.kernels.networks import FAMILIES, random_network
@@ -165,9 +165,9 @@ def options_of(device: Device, threads: int) -> tuple[tuple[str, str], ...]:
 
 def _is_lowered(job: Job) -> bool:
     """Whether the runtime has all operations of a job's model."""
-    with tempfile.TemporaryDirectory(prefix="hwbench-") as folder:
+    with scratch() as folder:
         try:
-            job.build(Path(folder))
+            job.build(folder)
         except GraphError:
             return False
     return True
@@ -189,17 +189,17 @@ def profile_nodes(
     if not jobs:
         return
     launcher = target.launcher(jobs[0].workload.threads)
-    with tempfile.TemporaryDirectory(prefix="hwbench-") as folder:
+    with scratch() as folder:
         if launcher is not None:
             with launcher:
                 for job in jobs:
-                    handle = launcher.load(job.build(Path(folder)))
+                    handle = launcher.load(job.build(folder))
                     yield list(launcher.profile(handle, LAUNCH_SECONDS).nodes)
                     launcher.unload(handle)
             return
         with WorkerProcess(target.python) as worker:
             for job, n in zip(jobs, runs or [PASS_RUNS] * len(jobs), strict=True):
-                worker.load("model", job.build(Path(folder)))
+                worker.load("model", job.build(folder))
                 answers = [worker.ask("profile", "model", n, expect_s=600) for _ in range(passes)]
                 yield _medians([answer["ops"]["nodes"] for answer in answers])
 

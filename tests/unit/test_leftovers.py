@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from hwbench.devices.phone.leftovers import (
     session_name,
 )
 from hwbench.devices.phone.shell import LocalShell
+from hwbench.measure.scratch import prefix, scratch
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +108,27 @@ def test_its_folder_goes_and_nothing_beside_it(tmp_path: Path, dead: str) -> Non
     LocalShell(str(tmp_path)).checked(clear_script(str(tmp_path), [dead]))
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([other, "notes"])
     assert (tmp_path / "notes/below").is_dir()
+
+
+@pytest.mark.parametrize("mine", [True, False])
+def test_the_next_run_removes_the_folders_of_a_dead_process_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mine: bool
+) -> None:
+    code = "from hwbench.measure.scratch import prefix; print(prefix())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    dead = done.stdout.strip()
+    machine = prefix().split("-")[2]
+    if not mine:
+        dead = dead.replace(machine, "0" * 8)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in (f"{dead}a_1", f"{prefix()}b_2", "hwbench-scratch-notes", "notes"):
+        (tmp_path / name / "below").mkdir(parents=True)
+    (tmp_path / f"{dead}a_1" / "link").symlink_to(tmp_path / "notes")
+    (tmp_path / f"{dead}link").symlink_to(tmp_path / "notes")
+    before = {path.name for path in tmp_path.iterdir()}
+    with scratch() as folder:
+        assert folder.parent == tmp_path
+        left = {path.name for path in tmp_path.iterdir()} - {folder.name}
+    assert before - left == ({f"{dead}a_1"} if mine else set())
+    assert (tmp_path / "notes/below").is_dir()
+    assert not folder.exists()
