@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from hwbench.store import Store
 PROFILE_PLAN = Plan(processes=3, seconds=0.8, loaded=15)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Profile:
     """Which architectures of which space, on which device."""
 
@@ -39,27 +40,59 @@ class Profile:
         epoch = known_epoch(self.device, self.threads, store)
         texts = self.space.decode(self.codes)
         anchored = epoch.id if epoch else None
-        (first,) = architecture_jobs(self.device, self.space, self.codes[:1], self.threads)
-        how = [self.threads, first.workload.options, anchored]
+        how = [self.threads, self.jobs[0].workload.options, anchored]
         return "profile:" + digest([self.space.name, texts, fingerprint, *how])
 
+    @cached_property
     def jobs(self) -> list[Job]:
         """One job an architecture."""
         return architecture_jobs(self.device, self.space, self.codes, self.threads)
 
+    def stored(self, store: Store) -> list[Measurement]:
+        """What a store holds of these architectures, the oldest first, without samples.
+
+        Of this environment, these options and the present canary epoch: their milliseconds
+        compare, whichever sample and session they come from. Of one architecture there may be
+        several.
+        """
+        epoch = known_epoch(self.device, self.threads, store)
+        if epoch is None:
+            return []
+        own = {job.workload.key for job in self.jobs}
+        found = store.measurements(
+            space=self.space.name,
+            fingerprint=self.device.fingerprint(self.threads).key,
+            with_bursts=False,
+        )
+        return [m for m in found if m.epoch == epoch.id and m.workload.key in own]
+
     def run(
-        self, store: Store, plan: Plan = PROFILE_PLAN, progress: Progress | None = None
+        self,
+        store: Store,
+        plan: Plan = PROFILE_PLAN,
+        progress: Progress | None = None,
+        *,
+        redo: bool = False,
     ) -> Iterator[Measurement | Failure]:
         """Measure what the store does not hold yet; results are stored as blocks end.
 
-        Calibrates the device first where the store has no epoch for it.
+        With ``redo`` also what stayed inconclusive each time: beside what there is, for nothing
+        is taken back. Calibrates the device first where the store has no epoch for it.
         """
         epoch = anchor(self.device, self.threads, store)
-        jobs = self.jobs()
-        campaign = self.campaign(store)
+        held = self.stored(store)
+        done = answered(held) if redo else {m.workload.key for m in held}
+        jobs = [job for job in self.jobs if job.workload.key not in done]
+        # A campaign keeps the first measurement of a workload alone.
+        campaign = None if redo else self.campaign(store)
         yield from record(
             self.device, jobs, plan, store, epoch, campaign=campaign, progress=progress
         )
+
+
+def answered(measured: Iterable[Measurement]) -> set[str]:
+    """Keys of the workloads of which a measurement is not inconclusive."""
+    return {m.workload.key for m in measured if m.status != "inconclusive"}
 
 
 def sample_profile(

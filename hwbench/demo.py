@@ -138,8 +138,8 @@ def _measured(profile: Profile, store: Store, share: Callable[[float], None]) ->
     for result in profile.run(store, PROFILE_PLAN, share):
         # One that was disturbed throughout is left out; anything else is worth stopping for.
         if isinstance(result, Failure) and not isinstance(result.error, InconclusiveError):
-            raise DeviceError(f"{result.workload.name}: {result.error}")
-    return store.measurements(plan=profile.campaign(store), with_bursts=False)
+            raise DeviceError(f"{result.workload.name}: {result.reason}")
+    return profile.stored(store)
 
 
 def _unseen(device: Device, space: Space, learned: Sequence[Measurement], seed: int) -> Profile:

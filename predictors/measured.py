@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hwbench.errors import PredictorError
-from hwbench.predictors.data import TrainingSet, training_set
+from hwbench.predictors.data import Array, TrainingSet, training_set
 from hwbench.predictors.predictor import Provenance
 from hwbench.records import Measurement
 from hwbench.spaces import Space
@@ -24,7 +24,8 @@ def training_from(space: Space, measurements: Sequence[Measurement]) -> Training
 
     Measurements without an architecture or without a latency are left out; an inconclusive one
     counts with its own wide error. What a session's measurements have in common is no error of
-    one beside another, and told apart. PredictorError where none is left.
+    one beside another, and told apart; beside those of other sessions it is. PredictorError where
+    none is left.
     """
     usable = [m for m in measurements if m.workload.arch is not None and m.latency_ns is not None]
     if not usable:
@@ -34,10 +35,23 @@ def training_from(space: Space, measurements: Sequence[Measurement]) -> Training
     latency = np.array([m.latency_ns for m in usable], float) / _NS_PER_MS
     error = np.array([_half_width(m) for m in usable]) / _Z95
     shared = np.array([m.session_sd for m in usable])
-    own = np.sqrt(np.maximum(error**2 - shared**2, (_LEAST_OWN * error) ** 2))
+    common = _common([m.session for m in usable]) * shared**2
+    own = np.sqrt(np.maximum(error**2 - common, (_LEAST_OWN * error) ** 2))
     codes = space.encode([str(m.workload.arch) for m in usable])
     session_sd = float(np.sqrt(np.mean(shared**2)))
     return training_set(space, codes, latency, latency * own, session_sd=session_sd)
+
+
+def _common(sessions: Sequence[str]) -> Array:
+    """The share of each label's session variance that is no error beside the other labels (n,).
+
+    With a session's share w of the labels, and independent offsets of equal variance, an offset
+    stands ``1 - 2 w + sum(w**2)`` of it from the mean of all labels: nothing in one session,
+    nearly all of it in many. The rest is common to all.
+    """
+    _, group, count = np.unique(sessions, return_inverse=True, return_counts=True)
+    weight = count / len(sessions)
+    return np.asarray((2 * weight - (weight**2).sum())[group])
 
 
 def provenance_of(measurements: Sequence[Measurement]) -> Provenance:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -51,6 +51,10 @@ _File = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="These architectures, one a line; - is standard input."),
 ]
+_Redo = Annotated[
+    bool,
+    typer.Option("--redo", metavar="", help="Measure again, too, what stayed inconclusive."),
+]
 
 
 def profile(
@@ -61,16 +65,25 @@ def profile(
     threads: Threads = 1,
     fix: _Fix = None,
     file: _File = None,
+    redo: _Redo = False,
     seed: Seed = 0,
     store: StoreUrl = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Measure a space-filling sample of a search space; run it again to go on where it stopped.
+    """Measure a space-filling sample of a search space.
+
+    Of what the store holds nothing is measured again: run the same command to go on after an
+    interrupt, or a larger -n to add what is missing.
+
+    An interval that is too wide to be an answer is inconclusive: a fit counts it for little, and
+    --redo measures it again. Exits with 3 if more than half stay so.
 
     Example:
 
     hwbench profile -d cpu -s ofa_mbv3 -n 300
+
+    hwbench profile -d cpu -s ofa_mbv3 -n 300 --redo
 
     hwbench profile -d cpu -s ofa_mbv3 --file next.txt
     """
@@ -86,30 +99,36 @@ def profile(
         raise UsageError("--file says which architectures: leave --samples and --fix out")
     else:
         sample = Profile(searched, named(searched, lines((), file)), target, threads)
-    count = len(sample.codes)
     with opened(store) as results:
-        held = len(results.done(sample.campaign(results)))
-        failures = measure(sample, results, f"measuring {count - held} architectures")
-        campaign = sample.campaign(results)
-        stored = results.measurements(plan=campaign, with_bursts=False)
-    head = {"device": target.name, "space": space, "campaign": campaign, "architectures": count}
-    _show(head | _counts(stored, held, failures), as_json=as_json)
-    _require_answers(stored, failures, count)
+        before = sample.stored(results)
+        failures = measure(sample, results, before, redo=redo)
+        campaign, stored = sample.campaign(results), sample.stored(results)
+    summary = {"device": target.name, "space": space, "campaign": campaign}
+    summary |= _counts(len(sample.codes), before, stored, failures)
+    _show(summary, as_json=as_json)
+    _require_answers(summary, failures, redo=redo)
 
 
 def _counts(
-    stored: Sequence[Measurement], held: int, failures: Sequence[Failure]
-) -> dict[str, object]:
+    architectures: int,
+    before: Sequence[Measurement],
+    stored: Sequence[Measurement],
+    failures: Sequence[Failure],
+) -> dict[str, Any]:
+    from hwbench.devices.profile import answered
+
+    known = {m.workload.key for m in stored}
     return {
-        "measured": len(stored) - held,
-        "already_stored": held,
-        "inconclusive": sum(m.status == "inconclusive" for m in stored),
+        "architectures": architectures,
+        "measured": len(stored) - len(before),
+        "already_stored": len({m.workload.key for m in before}),
+        "inconclusive": len(known - answered(stored)),
         "failed": len(failures),
         "seconds": sum(m.seconds for m in stored),
     }
 
 
-def _show(summary: Mapping[str, object], *, as_json: bool) -> None:
+def _show(summary: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         console.write_json(summary)
     else:
@@ -118,21 +137,29 @@ def _show(summary: Mapping[str, object], *, as_json: bool) -> None:
 
 
 def _require_answers(
-    stored: Sequence[Measurement], failures: Sequence[Failure], count: int
+    summary: Mapping[str, Any], failures: Sequence[Failure], *, redo: bool
 ) -> None:
-    """Raise where an architecture failed, or where no interval is an answer."""
+    """Say how many have no answer; raise where an architecture failed, or most are such."""
+    count, wide = summary["architectures"], summary["inconclusive"]
+    device = summary["device"]
+    told = (
+        f"{wide} of {count} architectures are inconclusive, their intervals are too wide to be "
+        f"answers: quiet the machine (see hwbench doctor -d {device}), then run this "
+        + ("again" if redo else "again with --redo")
+    )
     if failures:
+        if wide:
+            console.note(told)
         first = failures[0]
         busy = all(isinstance(failure.error, InconclusiveError) for failure in failures)
         raise (InconclusiveError if busy else DeviceError)(
-            f"{len(failures)} of {count} architectures could not be measured, the first is "
-            f"{first.workload.name}: {first.error}; run the same command again for them"
+            f"{len(failures)} of {count} architectures could not be measured: run the same command "
+            f"again for them; the first is {first.workload.name}: {first.reason}"
         )
-    if all(m.status == "inconclusive" for m in stored):
-        raise InconclusiveError(
-            "every interval is too wide to be an answer: quiet the machine, and measure another "
-            "sample with --seed"
-        )
+    if 2 * wide > count:
+        raise InconclusiveError(told)
+    if wide:
+        console.note(told)
 
 
 def named(space: Space, texts: list[str]) -> Codes:
@@ -142,14 +169,21 @@ def named(space: Space, texts: list[str]) -> Codes:
     return unique_in_order(space.canonical(space.encode(texts)))
 
 
-def measure(sample: Profile, store: Store, label: str) -> list[Failure]:
-    """Measure and store what the store does not hold yet; answers the failures."""
+def measure(
+    sample: Profile, store: Store, held: Sequence[Measurement], *, redo: bool
+) -> list[Failure]:
+    """Measure and store what ``held`` lacks, which is what the store has; answers the failures."""
+    from hwbench.devices.profile import answered
     from hwbench.records import Measurement
 
+    done = answered(held) if redo else {m.workload.key for m in held}
+    missing = len(sample.codes) - len(done)
+    if not missing:
+        return []
     try:
         calibrated(sample.device, sample.threads, store)
-        with console.progress(label) as report:
-            answers = sample.run(store, progress=report)
+        with console.progress(f"measuring {missing} architectures") as report:
+            answers = sample.run(store, progress=report, redo=redo)
             return [answer for answer in answers if not isinstance(answer, Measurement)]
     except KeyboardInterrupt:
         raise KeyboardInterrupt(

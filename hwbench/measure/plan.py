@@ -61,5 +61,10 @@ class Failure:
     workload: Workload
     error: HwbenchError
 
+    @property
+    def reason(self) -> str:
+        """The error's words without the workload's name, which most begin with."""
+        return str(self.error).removeprefix(f"{self.workload.name}: ")
+
 
 Progress = Callable[[float], None]

@@ -26,6 +26,7 @@ from hwbench.spaces.base import ENUMERABLE, NOTHING_FIXED, Codes, Space, Value, 
 
 _PILOT = 32  # architectures on which every value is tried to tell small from large
 _POOL = 4000
+_OFFERED = 8  # of the pool there are at least so many for one that is chosen
 _STRATA = 10
 
 
@@ -73,17 +74,34 @@ def space_filling(
 
     The first are the smallest and the largest; the order of the rest covers the space too, so
     that a run that is cut short has an even sample. The same ``rng`` state gives the same
-    sample. Needs ``macs`` of a pool of thousands. UsageError where the space has fewer than n.
+    sample, and with a larger ``n`` the same first ones: a sample that grows keeps what it has
+    (but for a single one, which is of middle size). Needs ``macs`` of a pool of thousands.
+    UsageError where the space has fewer than n.
     """
     if n < 1:
         raise UsageError(f"{n} architectures were asked of {space.name}: give at least 1")
-    pool = candidates(space, max(_POOL, 8 * n), rng, fixed=fixed)
-    if len(pool) < n:
-        raise UsageError(f"{space.name} has {len(pool)} architectures, not {n}: ask for fewer")
-    by_size = np.argsort(space.macs(pool), kind="stable")
+    if space.raw_size(fixed) <= ENUMERABLE:
+        every = len(space.all_codes(fixed=fixed))
+        if every < n:
+            raise UsageError(f"{space.name} has {every} architectures, not {n}: ask for fewer")
+    size = _POOL
+    pool = candidates(space, size, rng, fixed=fixed)
     if n == 1:
+        by_size = np.argsort(space.macs(pool), kind="stable")
         return pool[by_size[len(pool) // 2 :][:1]]
-    strata = np.array_split(by_size, min(n, _STRATA))
+    codes = _filled(space, pool, 0, min(n, size // _OFFERED), rng)
+    while len(codes) < n:
+        size *= 2
+        pool = np.concatenate([codes, candidates(space, size, rng, fixed=fixed)])
+        most = min(n, size // _OFFERED)
+        codes = _filled(space, unique_in_order(pool), len(codes), most, rng)
+    return codes
+
+
+def _filled(space: Space, pool: Codes, held: int, n: int, rng: np.random.Generator) -> Codes:
+    """The first ``held`` of a pool, and more of it in turn from the strata, up to ``n``."""
+    by_size = np.argsort(space.macs(pool), kind="stable")
+    strata = np.array_split(by_size, _STRATA)
     active = space.active(pool)
     marked = np.where(active, pool, np.int16(-1))
     apart = np.full(len(pool), np.inf)
@@ -94,8 +112,8 @@ def space_filling(
         differ = (marked != marked[i]).sum(axis=1)
         np.minimum(apart, differ / (active | active[i]).sum(axis=1), out=apart)
 
-    choose(int(by_size[0]))
-    choose(int(by_size[-1]))
+    for i in range(held) if held else (int(by_size[0]), int(by_size[-1])):
+        choose(i)
     while len(chosen) < n:
         for k in rng.permutation(len(strata))[: n - len(chosen)]:
             left = strata[k][apart[strata[k]] > 0]

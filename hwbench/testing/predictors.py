@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hwbench.errors import HwbenchError, UsageError
 from hwbench.predictors import (
+    LatencyModel,
     LatencyPredictor,
     Provenance,
     TrainingSet,
@@ -26,13 +27,25 @@ Array = NDArray[np.float64]
 
 
 def check_predictor(
-    kind: str, *, space: Space | None = None, training: TrainingSet | None = None, seed: int = 0
+    family: str | type[LatencyModel],
+    *,
+    space: Space | None = None,
+    training: TrainingSet | None = None,
+    seed: int = 0,
 ) -> None:
-    """Raise AssertionError unless the registered family ``kind`` keeps the contract.
+    """Raise AssertionError unless a registered ``family`` keeps the contract.
 
-    It is fitted on ``training``, measurements of ``space``; by default 40 networks of
-    ``mbv3_small``, with latencies that MACs explain for the most part.
+    The family is its class, or the name that it is registered by. It is fitted on ``training``,
+    measurements of ``space``; by default 40 networks of ``mbv3_small``, with latencies that MACs
+    explain for the most part. UsageError where it is not registered.
     """
+    kind = family if isinstance(family, str) else getattr(family, "kind", None)
+    if not isinstance(kind, str):
+        called = getattr(family, "__name__", repr(family))
+        raise UsageError(
+            f"{called} is no registered predictor family: decorate the class with "
+            "@register_model(NAME), and give the class or that name"
+        )
     space = get_space("mbv3_small") if space is None else space
     training = made_up_training(space, 40, seed) if training is None else training
     codes = space.sample(64, np.random.default_rng(seed + 1))

@@ -114,8 +114,8 @@ def fitted_oracle(setting: Setting, space: Space, samples: int) -> BudgetOracle:
         setting.store, PROFILE_PLAN, lambda done: setting.progress("profiling", 0.6 * done)
     ):
         if isinstance(result, Failure) and not isinstance(result.error, InconclusiveError):
-            raise DeviceError(f"{result.workload.name}: {result.error}")
-    measured = setting.store.measurements(plan=profile.campaign(setting.store), with_bursts=False)
+            raise DeviceError(f"{result.workload.name}: {result.reason}")
+    measured = profile.stored(setting.store)
     training = training_from(space, measured)
     return BudgetOracle(fit_predictor(space, training, provenance_of(measured), seed=setting.seed))
 

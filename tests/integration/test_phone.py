@@ -189,7 +189,7 @@ class TestDelegates:
         for partial in ("no", "yes"):
             device = one.device(delegate="gpu", partial=partial)
             space = get_space("mbv3_small")
-            jobs = sample_profile(device, space, 1).jobs()
+            jobs = sample_profile(device, space, 1).jobs
             (answers[partial],) = measure_launches(device, device.launcher(1), jobs, plan, None)
         refused, result = answers["no"], answers["yes"]
         assert isinstance(refused, Failure)

@@ -106,6 +106,17 @@ def test_a_design_is_distinct_valid_reproducible_and_starts_at_the_ends(space: S
     assert space.macs(codes[:2]).tolist() == space.macs(extremes(space, rng())).tolist()
 
 
+@pytest.fixture(scope="module")
+def grown() -> Codes:
+    """Its pool of candidates has grown by then."""
+    return space_filling(NB201, 510, rng(4))
+
+
+@pytest.mark.parametrize("n", [2, 3, 9, 11, 500, 501])
+def test_a_design_that_grows_keeps_what_it_has(n: int, grown: Codes) -> None:
+    assert np.array_equal(space_filling(NB201, n, rng(4)), grown[:n])
+
+
 def test_a_design_cut_short_covers_all_sizes_too() -> None:
     low, high = np.log(OFA.macs(extremes(OFA, rng())))
     first = log_macs(OFA, space_filling(OFA, 300, rng())[:22])

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwbench.errors import GraphError, PredictorError, UnknownNameError
+from hwbench.errors import GraphError, PredictorError, UnknownNameError, UsageError
 from hwbench.predictors import (
     LatencyModel,
     LatencyPredictor,
@@ -25,11 +25,13 @@ from hwbench.predictors import (
     training_set,
 )
 from hwbench.predictors.data import prepared
+from hwbench.predictors.measured import training_from
 from hwbench.predictors.model import _KINDS
 from hwbench.predictors.published import evaluate_published, read_published
 from hwbench.spaces import Codes, Space, get_space
 from hwbench.testing.predictors import check_predictor, made_up_training
 from tests.latencies import Truth
+from tests.measurements import measurement
 
 HERE = Provenance("cpu", "f" * 32, "onnxruntime", 1)
 OFA, SMALL, NB201 = (get_space(n) for n in ("ofa_mbv3", "mbv3_small", "nasbench201"))
@@ -360,6 +362,39 @@ def test_a_family_that_looks_at_inactive_decisions_is_caught() -> None:
     family.predict = predict
     with pytest.raises(AssertionError, match="a decision that is not there changes"):
         check_predictor("nearest-neighbour")
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_family_is_checked_by_its_class_too() -> None:
+    check_predictor(nearest_neighbour())
+
+
+@pytest.mark.parametrize("given", [LatencyModel, 5, None])
+def test_what_is_no_registered_family_is_told_how_to_become_one(given) -> None:
+    with pytest.raises(UsageError, match="no registered predictor family: decorate the class"):
+        check_predictor(given)
+
+
+def test_labels_of_other_sessions_keep_what_sessions_differ_by() -> None:
+    """Of one session nothing of it is an error beside the others, of many nearly all of it is."""
+    texts = SMALL.decode(SMALL.sample(40, np.random.default_rng(0)))
+
+    def own(sessions: list[str], session_sd: float) -> np.ndarray:
+        made = [
+            measurement(i, work_arch=text, session=session, session_sd=session_sd)
+            for i, (text, session) in enumerate(zip(texts, sessions, strict=True))
+        ]
+        found = training_from(SMALL, made)
+        return found.sd_ms / found.latency_ms
+
+    whole, sd = own(["one"] * 40, 0.0), 0.01
+    assert own(["one"] * 40, sd) == pytest.approx(np.sqrt(whole**2 - sd**2))
+    halves = own(["one"] * 20 + ["two"] * 20, sd)
+    assert halves == pytest.approx(np.sqrt(whole**2 - sd**2 / 2))
+    many = own([f"{i}" for i in range(40)], sd)
+    assert many == pytest.approx(np.sqrt(whole**2 - sd**2 / 40))
+    late = own(["one"] * 39 + ["two"], sd)
+    assert late[-1] > whole[-1] > late[0]
 
 
 def test_kinds_are_unique_and_known() -> None:
