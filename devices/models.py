@@ -52,6 +52,11 @@ Model = GraphModel | ModelFile | TorchModule
 _TFLITE = ".tflite"
 
 
+def label(model: object) -> str:
+    """How a refusal calls what a device does not run: by its name, else by its type."""
+    return str(getattr(model, "name", type(model).__name__))
+
+
 def input_names(path: Path) -> set[str]:
     """Names of a model file's inputs. Raises :class:`~hwbench.errors.ModelError`."""
     if path.suffix.lower() == _TFLITE:

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from hwbench.devices.base import Check, Device
-from hwbench.devices.models import GraphModel, Model, OnnxModelFile
+from hwbench.devices.models import GraphModel, Model, OnnxModelFile, label
 from hwbench.errors import ModelError, UsageError
 from hwbench.lower import to_onnx
 from hwbench.measure.fingerprint import fingerprint_host
@@ -43,7 +43,7 @@ class OnnxCpu(Device):
         if isinstance(model, OnnxModelFile):
             return _file_job(model, threads)
         raise ModelError(
-            f"the cpu device runs ONNX files and graphs, not {type(model).__name__}: "
+            f"the cpu device runs ONNX files and graphs, not {label(model)}: "
             "a .tflite file runs on -d litert"
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from hwbench.devices.models import GraphModel, Model, TfliteModelFile
+from hwbench.devices.models import GraphModel, Model, TfliteModelFile, label
 from hwbench.errors import ModelError, UsageError
 from hwbench.lower import Int8, to_tflite
 from hwbench.measure.jobs import Job, RunnerSpec
@@ -32,7 +32,7 @@ def tflite_job(
         return Job(workload, lambda folder: runner)
     if not isinstance(model, GraphModel):
         raise ModelError(
-            f"{device} runs .tflite files and graphs, not {type(model).__name__}: "
+            f"{device} runs .tflite files and graphs, not {label(model)}: "
             "convert the model, or measure it on another device"
         )
     return _graph_job(model, threads, dtype, labels, specify)

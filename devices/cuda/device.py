@@ -18,7 +18,7 @@ from hwbench.devices.cuda.models import TorchModule
 from hwbench.devices.cuda.nvml import Nvml, Sensor
 from hwbench.devices.cuda.options import CudaOptions
 from hwbench.devices.cuda.probe import GpuFacts, look
-from hwbench.devices.models import GraphModel, Model, OnnxModelFile
+from hwbench.devices.models import GraphModel, Model, OnnxModelFile, label
 from hwbench.devices.options import parse_options
 from hwbench.errors import DeviceError, ModelError, UsageError
 from hwbench.lower import to_onnx
@@ -147,7 +147,7 @@ class Cuda(Device):
             args = {"factory": model.factory, "folder": str(model.folder), "inputs": specs}
         else:
             raise ModelError(
-                f"{self.name} runs graphs, ONNX files and torch modules, not {type(model).__name__}"
+                f"{self.name} runs graphs, ONNX files and torch modules, not {label(model)}"
             )
         inputs = self._batched(model.inputs)
         workload = Workload(model.name, model.hash, inputs, threads, self.options.labels)

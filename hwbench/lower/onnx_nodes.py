@@ -76,8 +76,17 @@ def _ceil(
     return padding
 
 
-def _conv(importer: Importer, node: Node) -> None:
+def _kernel(importer: Importer, node: Node) -> Array:
+    """The weights of a convolution, which the kernel_shape beside them may not contradict."""
     weight = importer.constant(node, 1, "weights")
+    told = tuple(node.attr("kernel_shape", weight.shape[2:]))
+    if told != weight.shape[2:]:
+        raise GraphError(f"kernel_shape {told} is not that of its weights {weight.shape}")
+    return weight
+
+
+def _conv(importer: Importer, node: Node) -> None:
+    weight = _kernel(importer, node)
     bias = importer.optional(node, 2, "bias")
     attrs: dict[str, AttrValue] = {
         **_window(importer, node, weight.shape[2:]),
@@ -89,7 +98,7 @@ def _conv(importer: Importer, node: Node) -> None:
 
 
 def _conv_transpose(importer: Importer, node: Node) -> None:
-    weight = importer.constant(node, 1, "weights")
+    weight = _kernel(importer, node)
     bias = importer.optional(node, 2, "bias")
     rank = weight.ndim - 2
     usual = {"group": 1, "dilations": (1,) * rank, "output_padding": (0,) * rank}

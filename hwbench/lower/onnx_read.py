@@ -66,6 +66,9 @@ def _import(
 def _opset(model: onnx.ModelProto) -> int:
     for entry in model.opset_import:
         if entry.domain in ("", "ai.onnx"):
+            newest = onnx.defs.onnx_opset_version()
+            if not 1 <= entry.version <= newest:
+                raise GraphError(f"opset {entry.version} is none of 1..{newest}: export it anew")
             return int(entry.version)
     raise GraphError("imports no ONNX operator set")
 

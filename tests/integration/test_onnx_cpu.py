@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from hwbench.devices import device_names, get_device
-from hwbench.devices.models import OnnxModelFile, read_model_file, read_onnx_file
+from hwbench.devices.models import OnnxModelFile, TfliteModelFile, read_model_file, read_onnx_file
 from hwbench.errors import HwbenchError, ModelError, UnknownNameError, UsageError
 from hwbench.lower import random_weights, to_onnx
 from hwbench.measure.ops import profile_ops
@@ -345,6 +345,9 @@ class TestGraphs:
     def test_other_things_are_refused(self) -> None:
         with pytest.raises(ModelError, match="runs ONNX files and graphs, not str"):
             CPU.job("net.onnx", 1)  # type: ignore[arg-type]
+        file = TfliteModelFile(Path("net.tflite"), "net.tflite", "tflite:0", ())
+        with pytest.raises(ModelError, match=r"runs ONNX files and graphs, not net\.tflite: "):
+            CPU.job(file, 1)
 
 
 class TestProfile:

@@ -106,6 +106,25 @@ def test_a_constant_that_explodes_is_refused() -> None:
     assert "2**28" in refusal(model.SerializeToString())
 
 
+@pytest.mark.parametrize("kind", ["Conv", "ConvTranspose"])
+@pytest.mark.parametrize("told", [[5, 5], [3]])
+def test_a_kernel_shape_that_its_weights_contradict_is_refused(kind: str, told: list[int]) -> None:
+    node = helper.make_node(kind, ["x", "w"], ["y"], name="c", kernel_shape=told)
+    model = node_model([node], (1, 3, 8, 8), {"w": np.ones((3, 3, 3, 3), np.float32)})
+    message = refusal(model.SerializeToString())
+    assert message == (
+        f"model: node 'c' ({kind}): kernel_shape {tuple(told)} is not that of its weights "
+        "(3, 3, 3, 3)"
+    )
+
+
+@pytest.mark.parametrize("opset", [-5, 0, 9999, 2**62])
+def test_an_opset_that_there_is_not_is_refused(opset: int) -> None:
+    model = node_model([helper.make_node("Relu", ["x"], ["y"])], (2, 3))
+    model.opset_import[0].version = opset
+    assert f"opset {opset} is none of 1.." in refusal(model.SerializeToString())
+
+
 def two_inputs() -> onnx.ModelProto:
     a = helper.make_tensor_value_info("a", TensorProto.FLOAT, ["batch", 3, None])
     b = helper.make_tensor_value_info("b", TensorProto.INT64, ["batch"])
