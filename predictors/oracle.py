@@ -185,6 +185,23 @@ class BudgetOracle:
         )
         return found
 
+    def know(self, archs: Archs, latency_ms: ArrayLike, sd_ms: ArrayLike) -> None:
+        """Answer with what was measured elsewhere from now on: (n,), and the sd of its errors."""
+        codes = self.predictor.space.canonical(self._codes(archs))
+        latencies, sds = (np.broadcast_to(x, len(codes)) for x in (latency_ms, sd_ms))
+        for code, latency, sd in zip(codes, latencies, sds, strict=True):
+            self._known[code.tobytes()] = _Known(float(latency), float(sd))
+
+    @property
+    def known(self) -> TrainingSet:
+        """What was measured, or measured elsewhere, in the order in which it came to know it."""
+        width = len(self.predictor.space.decisions)
+        return TrainingSet(
+            np.frombuffer(b"".join(self._known), dtype=np.int16).reshape(-1, width),
+            np.array([known.latency_ms for known in self._known.values()]),
+            np.array([known.sd_ms for known in self._known.values()]),
+        )
+
     def learn(self, training: TrainingSet) -> None:
         """Fit the predictor anew, on ``training`` (what it learned from) and what was measured.
 
@@ -193,16 +210,10 @@ class BudgetOracle:
         """
         if not self._known:
             return
-        width = len(self.predictor.space.decisions)
-        measured = TrainingSet(
-            np.frombuffer(b"".join(self._known), dtype=np.int16).reshape(-1, width),
-            np.array([known.latency_ms for known in self._known.values()]),
-            np.array([known.sd_ms for known in self._known.values()]),
-        )
         meta = self.predictor.meta
         self.predictor = fit_predictor(
             self.predictor.space,
-            training.joined(measured),
+            training.joined(self.known),
             meta.provenance,
             seed=meta.seed,
             kind=meta.kind,

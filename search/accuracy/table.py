@@ -1,0 +1,85 @@
+"""Accuracies from a table that somebody trained: NAS-Bench-201 and the like.
+
+The file is an npz without objects: ``ops`` (n, L) indexes ``op_names`` for each decision in the
+space's order, ``acc`` (n, d) are accuracies in per cent and ``acc_names`` (d,) the datasets.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwbench.errors import UnknownNameError, UsageError
+from hwbench.spaces.base import Codes, Space
+
+_ARRAYS = ("ops", "op_names", "acc", "acc_names")
+
+
+class TableAccuracy:
+    """Accuracy by look-up; architectures that the table lacks are refused."""
+
+    def __init__(self, space: Space, codes: Codes, accuracy: NDArray[np.float64]) -> None:
+        self.space = space
+        rows = space.canonical(codes)
+        self._known = {row.tobytes(): float(a) for row, a in zip(rows, accuracy, strict=True)}
+
+    def accuracy(self, codes: Codes) -> NDArray[np.float64]:
+        """Accuracies (n,), 0 to 1, of codes (n, L); UsageError names one that is not there."""
+        rows = self.space.canonical(codes)
+        found = [self._known.get(row.tobytes(), np.nan) for row in rows]
+        values = np.array(found, dtype=np.float64)
+        if (missing := np.isnan(values)).any():
+            (text,) = self.space.decode(rows[missing][:1])
+            raise UsageError(f"the table of accuracies has no {text!r} of {self.space.name}")
+        return values
+
+
+def read_table(path: Path, space: Space, dataset: str) -> TableAccuracy:
+    """The accuracies of one dataset; UsageError says what is wrong with the file."""
+    arrays = _arrays(path)
+    names = [str(name) for name in arrays["acc_names"]]
+    if dataset not in names:
+        raise UnknownNameError(f"dataset of {path}", dataset, names)
+    ops, percent = arrays["ops"], arrays["acc"]
+    width = len(space.decisions)
+    if ops.ndim != 2 or ops.shape[1] != width or percent.shape != (len(ops), len(names)):
+        raise UsageError(
+            f"{path}: ops {ops.shape} and acc {percent.shape} are not (n, {width}) and "
+            f"(n, {len(names)}): is it of another space than {space.name}?"
+        )
+    accuracy = percent[:, names.index(dataset)].astype(np.float64) / 100
+    if not ((accuracy >= 0) & (accuracy <= 1)).all():
+        raise UsageError(f"{path}: accuracies of {dataset} are not all from 0 to 100 per cent")
+    return TableAccuracy(space, _codes(path, space, ops, arrays["op_names"]), accuracy)
+
+
+def _codes(
+    path: Path, space: Space, ops: NDArray[np.generic], op_names: NDArray[np.generic]
+) -> Codes:
+    """Codes (n, L) of the file's own numbering of the operations."""
+    if not np.issubdtype(ops.dtype, np.integer) or ops.min() < 0 or ops.max() >= len(op_names):
+        raise UsageError(f"{path}: ops does not index the {len(op_names)} op_names")
+    columns = []
+    for j, decision in enumerate(space.decisions):
+        try:
+            code = [space.value(decision.name, str(name)) for name in op_names]
+        except UsageError as error:
+            raise UsageError(f"{path}: op_names: {error}") from None
+        columns.append(np.array([decision.values.index(v) for v in code])[ops[:, j]])
+    return np.stack(columns, axis=1).astype(np.int16)
+
+
+def _arrays(path: Path) -> dict[str, NDArray[np.generic]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if missing := [name for name in _ARRAYS if name not in file]:
+                raise UsageError(
+                    f"{path} has no array {missing[0]!r}: is it a table of accuracies?"
+                )
+            return {name: file[name] for name in _ARRAYS}
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(f"cannot read {path}: {reason}") from None

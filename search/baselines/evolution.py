@@ -1,0 +1,54 @@
+"""Regularised evolution under each of several budgets (Real et al., AAAI 2019).
+
+The oldest of a population die; the best of a random few become parents; a child differs from its
+parent in one decision. One population a budget: that is what a search without a generator has to
+do. They run side by side, which changes nothing but the time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwbench.search.moves import mutated
+from hwbench.search.scoring import Scored, Scorer
+
+Array = NDArray[np.float64]
+
+_POPULATION, _TOURNAMENT, _CHILDREN = 50, 10, 5
+
+
+def evolve(scorer: Scorer, budgets_ms: Array, calls: int, rng: np.random.Generator) -> Scored:
+    """``calls`` evaluator calls for each budget (b,); returns all that was scored.
+
+    A member within its budget stands before one that is not, then the better score; of two beyond
+    it the faster.
+    """
+    space, count = scorer.space, len(budgets_ms)
+    members = min(_POPULATION, calls)
+    codes = np.stack([space.sample(members, rng) for _ in budgets_ms])
+    found = scorer(codes.reshape(-1, codes.shape[2]))
+    parts = [found]
+    worth = _worth(found, np.repeat(budgets_ms, members)).reshape(count, members)
+    oldest = 0
+    for _ in range((calls - members) // _CHILDREN):
+        drawn = rng.integers(0, members, (count, _CHILDREN, min(_TOURNAMENT, members)))
+        at = np.arange(count)[:, None]
+        winner = np.take_along_axis(
+            drawn, worth[at[:, :, None], drawn].argmax(axis=2)[:, :, None], axis=2
+        )[:, :, 0]
+        parents = codes[at, winner].reshape(-1, codes.shape[2])
+        found = scorer(mutated(space, parents, rng))
+        parts.append(found)
+        slots = (oldest + np.arange(_CHILDREN)) % members
+        codes[:, slots] = found.codes.reshape(count, _CHILDREN, -1)
+        worth[:, slots] = _worth(found, np.repeat(budgets_ms, _CHILDREN)).reshape(count, _CHILDREN)
+        oldest = (oldest + _CHILDREN) % members
+    return parts[0].joined(*parts[1:])
+
+
+def _worth(found: Scored, budgets_ms: Array) -> Array:
+    """(n,) by which members of one budget compare, each under its own budget (n,)."""
+    # Scores are of order 1: any that keeps the budget stands above all that do not.
+    above = 1e6
+    return np.where(found.upper_ms <= budgets_ms, above + found.score, -found.upper_ms)
