@@ -45,6 +45,10 @@ def verify(
     quick: Annotated[
         bool, typer.Option("--quick", metavar="", help="A shorter run with less proof.")
     ] = False,
+    tables: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Published tables, for claims that rest on some."),
+    ] = None,
     out: Annotated[
         Path, typer.Option("-o", "--out", metavar="FOLDER", help="Where the figures go.")
     ] = Path("results/verify"),
@@ -69,7 +73,7 @@ def verify(
     out.mkdir(parents=True, exist_ok=True)
     verdicts: list[Verdict] = []
     with opened(store) as results, console.stages() as report:
-        setting = Setting(target, results, out, quick, seed, report)
+        setting = Setting(target, results, out, quick, seed, report, tables)
         for claim in chosen:
             for verdict in claim.run(setting):
                 results.add_verdict(verdict)

@@ -16,6 +16,7 @@ _CLAIMS = {
     "budgets": ("hwbench.verify.budgets", "Budgets"),
     "lowering": ("hwbench.verify.lowering", "Lowering"),
     "kernels": ("hwbench.verify.kernels", "Kernels"),
+    "pnag": ("hwbench.verify.pnag", "Pnag"),
 }
 
 

@@ -24,6 +24,7 @@ class Setting:
     """Where a claim is tested, and how thoroughly.
 
     ``progress`` is told what goes on and the share done; figures are written to ``folder``.
+    ``tables`` is a folder of published data, for claims that rest on some.
     """
 
     device: Device
@@ -32,6 +33,7 @@ class Setting:
     quick: bool
     seed: int
     progress: Callable[[str, float], None]
+    tables: Path | None = None
 
 
 class Claim(ABC):

@@ -1,0 +1,98 @@
+"""Figure of the claim about PNAG: regret by labels, by device, and what the guard costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_SHOWN = {
+    "pnag": "#0b6e4f",
+    "best of labelled": "#8d8d8d",
+    "rank all": "#3a6ea5",
+    "random": "#b8a44c",
+    "evolution": "#c1440e",
+    "nsga2": "#7b4b94",
+}
+
+
+def pnag_figure(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Three panels: regret over labels; hypervolume by device; raw, guarded, confirmed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(12.5, 4.2))
+    _by_labels(axes[0], rows)
+    _by_device(axes[1], rows)
+    _by_reading(axes[2], rows)
+    for axis in axes:
+        axis.grid(alpha=0.25, lw=0.6)
+        axis.spines[["top", "right"]].set_visible(False)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, ncols=len(_SHOWN), loc="lower center", frameon=False, fontsize=9)
+    figure.tight_layout(rect=(0, 0.07, 1, 1))
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _by_labels(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    counts = sorted({row["labels"] for row in rows})
+    for method, colour in _SHOWN.items():
+        means, errors = [], []
+        for count in counts:
+            by_seed: dict[int, list[float]] = {}
+            for row in rows:
+                if (row["method"], row["labels"]) == (method, count):
+                    value = row["confirmed"]["regret_points_mean"]
+                    by_seed.setdefault(row["seed"], []).append(value)
+            seeds = np.array([np.mean(values) for values in by_seed.values()])
+            means.append(seeds.mean())
+            errors.append(seeds.std(ddof=1) / np.sqrt(len(seeds)) if len(seeds) > 1 else 0.0)
+        axis.errorbar(counts, means, errors, color=colour, marker="o", ms=4, label=method)
+    axis.axhline(0.3, color="#333333", lw=0.8, ls=":")
+    axis.set_xticks(counts)
+    axis.set_ylim(bottom=0)
+    axis.set_xlabel("accuracy labels", fontsize=9)
+    axis.set_ylabel("regret, points (confirmed)", fontsize=9)
+
+
+def _by_device(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    most = max(row["labels"] for row in rows)
+    devices = list(dict.fromkeys(row["device"] for row in rows))
+    for i, (method, colour) in enumerate(_SHOWN.items()):
+        values = [
+            np.mean(
+                [
+                    row["confirmed"]["hypervolume"]
+                    for row in rows
+                    if (row["method"], row["labels"], row["device"]) == (method, most, device)
+                ]
+            )
+            for device in devices
+        ]
+        axis.plot(values, np.arange(len(devices)) + 0.09 * (i - 2.5), "o", ms=5, color=colour)
+    axis.set_yticks(np.arange(len(devices)), devices, fontsize=8)
+    axis.set_xlabel(f"share of the true hypervolume ({most} labels)", fontsize=9)
+
+
+def _by_reading(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    most = max(row["labels"] for row in rows)
+    readings = ("raw", "guarded", "confirmed")
+    for method, colour in _SHOWN.items():
+        own = [row for row in rows if (row["method"], row["labels"]) == (method, most)]
+        regret = [np.mean([row[r]["regret_points_mean"] for row in own]) for r in readings]
+        kept = [100 * np.mean([row[r]["satisfaction"] for row in own]) for r in readings]
+        axis.plot(kept, regret, "-", lw=0.7, color=colour, alpha=0.6)
+        for x, y, marker in zip(kept, regret, "xso", strict=True):
+            axis.plot(x, y, marker, ms=6, color=colour)
+    for reading, marker in zip(readings, "xso", strict=True):
+        axis.plot([], [], marker, color="#333333", ls="none", label=reading)
+    axis.axvline(95, color="#333333", lw=0.8, ls=":")
+    axis.set_ylim(bottom=0)
+    axis.legend(frameon=False, fontsize=8)
+    axis.set_xlabel("budgets kept, %", fontsize=9)
+    axis.set_ylabel("regret, points", fontsize=9)
