@@ -113,7 +113,8 @@ def trial_rows(
             task = task or Task.of(table, seed)
             found = run_trial(task, count)
             with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(found) + "\n")
+                # A line of its own, whatever an interruption left at the end.
+                file.write(f"\n{json.dumps(found)}\n")
         rows += found
     return rows
 

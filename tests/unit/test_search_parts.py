@@ -1,0 +1,306 @@
+"""What searches are made of: moves, scores, labels, measurements and baselines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwbench.errors import UnknownNameError, UsageError
+from hwbench.search.accuracy import CallableAccuracy
+from hwbench.search.accuracy.model import AccuracyModel, fit_accuracy, restored, transformed
+from hwbench.search.accuracy.proxy import CapacityProxy
+from hwbench.search.accuracy.table import read_table
+from hwbench.search.baselines import every_one, evolve, nsga2, random_pool
+from hwbench.search.confirm import confirm
+from hwbench.search.labels import spend_labels
+from hwbench.search.ledger import SearchLedger
+from hwbench.search.moves import mutated
+from hwbench.search.scoring import Scored, Scorer, best_each
+from hwbench.spaces import Space, get_space
+from tests.searches import Exact, Toy, ToyOracle, toy_accuracy
+
+TOY, NB201 = Toy(), get_space("nasbench201")
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def scorer(oracle: ToyOracle | None = None, confidence: float = 0.98) -> Scorer:
+    return Scorer(TOY, Exact(), oracle or ToyOracle(TOY), confidence, SearchLedger())
+
+
+# --- moves ------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 1000), st.sampled_from(["toy", "nasbench201", "ofa_mbv3"]))
+def test_a_mutation_is_a_neighbour(seed: int, name: str) -> None:
+    space: Space = TOY if name == "toy" else get_space(name)
+    codes = space.sample(20, rng(seed))
+    moved = mutated(space, codes, rng(seed))
+    assert space.valid(moved).all()
+    assert np.array_equal(moved, space.canonical(moved))
+    both = space.active(codes) & space.active(moved)
+    assert (((codes != moved) & both).sum(axis=1) == 1).all()
+
+
+def test_mutations_reach_every_neighbour() -> None:
+    start = TOY.sample(1, rng(3))
+    found = mutated(TOY, np.repeat(start, 2000, axis=0), rng())
+    reached = {row.tobytes() for row in found}
+    assert reached == {row.tobytes() for row in TOY.neighbours(start[0])}
+
+
+# --- scores -----------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10_000))
+def test_the_best_of_each_budget_is_the_best(seed: int) -> None:
+    draw = rng(seed)
+    n = int(draw.integers(1, 30))
+    found = Scored(
+        np.zeros((n, 6), np.int16), draw.integers(0, 5, n) / 4, draw.integers(1, 9, n) / 2
+    )
+    for budget, row in zip(budgets := np.arange(6.0), best_each(found, budgets), strict=True):
+        within = found.upper_ms <= budget
+        assert (row == -1) == (not within.any())
+        if row >= 0:
+            assert found.score[row] == found.score[within].max()
+            equals = within & (found.score == found.score[row])
+            assert found.upper_ms[row] == found.upper_ms[equals].min()
+
+
+def test_the_order_is_feasible_first_then_accuracy_then_speed() -> None:
+    found = Scored(
+        np.zeros((5, 6), np.int16), np.array([3, 1, 9, 7, 1.0]), np.array([2, 1, 8, 5, 1])
+    )
+    order = found.order(np.array([3.0, 100.0]))
+    assert np.argsort(-order[:, 0], kind="stable").tolist() == [0, 1, 4, 3, 2]
+    assert np.argsort(-order[:, 1], kind="stable").tolist() == [2, 3, 0, 1, 4]
+    assert order[1, 0] == order[4, 0]
+
+
+def test_calls_are_counted_whether_they_are_looked_up_or_not() -> None:
+    asked = scorer()
+    other = SearchLedger()
+    codes = TOY.sample(30, rng())
+    found = asked(codes)
+    again = asked.counted_in(other)(codes[:10])
+    assert (asked.ledger.evaluator_calls, other.evaluator_calls) == (30, 10)
+    assert np.array_equal(found.score, toy_accuracy(codes))
+    assert np.array_equal(found.upper_ms, ToyOracle(TOY).upper(codes, 0.98))
+    assert np.array_equal(again.codes, codes[:10])
+
+
+def test_scores_that_are_no_numbers_are_refused() -> None:
+    class Broken:
+        def score(self, codes: np.ndarray) -> np.ndarray:
+            return np.full(len(codes), np.nan)
+
+    with pytest.raises(UsageError, match="train it anew"):
+        Scorer(TOY, Broken(), ToyOracle(TOY), 0.98, SearchLedger())(TOY.sample(3, rng()))
+
+
+# --- accuracy ---------------------------------------------------------------------------------
+
+
+def test_a_model_of_accuracy_orders_what_it_has_not_seen() -> None:
+    from scipy.stats import kendalltau
+
+    codes = rng(1).permutation(NB201.all_codes())
+    macs = NB201.macs(codes)
+    truth = 0.5 + 0.4 * macs / macs.max() - 0.05 * (codes == 4).sum(axis=1) / 6
+    model = fit_accuracy(NB201, codes[:150], truth[:150])
+    tau = kendalltau(model.predict(codes[150:1500])[0], truth[150:1500]).statistic
+    assert tau > 0.9
+    assert np.array_equal(model.score(codes[:150]), transformed(truth[:150]))
+    again = AccuracyModel(NB201, model.codes, model.accuracy, model.length, model.noise)
+    assert np.array_equal(again.score(codes[:400]), model.score(codes[:400]))
+
+
+def test_the_models_error_bars_grow_away_from_its_labels() -> None:
+    codes = TOY.sample(60, rng())
+    model = fit_accuracy(TOY, codes[:20], toy_accuracy(codes[:20]))
+    mean, sd = model.predict(codes)
+    assert sd[:20].max() < np.median(sd[20:])
+    assert np.abs(restored(mean[20:]) - toy_accuracy(codes[20:])).max() < 0.2
+
+
+@given(st.floats(0, 1))
+def test_the_target_is_turned_back(accuracy: float) -> None:
+    assert restored(transformed(np.array([accuracy])))[0] == pytest.approx(accuracy, abs=1e-12)
+
+
+def test_labels_that_teach_nothing_are_refused() -> None:
+    codes = TOY.sample(10, rng())
+    with pytest.raises(UsageError, match="teach nothing"):
+        fit_accuracy(TOY, codes, np.full(10, 0.5))
+    with pytest.raises(UsageError, match="teach nothing"):
+        fit_accuracy(TOY, codes[:3], toy_accuracy(codes[:3]))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (lambda n: np.full(n, np.nan), "gave nan for 'depth="),
+        (lambda n: np.full(n, 93.0), "from 0 to 1"),
+        (lambda n: np.ones(n + 1), "one number each"),
+    ],
+)
+def test_a_source_that_gives_no_accuracies(values, words: str) -> None:
+    source = CallableAccuracy(TOY, lambda codes: values(len(codes)))
+    with pytest.raises(UsageError, match=words):
+        spend_labels(source, ToyOracle(TOY), 40, rng(), SearchLedger())
+
+
+def test_labels_are_spent_where_the_front_is() -> None:
+    source, ledger = CallableAccuracy(TOY, toy_accuracy), SearchLedger()
+    labelled = spend_labels(source, ToyOracle(TOY), 60, rng(), ledger)
+    assert (len(labelled), ledger.validations) == (60, 60)
+    assert len({row.tobytes() for row in labelled.codes}) == 60
+    assert ledger.evaluator_calls > 0
+    everyone, oracle = TOY.all_codes(), ToyOracle(TOY)
+    budgets = np.linspace(2, 9, 8)
+    truth, latency = toy_accuracy(everyone), oracle.latency(everyone)
+    best = np.array([truth[latency <= b].max() for b in budgets])
+
+    def shortfall(codes: np.ndarray) -> float:
+        accuracy, ms = toy_accuracy(codes), oracle.latency(codes)
+        return float(
+            np.mean([t - accuracy[ms <= b].max() for t, b in zip(best, budgets, strict=True)])
+        )
+
+    by_chance = np.mean([shortfall(TOY.sample(60, rng(seed))) for seed in range(10)])
+    assert shortfall(labelled.codes) < 0.5 * by_chance
+    with pytest.raises(UsageError, match="too few to search with"):
+        spend_labels(source, oracle, 10, rng(), SearchLedger())
+
+
+def test_the_proxy_is_a_share_of_the_largest() -> None:
+    proxy = CapacityProxy(TOY)
+    values = proxy.accuracy(TOY.all_codes())
+    assert values.max() == 1
+    assert (values > 0).all()
+
+
+def table_file(path: Path, **changes: object) -> Path:
+    codes = NB201.all_codes()[:200]
+    names = np.array(["nor_conv_3x3", "none", "skip_connect", "avg_pool_3x3", "nor_conv_1x1"])
+    ours = ["none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3"]
+    to_file = np.array([names.tolist().index(name) for name in ours])
+    content = {
+        "ops": to_file[codes].astype(np.uint8),
+        "op_names": names,
+        "acc": np.stack([np.linspace(10, 94, 200), np.full(200, 50.0)], axis=1),
+        "acc_names": np.array(["cifar10", "cifar100"]),
+    }
+    np.savez(path, **{**content, **changes})
+    return path
+
+
+def test_a_table_of_accuracies_is_read_by_its_own_names(tmp_path: Path) -> None:
+    source = read_table(table_file(tmp_path / "a.npz"), NB201, "cifar10")
+    codes = NB201.all_codes()
+    assert source.accuracy(codes[:200]) == pytest.approx(np.linspace(0.10, 0.94, 200))
+    with pytest.raises(UsageError, match=r"has no '\|nor_"):
+        source.accuracy(codes[-1:])
+    with pytest.raises(UnknownNameError, match="did you mean 'cifar10'"):
+        read_table(tmp_path / "a.npz", NB201, "cifar1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"ops": np.zeros((200, 5), np.uint8)}, "of another space"),
+        ({"ops": np.full((200, 6), 9, np.uint8)}, "does not index"),
+        ({"op_names": np.array(["a", "b", "c", "d", "e"])}, "op_names: .* has no value 'a'"),
+        ({"acc": np.full((200, 2), 101.0)}, "0 to 100 per cent"),
+        ({"acc": np.full((200, 2), np.nan)}, "0 to 100 per cent"),
+        ({"acc": np.array([{}] * 200, dtype=object)}, "cannot read"),
+    ],
+)
+def test_a_table_that_is_none_is_refused(tmp_path: Path, changes: dict, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        read_table(table_file(tmp_path / "a.npz", **changes), NB201, "cifar10")
+
+
+def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.npz").write_text("no zip")
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    for name, words in (("text.npz", "cannot read"), ("none.npz", "No such file")):
+        with pytest.raises(UsageError, match=words):
+            read_table(tmp_path / name, NB201, "cifar10")
+    with pytest.raises(UsageError, match="has no array 'ops'"):
+        read_table(tmp_path / "other.npz", NB201, "cifar10")
+
+
+# --- measurements -----------------------------------------------------------------------------
+
+
+def kept_accuracy(oracle: ToyOracle, found: Scored, budgets: np.ndarray) -> float:
+    """Mean true accuracy of the answers; all are required to keep their budget."""
+    best = best_each(found, budgets)
+    assert (best >= 0).all()
+    assert (oracle.true_ms(found.codes[best]) <= budgets).all()
+    return float(found.score[best].mean())
+
+
+def test_measurements_recover_what_the_guard_costs() -> None:
+    oracle, budgets, ledger = ToyOracle(TOY, error=0.03), np.linspace(2.5, 9, 8), SearchLedger()
+    found = scorer(oracle, 0.9999)(TOY.all_codes())
+    guarded = kept_accuracy(oracle, found, budgets)
+    settled = confirm(found, oracle, budgets, 0.9999, 25, ledger)
+    assert len(oracle.measured) == ledger.device_measurements == 25
+    confirmed = kept_accuracy(oracle, settled, budgets)
+    true_ms = oracle.true_ms(found.codes)
+    possible = np.mean([found.score[true_ms <= b].max() for b in budgets])
+    assert possible - confirmed < 0.5 * (possible - guarded)
+
+
+def test_nothing_is_measured_where_nothing_is_to_be_gained() -> None:
+    oracle, ledger = ToyOracle(TOY), SearchLedger()
+    codes = TOY.all_codes()
+    oracle.measure(codes)
+    found = scorer(oracle)(codes)
+    confirm(found, oracle, np.array([3.0, 6.0]), 0.98, 10, ledger)
+    assert ledger.device_measurements == 0
+
+
+# --- baselines --------------------------------------------------------------------------------
+
+
+def test_baselines_spend_the_calls_that_they_are_given() -> None:
+    budgets = np.array([3.0, 5.0, 7.0])
+    for search, calls, exact in (
+        (lambda ask: evolve(ask, budgets, 80, rng()), 240, True),
+        (lambda ask: nsga2(ask, 300, rng()), 300, False),
+        (lambda ask: random_pool(ask, 100, rng()), 100, True),
+        (every_one, len(TOY.all_codes()), True),
+    ):
+        ask = scorer()
+        found = search(ask)
+        assert ask.ledger.evaluator_calls == calls if exact else ask.ledger.evaluator_calls <= calls
+        assert TOY.valid(found.codes).all()
+        assert len(np.unique(found.codes, axis=0)) == len(found)
+        assert np.array_equal(found.score, toy_accuracy(found.codes))
+
+
+def test_evolution_and_nsga2_beat_chance() -> None:
+    budgets = np.array([3.0, 5.0, 7.0])
+
+    def worth(found: Scored) -> float:
+        return float(found.score[best_each(found, budgets)].mean())
+
+    by_chance = np.mean([worth(random_pool(scorer(), 40, rng(seed))) for seed in range(10)])
+    assert worth(evolve(scorer(), budgets, 120, rng())) > by_chance
+    assert worth(nsga2(scorer(), 300, rng())) > by_chance
+
+
+def test_more_random_ones_than_there_are() -> None:
+    assert len(random_pool(scorer(), 10**6, rng())) == len(TOY.all_codes())
