@@ -25,7 +25,7 @@ _PATHS = ((0, 3), (0, 1, 3), (0, 2, 3), (0, 1, 2, 3))
 def features(space: Space, codes: Codes) -> Array:
     """(n, F) features of codes (n, L), not scaled."""
     views = space.views(codes)
-    blocks = [_indicators(space, view) for view in views]
+    blocks = [indicators(space, view) for view in views]
     blocks.append(_counts(space, views[-1]))
     blocks.append(np.log1p(space.macs(codes).astype(np.float64))[:, None])
     if isinstance(space, NasBench201Space):
@@ -33,7 +33,8 @@ def features(space: Space, codes: Codes) -> Array:
     return np.concatenate(blocks, axis=1)
 
 
-def _indicators(space: Space, codes: Codes) -> Array:
+def indicators(space: Space, codes: Codes) -> Array:
+    """(n, sum of the cardinalities): one for each choice made; nothing of what does not exist."""
     active = space.active(codes)
     columns = [
         (codes[:, j, None] == np.arange(count)) & active[:, j, None]

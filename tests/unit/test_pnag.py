@@ -315,3 +315,42 @@ def test_a_file_with_parts_of_another_make_is_refused(generator: Generator, tmp_
         files.write(path, {**meta, **header}, arrays)
         with pytest.raises(PredictorError):
             load_generator(path)
+
+
+# --- the paper's evaluator --------------------------------------------------------------------
+
+
+def test_the_papers_evaluator_ranks_under_budgets() -> None:
+    from hwbench.search.pnag.ranking import RankingEvaluator, kendall_tau
+
+    codes = rng().permutation(TOY.all_codes())
+    known, unknown = scorer()(codes[:80]), scorer()(codes[80:])
+    evaluator = RankingEvaluator(TOY, BUDGETS)
+    unseen = np.array([2.5, 3.3, 5.5])
+    before = kendall_tau(evaluator, unknown, unseen)
+    evaluator.fit(known, steps=60)
+    assert kendall_tau(evaluator, unknown, unseen) > max(0.7, before + 0.3)
+    one, other = RankingEvaluator(TOY, BUDGETS), RankingEvaluator(TOY, BUDGETS)
+    one.fit(known, steps=2)
+    other.fit(known, steps=2)
+    assert np.array_equal(one.score(unknown, unseen), other.score(unknown, unseen))
+
+
+def test_the_papers_reward_trains_the_controller_too() -> None:
+    from hwbench.search.pnag.ranking import RankingEvaluator
+
+    ask = scorer()
+    evaluator = RankingEvaluator(TOY, BUDGETS)
+    evaluator.fit(ask(TOY.all_codes()), steps=60)
+    published = Schedule(
+        steps=60, last=0, strata=6, samples=10, neighbours=0, first=10, imitation=0
+    )
+    policy, _ = train_policy(
+        ask, BUDGETS, TOY.sample(5, rng()), seed=0, plan=published, reward=evaluator.score
+    )
+    asked = np.repeat(np.array([2.5, 6.5]), 200)
+    drawn = ask(policy.draw(Walk(TOY), asked, rng()))
+    chance = ask(TOY.all_codes())
+    kept = drawn.upper_ms <= asked
+    assert kept[:200].mean() > (chance.upper_ms <= 2.5).mean() + 0.2
+    assert drawn.score[200:].mean() > chance.score.mean()
