@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hwbench.errors import UnknownNameError, UsageError
 from hwbench.search.accuracy import CallableAccuracy
+from hwbench.search.accuracy.kept import KeptAccuracy
 from hwbench.search.accuracy.model import AccuracyModel, fit_accuracy, restored, transformed
 from hwbench.search.accuracy.proxy import CapacityProxy
 from hwbench.search.accuracy.table import read_table
@@ -208,7 +209,7 @@ def test_a_table_of_accuracies_is_read_by_its_own_names(tmp_path: Path) -> None:
     source = read_table(table_file(tmp_path / "a.npz"), NB201, "cifar10")
     codes = NB201.all_codes()
     assert source.accuracy(codes[:200]) == pytest.approx(np.linspace(0.10, 0.94, 200))
-    with pytest.raises(UsageError, match=r"has no '\|nor_"):
+    with pytest.raises(UsageError, match=r"has no '\|avg_"):
         source.accuracy(codes[-1:])
     with pytest.raises(UnknownNameError, match="did you mean 'cifar10'"):
         read_table(tmp_path / "a.npz", NB201, "cifar1")
@@ -304,3 +305,47 @@ def test_evolution_and_nsga2_beat_chance() -> None:
 
 def test_more_random_ones_than_there_are() -> None:
     assert len(random_pool(scorer(), 10**6, rng())) == len(TOY.all_codes())
+
+
+# --- labels that are kept ---------------------------------------------------------------------
+
+
+def test_a_search_that_was_killed_does_not_pay_twice(tmp_path: Path) -> None:
+    path = tmp_path / "labels.jsonl"
+
+    class KilledError(Exception):
+        pass
+
+    left = [25]
+
+    def accuracy(codes: np.ndarray) -> np.ndarray:
+        left[0] -= len(codes)
+        if left[0] < 0:
+            raise KilledError
+        return toy_accuracy(codes)
+
+    def search() -> tuple[np.ndarray, int]:
+        source = KeptAccuracy(CallableAccuracy(TOY, accuracy), path, "made up")
+        return spend_labels(source, ToyOracle(TOY), 40, rng(), SearchLedger()).codes, source.asked
+
+    with pytest.raises(KilledError):
+        search()
+    path.write_text(path.read_text()[:-12])  # and the last line was cut short
+    left[0] = 40
+    codes, asked = search()
+    assert asked == 40 - 24
+    plain = spend_labels(
+        CallableAccuracy(TOY, toy_accuracy), ToyOracle(TOY), 40, rng(), SearchLedger()
+    )
+    assert np.array_equal(codes, plain.codes)
+    assert search()[1] == 0
+
+
+def test_labels_of_another_source_are_refused(tmp_path: Path) -> None:
+    source, path = CallableAccuracy(TOY, toy_accuracy), tmp_path / "labels.jsonl"
+    KeptAccuracy(source, path, "one").accuracy(TOY.sample(3, rng()))
+    with pytest.raises(UsageError, match="holds no labels of toy by other"):
+        KeptAccuracy(source, path, "other")
+    path.write_text(path.read_text() + '\n{"architecture": 3}\n')
+    with pytest.raises(UsageError, match="a line that is no label"):
+        KeptAccuracy(source, path, "one")
