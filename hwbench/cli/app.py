@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -19,6 +21,7 @@ from hwbench.cli.importing import import_
 from hwbench.cli.kernels import kernels
 from hwbench.cli.predict import predict
 from hwbench.cli.profile import profile
+from hwbench.cli.spaces import spaces
 from hwbench.cli.suggest import suggest
 from hwbench.cli.verify import verify
 
@@ -32,9 +35,17 @@ app = typer.Typer(
 
 _MEASURE, _PREDICT, _PROVE, _DATA = "Measure", "Predict", "Prove", "Results"
 
+
+def _help_of(verb: Callable[..., None]) -> str:
+    """A verb's docstring, a line each paragraph: typer would keep the source's line ends."""
+    paragraphs = inspect.cleandoc(verb.__doc__ or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
 for _verb, _name, _panel in (
     (doctor, "doctor", _MEASURE),
     (devices, "devices", _MEASURE),
+    (spaces, "spaces", _MEASURE),
     (bench, "bench", _MEASURE),
     (profile, "profile", _MEASURE),
     (suggest, "suggest", _PREDICT),
@@ -47,7 +58,7 @@ for _verb, _name, _panel in (
     (export, "export", _DATA),
     (import_, "import", _DATA),
 ):
-    app.command(_name, rich_help_panel=_panel)(_verb)
+    app.command(_name, rich_help_panel=_panel, help=_help_of(_verb))(_verb)
 
 
 def _version(wanted: bool) -> None:
@@ -59,7 +70,8 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def hwbench_(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")
+        bool,
+        typer.Option("--version", metavar="", callback=_version, is_eager=True, help="Say which."),
     ] = False,
 ) -> None:
     """Measure, predict and keep a latency budget on your own device.

@@ -104,9 +104,8 @@ def evaluate(
 
     hwbench evaluate --space nasbench201 --archs a.csv.gz --latency l.csv.gz -d pixel3 --train 100
 
-    hwbench evaluate … -d pixel3 --train 20 --sources titanx_1,samsung_s7 --select active
-
-    hwbench evaluate … -d pixel3 --train 100 --seeds 20
+    hwbench evaluate --space nasbench201 --archs a.csv.gz --latency l.csv.gz -d pixel3 --train 20
+    --sources titanx_1,samsung_s7 --select active
     """
     _require_writable(out)
     if out is not None and seeds > 1:
@@ -220,7 +219,8 @@ def _evaluate_file(
     if not fresh:
         raise UsageError(
             f"{predictor}: nothing was measured since that it has not seen: "
-            f"run hwbench profile -s {tested.space.name} with another --seed"
+            f"run hwbench profile -d {tested.meta.provenance.device} -s {tested.space.name} "
+            "with another --seed"
         )
     test = training_from(tested.space, fresh)
     compared = {"predictor": tested}
@@ -328,10 +328,15 @@ def comparable(
     )
     wanted = (source.threads, source.options, source.epoch)
     same = [m for m in found if (m.workload.threads, m.workload.options, m.epoch) == wanted]
-    if found and not same:
+    if not same and session is None and since is None:
+        held = [(m.workload.threads, m.workload.options, m.epoch) for m in found]
+        names = ("thread count", "options", "canary epoch")
+        other = [n for i, n in enumerate(names) if all(h[i] != wanted[i] for h in held)]
+        what = " and ".join(other or names) if found else "environment"
         raise PredictorError(
-            "the measurements of this device are of other threads, options or another canary epoch "
-            "than the predictor: fit a new one"
+            f"the store {store.location} holds no measurement of {predictor.meta.space} on "
+            f"{source.device} of the predictor's {what}: name the one that it was fitted from "
+            "with --store, or fit a new predictor"
         )
     return same
 

@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from hwbench import console
-from hwbench.cli.options import AnyDevice, AnySpace, Debug, Json, Session, Since, StoreUrl, opened
+from hwbench.cli.options import (
+    AnyDevice,
+    AnySpace,
+    Debug,
+    Json,
+    Session,
+    Since,
+    StoreUrl,
+    opened,
+    require_folder,
+)
 
 
 def export(
@@ -44,6 +54,7 @@ def export(
     from hwbench import interchange
 
     kind = interchange.format_of(out, format_)
+    require_folder(out)
     with opened(store, create=False) as results:
         chosen = results.measurements(
             device=device, space=space, session=session, name=name, since=since

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from hwbench.cli.options import (
     Threads,
     choices,
     opened,
+    require_folder,
     sources_of,
 )
 from hwbench.errors import HwbenchError, UsageError
@@ -32,6 +34,9 @@ from hwbench.errors import HwbenchError, UsageError
 if TYPE_CHECKING:
     from hwbench.predictors import LatencyPredictor
     from hwbench.records import Measurement
+
+#: Architectures of a space with which a fit was good on published tables (results/README.md).
+ENOUGH = 100
 
 
 def _kinds() -> list[str]:
@@ -87,8 +92,7 @@ def fit(
 
     learned = get_space(space)
     path = out or Path(f"{device}-{space}.hwp")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: there is no folder {path.parent}: make it first")
+    require_folder(path)
     with opened(store, create=False) as results:
         found = results.measurements(
             device=device,
@@ -99,25 +103,55 @@ def fit(
             with_bursts=False,
         )
     measured = comparable(found, device, choices("--option", option or ()), threads)
-    if not measured:
-        raise UsageError(
-            f"no measurement of {space} on {device} with {threads} threads is stored: "
-            f"run hwbench profile -d {device} -s {space} first"
-        )
+    command = _profile_command(device, space, option or (), threads)
+    _require_enough(measured, space, device, threads, command)
     training, provenance = training_from(learned, measured), provenance_of(measured)
     training = replace(training, sources=sources_of(learned, sources))
     predictor = fit_predictor(learned, training, provenance, seed=seed, kind=kind)
     predictor.save(path)
     baselines = accuracy.fit_baselines(learned, training, provenance, seed=seed)
-    _show(path, {"predictor": predictor, **baselines}, len(measured), as_json=as_json)
+    _show(path, {"predictor": predictor, **baselines}, measured, as_json=as_json)
+    _warn(predictor, baselines, command)
+
+
+def _profile_command(device: str, space: str, options: Sequence[str], threads: int) -> str:
+    """The command that measures more of the same, without its -n."""
+    how = ["-d", device, "-s", space]
+    for option in options:
+        how += ["--option", option]
+    return shlex.join(["hwbench", "profile", *how, *(["--threads", f"{threads}"] * (threads > 1))])
+
+
+def _require_enough(
+    measured: Sequence[Measurement], space: str, device: str, threads: int, command: str
+) -> None:
+    """UsageError with the next step where too few architectures were measured for a fit."""
+    from hwbench.predictors.data import MIN_SAMPLES
+
+    if not measured:
+        raise UsageError(
+            f"no measurement of {space} on {device} with {threads} threads is stored: "
+            f"run {command} first"
+        )
+    distinct = len({m.workload.arch for m in measured if m.latency_ns is not None})
+    if distinct < MIN_SAMPLES:
+        raise UsageError(
+            f"{distinct} measured architectures of {space} are too few, a fit needs at least "
+            f"{MIN_SAMPLES}: run {command} -n {ENOUGH} first, which adds what is missing"
+        )
 
 
 def _show(
-    path: Path, compared: Mapping[str, LatencyPredictor], measured: int, *, as_json: bool
+    path: Path,
+    compared: Mapping[str, LatencyPredictor],
+    measured: Sequence[Measurement],
+    *,
+    as_json: bool,
 ) -> None:
     """The predictor that was written, beside the baselines."""
     scores = {name: each.meta.cross_validated for name, each in compared.items()}
     meta = compared["predictor"].meta
+    wide = sum(m.status == "inconclusive" for m in measured)
     if as_json:
         console.write_json(
             {
@@ -126,16 +160,36 @@ def _show(
                 "space": meta.space,
                 "provenance": meta.provenance,
                 "n_train": meta.n_train,
+                "measurements": len(measured),
+                "inconclusive": wide,
                 "cross_validated": scores,
             }
         )
         return
-    repeated = "" if measured == meta.n_train else f" ({measured} measurements)"
+    repeated = "" if len(measured) == meta.n_train else f" ({len(measured)} measurements)"
     console.show(
-        f"Cross-validated on {meta.n_train} architectures{repeated}",
-        accuracy.table(scores),
-        f"Written to {path}",
+        f"Cross-validated on {meta.n_train} architectures{repeated}", accuracy.table(scores)
     )
+    if wide:
+        console.show(
+            f"{wide} of the {len(measured)} measurements are inconclusive: "
+            "each counts with its own wide error"
+        )
+    console.show(f"Written to {path}")
+
+
+def _warn(
+    predictor: LatencyPredictor, baselines: Mapping[str, LatencyPredictor], command: str
+) -> None:
+    """Say where a line on MACs does as well, and what to do about it."""
+    name = "MACs line"
+    found, line = predictor.meta, baselines[name].meta
+    error, plain = found.cross_validated.rmspe, line.cross_validated.rmspe
+    if found.kind != accuracy.BASELINES[name] and error >= plain:
+        console.note(
+            f"no better than a {name} (RMSPE {error:.1f}% against {plain:.1f}%): {found.n_train} "
+            f"architectures may be too few, {command} -n {max(ENOUGH, 2 * found.n_train)} adds more"
+        )
 
 
 def comparable(

@@ -20,6 +20,7 @@ from hwbench.cli.options import (
     Threads,
     device_of,
     opened,
+    require_folder,
 )
 from hwbench.errors import UsageError
 
@@ -92,10 +93,7 @@ def kernels(
 
 def _beside(path: Path) -> Path:
     """Where the samples of a predictor's file go. UsageError where the two cannot be written."""
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder: name a file in it with -o, as kernels.hwp")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: there is no folder {path.parent}: make it first")
+    require_folder(path)
     if path.suffix.lower() == ".jsonl":
         raise UsageError(
             f"{path}: what was measured goes there itself: name the predictor's file with -o, "
@@ -121,7 +119,7 @@ def _measure(target: Device, samples: Path, n: int, threads: int, store: str | N
         ) from None
     finally:  # too few may be left for a fit
         for failure in failures:
-            console.note(f"{failure.workload.name} was left out: {failure.error}")
+            console.note(f"{failure.workload.name} was left out: {failure.reason}")
     return len(failures)
 
 

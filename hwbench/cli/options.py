@@ -70,7 +70,13 @@ DeviceOptions = Annotated[
 ]
 SpaceName = Annotated[
     str,
-    typer.Option("-s", "--space", metavar="NAME", help="Search space.", autocompletion=_spaces),
+    typer.Option(
+        "-s",
+        "--space",
+        metavar="NAME",
+        help="Search space: hwbench spaces lists them.",
+        autocompletion=_spaces,
+    ),
 ]
 AnyDevice = Annotated[
     str | None,
@@ -114,6 +120,14 @@ def opened(url: str | None, *, create: bool = True) -> Iterator[Store]:
 
     with Store.open(url, create=create) as store:
         yield store
+
+
+def require_folder(path: Path) -> None:
+    """UsageError where a file cannot be written for want of its folder, or because it is one."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: name a file in it")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}: make it first")
 
 
 def shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:

@@ -26,22 +26,19 @@ from hwbench.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from hwbench.devices.base import Device
+    from hwbench.measure.plan import Failure
     from hwbench.predictors.kernels import KernelPredictor, NetworkPrediction
+    from hwbench.records import Measurement
 
 _SUFFIX = ".hwp"
 
 
-_Predictor = Annotated[
-    Path,
-    typer.Argument(
-        metavar="PREDICTOR", help="A .hwp file; left out, that of the device's kernels."
-    ),
-]
 _Subjects = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="ARCH|MODEL",
-        help="Architectures in their text form; .onnx files for a predictor of kernels.",
+        metavar="[FILE.hwp] ARCH|MODEL",
+        help="The predictor, then architectures in their text form or .onnx files. Without a "
+        "predictor: that of the device's kernels, which is of any .onnx file.",
     ),
 ]
 _Device = Annotated[
@@ -65,7 +62,6 @@ _Top = Annotated[int, typer.Option(min=1, metavar="N", help="Kernels to list, th
 
 
 def predict(
-    predictor: _Predictor,
     subjects: _Subjects = None,
     device: _Device = None,
     option: DeviceOptions = None,
@@ -90,7 +86,7 @@ def predict(
     """
     from hwbench.predictors.kernels import is_kernels
 
-    predictor, texts = _asked(predictor, subjects or (), file, device or "cpu")
+    predictor, texts = _asked(subjects or (), file, device or "cpu")
     if not is_kernels(predictor):
         if unfit := [name for name, on in (("--shape", shape), ("--measure", measure)) if on]:
             raise UsageError(f"{unfit[0]} is for ONNX files: {predictor} is of a space")
@@ -109,13 +105,11 @@ def predict(
         _show(loaded, found, measured, confidence, top)
 
 
-def _asked(
-    first: Path, others: Sequence[str], file: Path | None, device: str
-) -> tuple[Path, list[str]]:
-    """The predictor's file, and what to predict: the first argument may be either."""
-    named = first.suffix == _SUFFIX
-    predictor = first if named else default_path(device)
-    texts = lines([*others] if named else [str(first), *others], file)
+def _asked(given: Sequence[str], file: Path | None, device: str) -> tuple[Path, list[str]]:
+    """The predictor's file, and what to predict: a file of the suffix comes first, if any."""
+    named = bool(given) and Path(given[0]).suffix == _SUFFIX
+    predictor = Path(given[0]) if named else default_path(device)
+    texts = lines(given[1:] if named else given, file)
     if not (named or predictor.exists()):
         raise UsageError(
             f"there is no {predictor} here to predict {texts[0]} with: make it with "
@@ -176,13 +170,17 @@ def _require_options(predictor: Path, learned: Mapping[str, str], asked: Mapping
 
 
 def _of_here(predictor: Path, device: str | None, option: Sequence[str] | None) -> KernelPredictor:
-    """The kernels' predictor; where a device is named, refused unless it is of that one here."""
+    """The kernels' predictor; refused unless it is of the device and the options that are named.
+
+    Options alone are those of the device that it learned.
+    """
     from hwbench.predictors.kernels import load_kernels, options_of
 
     loaded = load_kernels(predictor)
-    if device is None:
+    if device is None and not option:
         return loaded
-    threads, here = loaded.meta.provenance.threads, device_of(device, option)
+    place = loaded.meta.provenance
+    threads, here = place.threads, device_of(device or place.device, option)
     key, options = here.fingerprint(threads).key, options_of(here, threads)
     return load_kernels(predictor, fingerprint_key=key, options=options)
 
@@ -219,15 +217,24 @@ def _measured(
     """What files take by the engine, in ms; None where no answer was reached."""
     from hwbench.cli import bench
     from hwbench.measure.plan import Plan
-    from hwbench.records import Measurement
 
     jobs = bench.jobs_of(target, paths, given, predictor.meta.provenance.threads)
     with opened(store) as results:
         answers = bench.measure(target, jobs, Plan(seconds=2.0), results)
-    latencies = [a.latency_ns if isinstance(a, Measurement) else None for a in answers]
-    return {
-        path: None if ns is None else ns / 1e6 for path, ns in zip(paths, latencies, strict=True)
-    }
+    return {path: _latency_ms(answer) for path, answer in zip(paths, answers, strict=True)}
+
+
+def _latency_ms(answer: Measurement | Failure) -> float | None:
+    """The latency of an answer; what is none is told."""
+    from hwbench.records import Measurement
+
+    if not isinstance(answer, Measurement):
+        console.note(f"{answer.workload.name} could not be measured: {answer.reason}")
+        return None
+    if answer.status == "inconclusive" or answer.latency_ns is None:
+        console.note(f"{answer.workload.name}: measured inconclusively, the interval is too wide")
+        return None
+    return answer.latency_ns / 1e6
 
 
 def _write_json(

@@ -31,7 +31,9 @@ _FIGURES = (
 def to_json(answer: Measurement | Failure) -> dict[str, Any]:
     """One entry of ``results``: times in ms, a refused figure ``None``.
 
-    A failure has no figures, and says in ``error`` why.
+    ``latency_ms`` is an answer where ``status`` is ``ok``: of an ``inconclusive`` one the interval
+    is too wide to be claimed, and one that is ``observed_only`` was not anchored. A failure has
+    no figures, and says in ``error`` why.
     """
     if isinstance(answer, Measurement):
         return {**_measured(answer), "error": None}

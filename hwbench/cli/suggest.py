@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from hwbench import console
-from hwbench.cli.options import Debug, Json, Seed, SourceFiles, SpaceName, lines, sources_of
+from hwbench.cli.options import (
+    Debug,
+    Json,
+    Seed,
+    SourceFiles,
+    SpaceName,
+    lines,
+    require_folder,
+    sources_of,
+)
 from hwbench.errors import UsageError
 
 
@@ -45,6 +54,8 @@ def suggest(
     from hwbench.spaces import get_space
     from hwbench.spaces.base import ENUMERABLE
 
+    if out is not None:
+        require_folder(out)
     searched = get_space(space)
     rng = np.random.default_rng(seed)
     before = searched.encode(lines((), known)) if known is not None else None

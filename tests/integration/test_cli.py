@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import re
 import shlex
@@ -25,8 +26,8 @@ from hwbench.records import Outcome, Verdict
 
 HWBENCH = [sys.executable, "-m", "hwbench"]
 VERBS = (
-    "doctor", "devices", "bench", "profile", "fit", "evaluate", "predict", "verify", "export",
-    "import", "demo",
+    "doctor", "devices", "spaces", "bench", "profile", "suggest", "fit", "evaluate", "kernels",
+    "predict", "verify", "export", "import", "demo",
 )  # fmt: skip
 
 
@@ -51,7 +52,8 @@ def assert_one_line(stderr: str, *words: str) -> None:
 def examples(verb: str) -> list[list[str]]:
     """The commands that a verb's help shows."""
     (text,) = {c.callback.__doc__ for c in app.registered_commands if c.name == verb and c.callback}
-    found = [shlex.split(line)[1:] for line in text.splitlines() if line.startswith("    hwbench ")]
+    paragraphs = [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
+    found = [shlex.split(line)[1:] for line in paragraphs if line.startswith("hwbench ")]
     return [words for words in found if words]
 
 
@@ -63,6 +65,17 @@ def test_help_of_every_verb_shows_an_example(verb: str, capsys: pytest.CaptureFi
     assert "--json" in shown
     assert "--debug" in shown
     assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_paragraphs_of_a_help_fill_their_lines(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([verb, "--help"]) == 0
+    text = capsys.readouterr().out.partition("╭")[0].splitlines()
+    for line, below in itertools.pairwise(text):
+        if line.strip() and below.strip():
+            assert len(line.rstrip()) + 1 + len(below.split()[0]) > 79, line
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -82,7 +82,7 @@ def test_options_select(options: list[str], names: list[str], tmp_path: Path) ->
         (["export", "x.unknown"], 2, "does not tell the format"),
         (["export", "x.csv", "--format", "parket"], 2, "did you mean 'parquet'?"),
         (["export", "x.csv", "-d", "nothing"], 2, "no measurement to export"),
-        (["export", "absent/x.csv"], 2, "absent/x.csv"),
+        (["export", "absent/x.csv"], 2, "absent/x.csv: there is no folder absent: make it first"),
         (["export", "x.csv", "--since", "yesterday"], 2, "since"),
         (["export", "x.csv", "--store", "absent.db"], 4, "no store at"),
         (["import", "absent.jsonl"], 2, "absent.jsonl"),

@@ -32,8 +32,9 @@ from hwbench.predictors.kernels.samples import (
     profile_nodes,
     sample_cases,
 )
+from hwbench.records import Measurement
 from hwbench.store import Store
-from tests.measurements import epoch_on
+from tests.measurements import epoch_on, measurement
 
 NETWORKS = 20
 
@@ -198,6 +199,9 @@ def test_kernels_goes_on_where_it_stopped(here: Path, run: Answer, tmp_path: Pat
         (["cpu-kernels.hwp", "missing.onnx"], "missing.onnx"),
         (["cpu-kernels.hwp", "small.tflite"], "export it as one"),
         (["cpu-kernels.hwp"], "name one"),
+        (["-d", "cpu"], "name one"),
+        (["cpu-kernels.hwp", "small.onnx", "--option", "nonsense=1"], "nonsense"),
+        (["small.onnx", "--option", "nonsense=1"], "nonsense"),
         (["cpu-kernels.hwp", "small.onnx", "--shape", "y=1"], "unknown model input 'y'"),
     ],
 )
@@ -219,6 +223,23 @@ def test_a_predictor_of_another_device_is_refused(here: Path, run: Answer) -> No
     code, _, err = run("predict", "other.hwp", "small.onnx", "-d", "cpu")
     assert code == 2
     assert "another device or runtime" in err
+
+
+@pytest.mark.parametrize("answer", ["failed", "inconclusive"])
+def test_a_file_that_could_not_be_measured_is_told(
+    answer: str, here: Path, run: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to_onnx(small()).save("small.onnx")
+    workload = get_device("cpu").job(GraphModel(small(), "small.onnx"), 1).workload
+    made: Measurement | Failure = Failure(workload, DeviceError("small.onnx: the cable was pulled"))
+    if answer == "inconclusive":
+        made = measurement(status="inconclusive", work_name="small.onnx")
+    monkeypatch.setattr("hwbench.cli.bench.measure", lambda *_: [made])
+    code, out, err = run("predict", "cpu-kernels.hwp", "small.onnx", "--measure", "--json")
+    assert code == 0
+    assert json.loads(out)["results"][0]["measured_ms"] is None
+    wanted = {"failed": "could not be measured: the cable", "inconclusive": "measured inconclu"}
+    assert wanted[answer] in err
 
 
 def test_samples_of_another_environment_do_not_mix(here: Path, run: Answer, tmp_path: Path) -> None:
@@ -331,7 +352,9 @@ HUGE, NAN, INF = 10**400, float("nan"), float("inf")
         *({"left_out": each} for each in ([], {"all": 5}, None)),
         *({"noise": each} for each in (HUGE, NAN, INF, -5.0, "x")),
         *({"typical_sd": each} for each in (NAN, -1.0, 0.0, HUGE)),
-        *({"strange": each} for each in ([NAN, 1.0], [0.0, -1.0], [0.0, INF], [1, 2, 3], 5)),
+        *({"strange": [each, [0.0, 1.0]]} for each in ([NAN, 1.0], [0.0, -1.0], [0.0, INF])),
+        *({"strange": [[0.0, 1.0], each]} for each in ([NAN, 1.0], [0.0, -1.0], [1, 2, 3], 5)),
+        *({"strange": each} for each in ([0.0, 1.0], [[0.0, 1.0]], 5)),
         *({"n_train": each} for each in (INF, -1, 20.5)),
         *({"fused": each} for each in (5, [["a"]], [{"a": 1}])),
         *({"provenance": {"c0_ns": each}} for each in ([HUGE], [NAN], [-1.0], 5)),

@@ -25,6 +25,7 @@ from hwbench.measure.campaign import DRIFT_SESSIONS
 from hwbench.measure.canary import load_canaries
 from hwbench.measure.process import WorkerProcess
 from hwbench.records import CanaryEpoch
+from hwbench.spaces import get_space, space_names
 from hwbench.store import Store
 from tests.measurements import epoch_on
 
@@ -81,6 +82,18 @@ def test_devices_lists_the_cpu(capsys: pytest.CaptureFixture[str]) -> None:
     assert "cpu" in [device["name"] for device in printed(capsys)["devices"]]
     assert main(["devices"]) == 0
     assert "cpu" in capsys.readouterr().out
+
+
+def test_spaces_are_listed_with_an_architecture_of_each(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["spaces", "--json"]) == 0
+    found = printed(capsys)["spaces"]
+    assert [space["name"] for space in found] == space_names()
+    for space in found:
+        get_space(space["name"]).encode([space["example"]])
+    assert main(["spaces"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
 
 def test_doctor_checks_by_a_real_inference(

@@ -243,6 +243,75 @@ def test_fit_prefers_what_was_measured_here(
     assert fitted["n_train"] == 30
 
 
+def test_an_evaluation_on_another_store_says_what_it_lacks(
+    profiled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, other = tmp_path / "cpu.hwp", tmp_path / "other.db"
+    assert main(["fit", "-s", SPACE.name, "-o", str(path), "--kind", "macs-line"]) == 0
+    (code,) = SPACE.sample(1, np.random.default_rng(6))
+    with Store.open(other) as store:
+        pass
+    for missing in ("environment", "canary epoch", "canary epoch"):
+        assert main(["evaluate", str(path), "--store", str(other)]) == 2
+        told = capsys.readouterr().err.splitlines()[-1]
+        assert f"{other} holds no measurement of {SPACE.name} on cpu" in told
+        assert f"of the predictor's {missing}: name the one" in told
+        with Store.open(other) as store:
+            store.add(stored(code, 1.0, epoch=f"after {missing}"))
+
+
+def test_fit_says_how_many_are_inconclusive(
+    profiled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codes = SPACE.sample(65, np.random.default_rng(2))[:3]
+    with Store.open() as store:
+        for code, latency in zip(codes, true_ms(codes), strict=True):
+            store.add(stored(code, latency, status="inconclusive", session="busy"))
+    command = ["fit", "-s", SPACE.name, "-o", str(tmp_path / "p.hwp"), "--kind", "macs-line"]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert "on 60 architectures (63 measurements)" in shown
+    assert "3 of the 63 measurements are inconclusive: each counts with its own wide" in shown
+    assert main([*command, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["measurements"], answer["inconclusive"]) == (63, 3)
+
+
+@pytest.mark.usefixtures("own_store")
+def test_fit_names_the_next_step_where_there_are_too_few(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codes = SPACE.sample(6, np.random.default_rng(2))
+    path = tmp_path / "p.hwp"
+    with Store.open() as store:
+        for code in codes[:4]:
+            store.add(stored(code, 1.0))
+    assert main(["fit", "-s", SPACE.name, "-o", str(path)]) == 2
+    told = capsys.readouterr().err
+    assert "4 measured architectures of mbv3_small are too few" in told
+    assert "run hwbench profile -d cpu -s mbv3_small -n 100 first" in told
+    assert not path.exists()
+
+
+@pytest.mark.usefixtures("own_store")
+@pytest.mark.parametrize("by_macs", [True, False])
+def test_fit_says_where_a_line_on_macs_does_as_well(
+    by_macs: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It does where MACs are all there is to a latency, but not where the resolution alone is."""
+    codes = SPACE.sample(30, np.random.default_rng(7))
+    times = true_ms(codes) if by_macs else 1.0 + codes[:, 0]
+    with Store.open() as store:
+        for code, latency in zip(codes, times, strict=True):
+            store.add(stored(code, latency))
+    path = str(tmp_path / "p.hwp")
+    assert main(["fit", "-s", SPACE.name, "-o", path]) == 0
+    told = "hwbench profile -d cpu -s mbv3_small -n 100 adds more"
+    assert (told in capsys.readouterr().err) == by_macs
+    assert main(["fit", "-s", SPACE.name, "-o", path, "--kind", "macs-line"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.usefixtures("profiled")
 @pytest.mark.parametrize(
     ("options", "words"),

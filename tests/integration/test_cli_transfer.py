@@ -60,6 +60,9 @@ class TestSuggest:
         assert said(capsys) == ""
         assert (tmp_path / "next.txt").read_text() == texts
         assert main([*arguments, "-o", str(tmp_path / "no" / "next.txt")]) == EXIT_USAGE
+        refused = capsys.readouterr().err  # before anything is chosen
+        assert refused.startswith("hwbench: ")
+        assert "make it first" in refused
 
     def test_what_is_known_is_not_named_again(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]

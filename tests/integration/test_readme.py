@@ -165,11 +165,11 @@ def test_the_predictor_keeps_the_contract(tmp_path: Path) -> None:
 
     from hwbench.predictors import training_set
 
-    module(tmp_path, "nearest", block("class Nearest(LatencyModel)"))
+    family = module(tmp_path, "nearest", block("class Nearest(LatencyModel)")).Nearest
     space = get_space("mbv3_small")
     codes = space_filling(space, 40, np.random.default_rng(0))
     latency = space.macs(codes) / 1e6
-    check_predictor("nearest", space=space, training=training_set(space, codes, latency, 0.01))
+    check_predictor(family, space=space, training=training_set(space, codes, latency, 0.01))
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\(([^)h][^)]*)\)", _README))
