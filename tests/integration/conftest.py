@@ -13,4 +13,5 @@ __all__ = ["at_hand", "big_file", "client", "lent", "one", "pool", "whole_pool"]
 def short_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two runs in place of ten."""
     monkeypatch.setattr(canary, "RUNS", 2)
+    monkeypatch.setattr(canary, "MOST_RUNS", 2)
     monkeypatch.setattr(canary, "PAUSE_SECONDS", 0.0)

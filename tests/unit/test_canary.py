@@ -138,6 +138,7 @@ class TestCalibrate:
     @pytest.fixture(autouse=True)
     def short(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(canary, "RUNS", 3)
+        monkeypatch.setattr(canary, "MOST_RUNS", 3)
         monkeypatch.setattr(canary, "RUN_SECONDS", 0.1)
         monkeypatch.setattr(canary, "PAUSE_SECONDS", 0.0)
 
@@ -153,6 +154,28 @@ class TestCalibrate:
         times = zip(found.c0_low_ns, found.c0_ns, found.c0_high_ns, strict=True)
         assert all(1e3 < low <= c0 <= high < 1e9 for low, c0, high in times)
         assert calibrate(device, 1).id != found.id
+
+    @pytest.mark.parametrize(("restless", "runs"), [(0, 3), (3, 9), (40, 12)])
+    def test_it_goes_on_until_the_machine_came_to_rest(
+        self, monkeypatch: pytest.MonkeyPatch, restless: int, runs: int
+    ) -> None:
+        """So many runs each find the machine at another pace; the others find it quiet."""
+        device, rng, made = get_device("cpu"), np.random.default_rng(0), list[Array]()
+        levels = np.geomspace(1e5, 1e6, len(device.canaries(1)))
+
+        def made_up(*_: object) -> Array:
+            by = 1.2 + 0.1 * len(made) if len(made) < restless else 1.0
+            made.append(levels * by * np.exp(0.002 * rng.standard_normal((240, len(levels)))))
+            return made[-1]
+
+        monkeypatch.setattr(canary, "MOST_RUNS", 12)
+        monkeypatch.setattr(canary, "_run", made_up)
+        found = calibrate(device, 1)
+        assert found.runs == len(made)
+        assert len(made) <= runs
+        assert (len(made) > 3) == (restless > 0)
+        if restless < 40:
+            assert found.c0_ns == pytest.approx(levels, rel=0.002)
 
     def test_a_canary_that_cannot_run_is_the_devices_fault(self, tmp_path: Path) -> None:
         target = LocalTarget(tmp_path)
