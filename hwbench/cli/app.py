@@ -17,10 +17,12 @@ from hwbench.cli.doctor import doctor
 from hwbench.cli.evaluate import evaluate
 from hwbench.cli.export import export
 from hwbench.cli.fit import fit
+from hwbench.cli.generate import generate
 from hwbench.cli.importing import import_
 from hwbench.cli.kernels import kernels
 from hwbench.cli.predict import predict
 from hwbench.cli.profile import profile
+from hwbench.cli.search import search
 from hwbench.cli.spaces import spaces
 from hwbench.cli.suggest import suggest
 from hwbench.cli.verify import verify
@@ -33,7 +35,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-_MEASURE, _PREDICT, _PROVE, _DATA = "Measure", "Predict", "Prove", "Results"
+_MEASURE, _PREDICT, _SEARCH = "Measure", "Predict", "Search"
+_PROVE, _DATA = "Prove", "Results"
 
 
 def _help_of(verb: Callable[..., None]) -> str:
@@ -53,6 +56,8 @@ for _verb, _name, _panel in (
     (evaluate, "evaluate", _PREDICT),
     (kernels, "kernels", _PREDICT),
     (predict, "predict", _PREDICT),
+    (search, "search", _SEARCH),
+    (generate, "generate", _SEARCH),
     (verify, "verify", _PROVE),
     (demo, "demo", _PROVE),
     (export, "export", _DATA),

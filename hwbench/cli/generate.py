@@ -1,0 +1,133 @@
+"""``hwbench generate``: architectures for latency budgets, from a trained generator."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hwbench import console
+from hwbench.cli.options import (
+    Debug,
+    DeviceName,
+    DeviceOptions,
+    Json,
+    StoreUrl,
+    device_of,
+    opened,
+)
+from hwbench.cli.search import milliseconds, require_here
+from hwbench.errors import EXIT_INCONCLUSIVE, EXIT_OK, EXIT_REGRESSION, UsageError
+
+if TYPE_CHECKING:
+    from hwbench.search.pnag import Generated, Generator
+
+_Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A .hwg file of hwbench search.")]
+_Budgets = Annotated[
+    list[str], typer.Option("--budget", metavar="MS", help="A budget, as 9.3ms; again for more.")
+]
+_Task = Annotated[
+    str | None, typer.Option(metavar="TASK", help="For generators that know tasks: pnag has none.")
+]
+_Measure = Annotated[
+    bool, typer.Option("--measure", metavar="", help="Measure the answers on the device.")
+]
+
+
+def generate(
+    model: _Model,
+    budget: _Budgets,
+    task: _Task = None,
+    measure: _Measure = False,
+    device: DeviceName = "cpu",
+    option: DeviceOptions = None,
+    store: StoreUrl = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Give the best architecture within each budget, and measure it on the device if asked to.
+
+    Exits with 1 if a measured one breaks its budget, with 3 if a measurement stays without answer.
+
+    Example:
+
+    hwbench generate cpu.hwg --budget 0.9ms --budget 1.2ms --json
+    """
+    from hwbench.search.pnag import load_generator
+    from hwbench.search.random_search import CAPACITY_PROXY
+
+    budgets = [milliseconds(text) for text in budget]
+    generator, header = load_generator(model)
+    if task is not None:
+        raise UsageError(f"{model} knows no tasks: leave --task out")
+    began = time.perf_counter()
+    found = generator.generate(budgets)
+    seconds = time.perf_counter() - began
+    measured: dict[str, float | None] = {}
+    if measure:
+        require_here(model, generator.oracle.predictor, device, option)
+        measured = _measured(generator, found, device, option, store)
+    proxy = header.get("objective") == CAPACITY_PROXY
+    rows = [_row(answer, measured.get(answer.text), proxy=proxy) for answer in found]
+    if as_json:
+        console.write_json({"results": rows, "seconds": seconds})
+    else:
+        names = ("budget_ms", "architecture", "predicted_ms", "upper_ms", "measured_ms", "kept")
+        headings = tuple("<" * (n == "architecture") + n.replace("_", " ") for n in names)
+        console.show(console.table(headings, [[row[name] for name in names] for row in rows]))
+    raise typer.Exit(_exit_code(rows, measure=measure))
+
+
+def _row(answer: Generated, measured_ms: float | None, *, proxy: bool) -> dict[str, Any]:
+    """One of ``results``; what was not measured, or is no accuracy, is null."""
+    return {
+        "budget_ms": answer.budget_ms,
+        "task": None,
+        "architecture": answer.text,
+        "predicted_ms": answer.predicted_ms,
+        "upper_ms": answer.upper_ms,
+        "measured_ms": measured_ms,
+        "kept": None if measured_ms is None else measured_ms <= answer.budget_ms,
+        "accuracy": None if proxy else answer.accuracy,
+        "from": "controller" if answer.proposed else "candidates kept",
+    }
+
+
+def _measured(
+    generator: Generator,
+    found: Sequence[Generated],
+    device: str,
+    options: Sequence[str] | None,
+    store: str | None,
+) -> dict[str, float | None]:
+    """Undisturbed latency in ms of each distinct answer, by its text; None where there is none."""
+    import numpy as np
+
+    from hwbench.devices.profile import measure_architectures
+    from hwbench.verify.budgets import WINNERS_PLAN
+
+    codes = np.unique(np.array([answer.code for answer in found]), axis=0)
+    with opened(store) as results, console.progress("measuring") as share:
+        measurements = measure_architectures(
+            device_of(device, options),
+            generator.space,
+            codes,
+            results,
+            threads=generator.oracle.predictor.meta.provenance.threads,
+            plan=WINNERS_PLAN,
+            progress=share,
+        )
+    return {
+        str(m.workload.arch): None if m.latency_ns is None else m.latency_ns / 1e6
+        for m in measurements
+    }
+
+
+def _exit_code(rows: Sequence[dict[str, Any]], *, measure: bool) -> int:
+    kept = [row["kept"] for row in rows]
+    if False in kept:
+        return EXIT_REGRESSION
+    return EXIT_INCONCLUSIVE if measure and None in kept else EXIT_OK

@@ -1,0 +1,164 @@
+"""``search`` and ``generate``: trained once, asked many times, refused in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hwbench.cli import main
+from hwbench.cli.search import milliseconds
+from hwbench.errors import UsageError
+from hwbench.predictors import BudgetOracle, MacsLine, Provenance, fit_predictor
+from hwbench.search.accuracy.proxy import CapacityProxy
+from hwbench.search.pnag import Costs, Schedule, save_generator, train_generator
+from hwbench.spaces import get_space
+from hwbench.testing.predictors import made_up_training
+
+SMALL = get_space("mbv3_small")
+KEYS = {
+    "budget_ms", "task", "architecture", "predicted_ms", "upper_ms", "measured_ms", "kept",
+    "accuracy", "from",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A predictor where ``hwbench fit`` would put it, and a generator made with it."""
+    folder = tmp_path_factory.mktemp("search")
+    provenance = Provenance("cpu", "0" * 32, "made up", 1)
+    training = made_up_training(SMALL, 40)
+    predictor = fit_predictor(SMALL, training, provenance, kind=MacsLine.kind)
+    predictor.save(folder / "cpu-mbv3_small.hwp")
+    source, costs = CapacityProxy(SMALL), Costs(30, plan=Schedule(steps=2, last=2))
+    generator, _ = train_generator(source, BudgetOracle(predictor), [0.9, 2.0], costs=costs)
+    save_generator(generator, folder / "ready.hwg", objective="made up", ledger={})
+    return folder
+
+
+@pytest.fixture
+def there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HWBENCH_STORE", str(folder / "store.db"))
+    return folder
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main([*arguments])
+    shown = capsys.readouterr()
+    return code, shown.out, shown.err
+
+
+def test_a_generator_is_trained_and_answers(
+    there: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["search", "pnag", "-s", "mbv3_small", "--budgets", "2ms,900us,1.4", "--labels", "30"]
+    code, out, err = run(capsys, *command, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["objective"] == "MACs (capacity proxy)"
+    assert found["ledger"]["validations"] == 30
+    low, high = found["range_ms"]
+    assert low < 0.9 < 2 < high
+    budgets = ["1.9ms", "1ms", "0.0019s", "950us"]
+    command = [word for budget in budgets for word in ("--budget", budget)]
+    code, out, _ = run(capsys, "generate", "cpu-mbv3_small.hwg", *command, "--json")
+    answer = json.loads(out)
+    assert code == 0
+    assert set(answer) == {"results", "seconds"}
+    assert [r["budget_ms"] for r in answer["results"]] == pytest.approx([1.9, 1, 1.9, 0.95])
+    for result in answer["results"]:
+        assert set(result) == KEYS
+        assert result["upper_ms"] <= result["budget_ms"]
+        assert (result["measured_ms"], result["kept"], result["task"]) == (None, None, None)
+        assert result["accuracy"] is None  # a proxy is none
+    texts = [r["architecture"] for r in answer["results"]]
+    assert texts[0] == texts[2]
+    macs = SMALL.macs(SMALL.encode(texts))
+    assert macs[3] <= macs[1] < macs[0]
+    code, out, _ = run(capsys, "generate", "cpu-mbv3_small.hwg", "--budget", "1ms")
+    assert code == 0
+    assert texts[1][:12] in out
+
+
+def test_accuracies_of_a_table_are_searched(
+    there: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = get_space("nasbench201")
+    codes = cells.all_codes()
+    np.savez(
+        there / "acc.npz",
+        ops=codes.astype(np.uint8),
+        op_names=np.array(cells.decisions[0].values),
+        acc=(50 + 40 * cells.macs(codes) / cells.macs(codes).max())[:, None],
+        acc_names=np.array(["mine"]),
+    )
+    training = made_up_training(cells, 40)
+    place = Provenance("cpu", "0" * 32, "made up", 1)
+    fit_predictor(cells, training, place, kind=MacsLine.kind).save(there / "cells.hwp")
+    command = ["search", "pnag", "-s", "nasbench201", "--oracle", "cells.hwp", "-o", "cells.hwg"]
+    table = ["--accuracy", "acc.npz", "--labels", "30"]
+    code, _, err = run(capsys, *command, *table, "--dataset", "mine", "--budgets", "1ms,2ms")
+    assert code == 0, err
+    code, out, _ = run(capsys, "generate", "cells.hwg", "--budget", "1.5ms", "--json")
+    (result,) = json.loads(out)["results"]
+    truth = 0.5 + 0.4 * cells.macs(cells.encode([result["architecture"]])) / cells.macs(codes).max()
+    assert result["accuracy"] == pytest.approx(truth[0], abs=0.02)
+    code, _, err = run(capsys, *command, *table, "--dataset", "yours", "--budgets", "1ms,2ms")
+    assert code == 2
+    assert "unknown dataset of acc.npz 'yours'" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("search pnga -s mbv3_small --budgets 1ms,2ms", "did you mean 'pnag'"),
+        ("search pnag -s mbv3_small --budgets 0.001ms,2ms", "outside what mbv3_small can reach"),
+        ("search pnag -s mbv3_small --budgets 1ms,200ms", "outside what mbv3_small can reach"),
+        ("search pnag -s mbv3_small --budgets 1ms,1ms", "at least two different budgets"),
+        ("search pnag -s mbv3_small --budgets 1ms,2parsecs", "write it as 9.3ms"),
+        ("search pnag -s ofa_mbv3 --budgets 1ms,2ms", "hwbench fit -d cpu -s ofa_mbv3"),
+        ("search pnag -s ofa_mbv3 --oracle cpu-mbv3_small.hwp --budgets 1ms,2ms", "not of ofa"),
+        ("search pnag -s mbv3_small --budgets 1ms,2ms -o no/x.hwg", "there is no folder no"),
+        ("generate cpu-mbv3_small.hwp --budget 1ms", "is no generator"),
+        ("generate none.hwg --budget 1ms", "cannot read none.hwg"),
+        ("generate ready.hwg", "Missing option '--budget'"),
+        ("generate ready.hwg --budget nanms", "write it as 9.3ms"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(
+    there: Path, capsys: pytest.CaptureFixture[str], arguments: str, words: str
+) -> None:
+    code, out, err = run(capsys, *arguments.split())
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert words in err
+
+
+def test_a_generator_refuses_budgets_tasks_and_devices_that_are_not_its_own(
+    there: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, words in (
+        (["--budget", "99ms"], "outside what can be reached here: give"),
+        (["--budget", "1ms", "--task", "digits:0,1"], "knows no tasks"),
+        (["--budget", "1ms", "--measure"], "another device or runtime"),
+    ):
+        code, out, err = run(capsys, "generate", "ready.hwg", *arguments)
+        assert (code, out) == (2, "")
+        assert words in err
+
+
+@pytest.mark.parametrize(
+    ("text", "ms"), [("9.3ms", 9.3), ("900us", 0.9), ("0.01s", 10.0), (" 12 ", 12.0), ("1e1", 10.0)]
+)
+def test_budgets_have_units(text: str, ms: float) -> None:
+    assert milliseconds(text) == pytest.approx(ms)
+
+
+@pytest.mark.parametrize("text", ["", "ms", "5m", "-1ms", "0", "inf", "1,2"])
+def test_what_is_no_budget(text: str) -> None:
+    with pytest.raises(UsageError, match="budget"):
+        milliseconds(text)
