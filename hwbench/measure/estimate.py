@@ -1,8 +1,8 @@
 """From bursts beside canaries to the undisturbed latency, with an interval that counts all.
 
-Model. A burst's log time y (the median of its runs) depends on the state of the machine, which
-the canaries' log readings x (relative to their canonical times) show, one x for each kind of
-canary (compute, memory, cache), the mean over the canaries of that kind::
+Model. A burst's log time y (the lower quartile of its runs) depends on the state of the machine,
+which the canaries' log readings x (relative to their canonical times) show, one x for each kind
+of canary (compute, memory, cache), the mean over the canaries of that kind::
 
     y = log u + sum_k (beta_k + delta_k) x_k + e
 

@@ -123,9 +123,9 @@ class BurstLog:
 
 
 def _cause(burst: Mapping[str, Any]) -> int:
-    """The physical cause that spoils a burst's median, if one was recorded.
+    """The physical cause that spoils a burst's time, if one was recorded.
 
-    What delays one run of a burst is ignored by its median: a burst is rejected only where half
+    What delays one run of a burst does not move its time: a burst is rejected only where half
     of its runs or more may have been delayed, and by more than a little.
     """
     if known := burst.get("cause"):  # the device said so itself
@@ -139,12 +139,16 @@ def _cause(burst: Mapping[str, Any]) -> int:
     return _MIGRATED if burst["migrated"] and len(times) < 3 else _KEPT
 
 
-def medians(bursts: Bursts) -> NDArray[np.float64]:
-    """Median run time of each burst in ns, shape (B,)."""
+def burst_times(bursts: Bursts) -> NDArray[np.float64]:
+    """The time of each burst in ns, shape (B,): that of the run which a quarter are faster than.
+
+    A neighbour comes and goes within a burst too, and slows some of its runs: a median is a quiet
+    run's where half of them were left alone, the lower quartile where a quarter were. Of runs
+    that all were, it lies 0.1 to 0.6 % below the median, 1.5 % where memory decides.
+    """
     ends = np.cumsum(bursts.length)
-    return np.array(
-        [np.median(bursts.sample_ns[e - n : e]) for e, n in zip(ends, bursts.length, strict=True)]
-    )
+    runs = [bursts.sample_ns[e - n : e] for e, n in zip(ends, bursts.length, strict=True)]
+    return np.array([np.sort(own)[(len(own) - 1) // 4] for own in runs], np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +265,7 @@ def estimate_bursts(
     """
     kept = bursts.cause == _KEPT
     states = np.log(bursts.canary_ns[kept] / reference_ns) @ mixing
-    process, times = bursts.process[kept], medians(bursts)[kept]
+    process, times = bursts.process[kept], burst_times(bursts)[kept]
     state, noise_sd = _around(states, adjacent=adjacent)
     return undisturbed(
         np.log(times),

@@ -8,7 +8,7 @@ Conditions: the machine left alone; a neighbour that computes; a neighbour that 
 memory. Pairs are taken within a condition and across conditions, for every method of those cells
 (run, model) where ours gave an answer at all.
 
-Coverage is judged against **direct** times: medians of bursts that met a quiet machine, of
+Coverage is judged against **direct** times: those of bursts that met a quiet machine, of
 processes of their own spread over the whole check; no ratio is in them.
 """
 
@@ -36,7 +36,7 @@ from hwbench.measure.estimate import KINDS
 from hwbench.measure.jobs import Job
 from hwbench.measure.plan import Failure, Plan
 from hwbench.measure.process import QUIET
-from hwbench.measure.result import medians
+from hwbench.measure.result import burst_times
 from hwbench.measure.session import measure
 from hwbench.records import CAUSES, CanaryEpoch, Measurement, Outcome, Verdict
 from hwbench.verify.frame import Claim, Setting
@@ -254,7 +254,7 @@ def direct_quiet(
             quiet &= np.abs(state[:, memory].mean(axis=1)) <= QUIET_MEMORY
             quiet &= record.bursts.cause == CAUSES.index("kept")
             felt = state[:, cache] @ np.array(record.beta)[cache]
-            times = np.log(medians(record.bursts))
+            times = np.log(burst_times(record.bursts))
             for process in np.unique(record.bursts.process):
                 own = record.bursts.process == process
                 chosen = quiet & own

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hwbench.errors import DeviceError, InconclusiveError
 from hwbench.measure.estimate import KINDS, Estimate, prior_sensitivity
 from hwbench.measure.jobs import Canary, RunnerSpec
-from hwbench.measure.result import WIDEST, BurstLog, Context, Result, conclude, medians
+from hwbench.measure.result import WIDEST, BurstLog, Context, Result, burst_times, conclude
 from hwbench.records import CAUSES, CanaryEpoch, Fingerprint
 from tests.measurements import bursts as any_bursts
 from tests.measurements import epoch as any_epoch
@@ -180,13 +180,17 @@ class TestBursts:
         assert [CAUSES[c] for c in log.bursts().cause] == [cause]
 
     @given(st.lists(st.lists(st.integers(1, 10**9), min_size=1, max_size=6), min_size=1))
-    def test_medians(self, times: list[list[int]]) -> None:
+    def test_a_bursts_time_is_that_of_a_run_which_a_quarter_are_faster_than(
+        self, times: list[list[int]]
+    ) -> None:
         found = dataclasses.replace(
             any_bursts(),
             sample_ns=np.concatenate([np.array(t, np.int64) for t in times]),
             length=np.array([len(t) for t in times], np.int32),
         )
-        assert medians(found).tolist() == [float(np.median(t)) for t in times]
+        for own, time in zip(times, burst_times(found), strict=True):
+            assert time in own
+            assert sum(t < time for t in own) <= (len(own) - 1) // 4 < sum(t <= time for t in own)
 
 
 class TestConclude:
