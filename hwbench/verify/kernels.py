@@ -178,10 +178,16 @@ def installed_files() -> Iterator[tuple[Path, Mapping[str, tuple[int, ...]]]]:
                 yield Path(str(entry.locate())), shapes
 
 
+def file_name(path: Path) -> str:
+    """What a file is called: its name, or its folder's where that says no more than ``model``."""
+    return f"{path.parent.name}{path.suffix}" if path.stem == "model" else path.name
+
+
 def measured_files(setting: Setting, predictor: KernelPredictor) -> list[FileResult]:
     """Predict the installed files, then measure them; those without an answer are left out."""
-    jobs, predictions = [], []
+    names, jobs, predictions = [], [], []
     for path, shapes in installed_files():
+        names.append(file_name(path))
         predictions.append(predictor.predict(from_onnx(path, shapes)[0]))
         jobs.append(setting.device.job(read_model_file(path, shapes), 1))
     epoch = anchor(setting.device, 1, setting.store)
@@ -197,10 +203,10 @@ def measured_files(setting: Setting, predictor: KernelPredictor) -> list[FileRes
         if isinstance(answer, Measurement):
             measured[answer.workload.key] = answer
     results = []
-    for job, found in zip(jobs, predictions, strict=True):
+    for name, job, found in zip(names, jobs, predictions, strict=True):
         took = measured.get(job.workload.key)
         if took is not None and took.latency_ns is not None:
             interval = predictor.interval(found, 0.9)
             ms = took.latency_ns / 1e6
-            results.append(FileResult(job.workload.name, found.mean_ms, *interval, ms, took.status))
+            results.append(FileResult(name, found.mean_ms, *interval, ms, took.status))
     return results

@@ -9,7 +9,7 @@ import pytest
 from hwbench.predictors.metrics import Metrics
 from hwbench.verify import get_claim
 from hwbench.verify.figures import kernels_figure
-from hwbench.verify.kernels import FileResult, installed_files, summarise
+from hwbench.verify.kernels import FileResult, file_name, installed_files, summarise
 
 
 def metrics(within_10: float, coverage_90: float, n: int = 20) -> Metrics:
@@ -70,3 +70,8 @@ def test_the_figure_is_drawn(tmp_path: Path, files: list[FileResult]) -> None:
 
 def test_it_is_in_the_ledger_by_its_name() -> None:
     assert get_claim("kernels").name == "kernels"
+
+
+def test_a_file_called_model_has_the_name_of_its_folder() -> None:
+    assert file_name(Path("zoo/standard_v3/model.onnx")) == "standard_v3.onnx"
+    assert file_name(Path("zoo/light.onnx")) == "light.onnx"
