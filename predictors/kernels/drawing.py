@@ -39,10 +39,13 @@ class Net:
     """A network under construction: a builder with dice.
 
     One that is ``small`` has a quarter of the usual sizes: its kernels take some microseconds.
+    One that is ``large`` has up to twice the channels.
     """
 
-    def __init__(self, name: str, rng: np.random.Generator, *, small: bool = False) -> None:
-        self.b, self.rng, self.small = GraphBuilder(name), rng, small
+    def __init__(
+        self, name: str, rng: np.random.Generator, *, small: bool = False, large: bool = False
+    ) -> None:
+        self.b, self.rng, self.small, self.large = GraphBuilder(name), rng, small, large
         self.function = self.one_of(_ACTIVATIONS)
         self.normed = self.chance(0.5)
         self.scaled = False
@@ -62,6 +65,7 @@ class Net:
         """Mostly multiples of 8 or 16, as people choose them; now and then any number."""
         if self.small:
             low, high = max(low // 2, 4), max(high // 4, low)
+        high = 2 * high if self.large else high
         return self.between(low, high, self.one_of((16, 16, 16, 8, 8, 4, 1)))
 
     def image(self, low: int = 24, high: int = 256) -> str:

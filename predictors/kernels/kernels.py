@@ -124,7 +124,7 @@ def reads_constant(graph: Graph, op: Op) -> bool:
 def _conv_key(op: Op, channels: int, out: int, axes: int) -> str:
     groups, deep = op["groups"], channels // op["groups"]
     if groups == channels and out == groups > 1:
-        form, whole = "depthwise", True
+        form, whole = "depthwise", channels % _QUARTER == 0
     elif groups > 1:
         form, whole = "grouped conv", deep % _BLOCK == 0 and out // groups % _BLOCK == 0
     else:

@@ -2,11 +2,11 @@
 
 ``t = (a + MACs / rate + activation bytes / bandwidth + weight bytes / bandwidth) exp(f(sizes))``:
 the bracket is fitted with coefficients that can't be negative (Lawson and Hanson, "Solving least
-squares problems", 1974) to relative errors, and says how time grows beyond the sizes that were
+squares problems", 1974) to logarithms, and says how time grows beyond the sizes that were
 measured; ``f`` is a Gaussian process over the logarithms of the sizes with a Matérn kernel, one
 length scale a size (Rasmussen and Williams, "Gaussian processes for machine learning", 2006): it
-learns how far a shape is from the best rate. Far from what was measured ``f`` returns to 0 and
-its scale to that of the prior.
+learns how far a shape is from the best rate. Each size is as if it were within those that were
+measured: beyond them ``f`` keeps its value at the edge, and its scale grows to that of the prior.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ MOST_POINTS, MOST_FOR_CHOICE, MOST_FOR_SCALES, LEAST_POINTS = 1500, 500, 250, 12
 RESOLUTION_NS, _TICK_NS = 1000.0, 300.0
 SHORTEST_NS = 50.0
 _LEAST_NOISE = 0.02
-#: A kernel of so many ns counts half where surroundings are chosen.
+#: A kernel of so many ns counts half where surroundings are chosen, and a roofline.
 _SMALL_NS = 5000.0
 _BLOCK = 16
 #: Inputs beside the features: channels lost in blocks (read, made), bytes in use.
 EXTRA_INPUTS = 3
-_ROBUST_ROUNDS = 8
+#: Of the roofline's fit: rounds, the error of an odd kernel, what the shortest count at least.
+_LINE_ROUNDS, _ODD, _LEAST_COUNT = 20, 0.5, 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +66,8 @@ class KindModel:
         if len(self.points):
             from scipy.linalg import solve_triangular
 
-            explained = solve_triangular(self._root, self._near(sizes).T, lower=True)
+            inputs = self._placed(sizes)
+            explained = solve_triangular(self._root, self._near(inputs).T, lower=True)
             spread = np.sqrt(np.maximum(self.amplitude**2 - (explained**2).sum(axis=0), 0))
         return mean, np.hypot(spread, self.noise) * (1 + RESOLUTION_NS / mean)
 
@@ -73,15 +75,21 @@ class KindModel:
         """Time (n,) in ns of kernels with sizes (n, F)."""
         base: Array = _costs(sizes) @ self.line
         if len(self.points):
-            factor = np.exp(self._near(sizes) @ self._pull)
+            # Beyond the largest and the smallest, no further trend is believed.
+            ends = self.points.min(axis=0), self.points.max(axis=0)
+            factor = np.exp(self._near(np.clip(self._placed(sizes), *ends)) @ self._pull)
             base = (base + RESOLUTION_NS) * factor - RESOLUTION_NS
         shortest: Array = np.maximum(base, SHORTEST_NS)
         return shortest
 
-    def _near(self, sizes: Array) -> Array:
-        """Covariances (n, m) of kernels with those that were measured."""
-        inputs = (_inputs(sizes)[:, self.columns] - self.centre) / self.lengths
-        return self.amplitude**2 * matern(inputs, self.points)
+    def _placed(self, sizes: Array) -> Array:
+        """Where kernels (n, D) are among the points."""
+        placed: Array = (_inputs(sizes)[:, self.columns] - self.centre) / self.lengths
+        return placed
+
+    def _near(self, placed: Array) -> Array:
+        """Covariances (n, m) of places with those that were measured."""
+        return self.amplitude**2 * matern(placed, self.points)
 
     @cached_property
     def _root(self) -> Array:
@@ -103,7 +111,7 @@ class KindModel:
         if not len(data.ns):
             return replace(self, points=self.points[:0], target=np.empty(0), variance=np.empty(0))
         line = _roofline(data)
-        inputs = (_inputs(data.sizes)[:, self.columns] - self.centre) / self.lengths
+        inputs = self._placed(data.sizes)
         target = _target(data, line)
         variance = self.noise**2 + _known(data)
         if len(data.ns) < LEAST_POINTS:
@@ -258,25 +266,35 @@ def _merged(
 
 
 def _roofline(data: KindData) -> Array:
-    """Non-negative (a, per MAC, per activation byte, per weight byte), for small relative errors.
+    """Non-negative (a, per MAC, per activation byte, per weight byte), for small errors.
 
-    Weights that fall with the error (Cauchy's) keep the odd kernel from bending it.
+    These are logarithmic, and each round is a step of Gauss and Newton. Weights that fall with
+    the error (Cauchy's) keep the odd kernel from bending it. Short kernels count less, or the many
+    of a microsecond would say what is to be believed of those larger than any that was timed; but
+    ``a``, which is all that they take, is found anew with all alike.
     """
     from scipy.optimize import nnls
 
-    above = data.ns + RESOLUTION_NS
-    rows, target = _costs(data.sizes) / above[:, None], data.ns / above
-    scale = np.maximum(np.abs(rows).mean(axis=0), 1e-300)
-    weight = np.ones(len(rows))
-    line = np.zeros(4)
-    for _ in range(_ROBUST_ROUNDS):
-        found, _ = nnls(rows / scale * weight[:, None], weight * target)
-        line = found / scale
-        error = rows @ line - target
-        weight = 1 / np.sqrt(1 + (error / 0.3) ** 2)
+    costs, above = _costs(data.sizes), data.ns + RESOLUTION_NS
+    costs /= (scale := np.maximum(costs.mean(axis=0), 1e-300))
+    size = np.maximum(data.ns / (data.ns + _SMALL_NS), _LEAST_COUNT)
+    line, base = np.zeros(4), above
+    for _ in range(_LINE_ROUNDS):
+        error = np.log(above / base)
+        weight = np.sqrt(size / (1 + (error / _ODD) ** 2))
+        target = np.clip(error, -1, 1) + 1 - RESOLUTION_NS / base
+        found, _ = nnls(costs / base[:, None] * weight[:, None], weight * target)
+        line = found if not line.any() else (line + found) / 2
+        base = costs @ line + RESOLUTION_NS
+    for _ in range(_LINE_ROUNDS):
+        error = np.log(above / base)
+        weight = 1 / (1 + (error / _ODD) ** 2)
+        step = (weight * np.clip(error, -1, 1) / base).sum() / (weight / base**2).sum()
+        line[0] = max(line[0] + step / 2, 0.0)
+        base = costs @ line + RESOLUTION_NS
     if not line.any():
         raise PredictorError("kernels without any cost cannot be fitted")
-    return line
+    return np.asarray(line / scale)
 
 
 def _target(data: KindData, line: Array) -> Array:

@@ -33,9 +33,13 @@ Array = NDArray[np.float64]
 _NS_PER_MS = 1e6
 #: Kernels of a kind that was never timed are taken for the average kernel of their costs.
 UNKNOWN = "unknown"
-#: Kernels of a kind by which is found out what its next of kin tell of it; what one kind may say of
-#: that, and the least that the rest is unsure by (logarithms).
-_STRANGE_KERNELS, _STRANGEST, _LEAST_STRANGE = 100, 2.0, 0.3
+#: Kernels of a kind by which is found out what its next of kin tell of it, and how long they take
+#: at least: what no profiler resolves is like everything. The most and the least that they are
+#: unsure by (logarithms); a normal's scale in medians of how far it is off.
+_STRANGE_KERNELS, _STRANGE_NS, _STRANGEST, _LEAST_STRANGE = 100, 2000.0, 2.0, 0.3
+_NORMAL = 1.4826
+#: Where an interval of 90 % ends, in scales; the most that a logarithm is unsure by.
+_END, _MOST_UNSURE = 1.645, 3.0
 #: The share of its kernels' times that a network takes at least.
 _LEAST_SHARE = 0.5
 #: Units of the overheads in the regression of the sum, in ns.
@@ -97,18 +101,28 @@ class Sum:
         return alone
 
 
+@dataclass(frozen=True, slots=True)
+class Strange:
+    """How much longer kernels take than those by which they are timed, and how sure that is.
+
+    Both are logarithms.
+    """
+
+    longer: float
+    unsure: float
+
+
 @dataclass(frozen=True, eq=False)
 class Models:
     """Models of all kinds, and of the sum; ``kinds`` in the order of the sum's shares.
 
-    ``strange`` says of kinds that were never timed how much longer their kernels take than
-    those of their next of kin, and how sure that is (logarithms).
+    ``strange`` are for kinds that were never timed: by next of kin, and by the average kernel.
     """
 
     rules: Rules
     kinds: Mapping[str, KindModel]
     sum: Sum
-    strange: tuple[float, float]
+    strange: tuple[Strange, Strange]
 
     def predict(self, kernels: Sequence[Kernel]) -> NetworkPrediction:
         """The latency of a network of these kernels."""
@@ -133,17 +147,27 @@ class Models:
 
 
 def kernel_times(
-    kinds: Mapping[str, KindModel], kernels: Sequence[Kernel], strange: tuple[float, float]
+    kinds: Mapping[str, KindModel], kernels: Sequence[Kernel], strange: tuple[Strange, Strange]
 ) -> tuple[Array, Array]:
-    """Time (k,) in ns and its relative scale (k,) of each kernel."""
+    """Time (k,) in ns and its relative scale (k,) of each kernel.
+
+    What was never timed is unsure by factors: its scale is the one whose interval of 90 % ends
+    where that of the factors does.
+    """
     sizes, ns, sd = table(kernels), np.zeros(len(kernels)), np.zeros(len(kernels))
     names = np.array([nearest_kind(kernel.kind, kinds) for kernel in kernels])
     for name in dict.fromkeys(names):
         rows = names == name
         ns[rows], sd[rows] = kinds[name].predict(sizes[rows])
     unknown = np.array([kernel.kind not in kinds for kernel in kernels])
-    longer, unsure = strange
-    return ns * np.exp(longer * unknown), np.hypot(sd, unsure * unknown)
+    for each, rows in zip(
+        strange, (unknown & (names != UNKNOWN), unknown & (names == UNKNOWN)), strict=True
+    ):
+        unresolved = 1 + RESOLUTION_NS / ns[rows]
+        unsure = np.minimum(np.hypot(sd[rows] / unresolved, each.unsure), _MOST_UNSURE)
+        ns[rows] *= np.exp(each.longer)
+        sd[rows] = np.expm1(_END * unsure) / _END * unresolved
+    return ns, sd
 
 
 def nearest_kind(kind: str, kinds: Mapping[str, KindModel]) -> str:
@@ -184,20 +208,32 @@ def fit_models(training: Training, rng: np.random.Generator) -> Models:
 
 def _strangeness(
     kinds: Mapping[str, KindModel], data: Mapping[str, KindData]
-) -> tuple[float, float]:
+) -> tuple[Strange, Strange]:
     """How much longer kinds take than by their next of kin: a median over kinds, and the spread.
 
-    What a network is made of are the kinds that are done fast; those that nobody timed are not.
+    Then the same of kinds without any, by the average kernel: what a network is made of are the
+    kinds that are done fast; those that nobody timed are not.
     """
-    longer = []
+    longer: tuple[list[float], list[float]] = ([], [])
     for kind, measured in data.items():
         others = {name: model for name, model in kinds.items() if name != kind}
-        some = measured[:_STRANGE_KERNELS]
-        found = others[nearest_kind(kind, others)].mean(some.sizes)
-        longer.append(float(np.median(np.log((some.ns + RESOLUTION_NS) / (found + RESOLUTION_NS)))))
+        some = measured[measured.ns > _STRANGE_NS][:_STRANGE_KERNELS]
+        if len(some.ns):
+            near = nearest_kind(kind, others)
+            above = np.log(
+                (some.ns + RESOLUTION_NS) / (others[near].mean(some.sizes) + RESOLUTION_NS)
+            )
+            longer[near == UNKNOWN].append(float(np.median(above)))
+    return _strange(longer[0]), _strange(longer[1])
+
+
+def _strange(longer: Sequence[float]) -> Strange:
+    """The median of what kinds say, and their spread about it, of which the odd one says little."""
+    if not longer:
+        return Strange(0.0, _STRANGEST)
     middle = float(np.median(longer))
-    apart = np.clip(np.array(longer) - middle, -_STRANGEST, _STRANGEST)
-    return middle, max(float(np.sqrt(np.mean(apart**2))), _LEAST_STRANGE)
+    apart = float(np.median(np.abs(np.array(longer) - middle)))
+    return Strange(middle, float(np.clip(_NORMAL * apart, _LEAST_STRANGE, _STRANGEST)))
 
 
 def _any_kind(data: Mapping[str, KindData]) -> KindModel:

@@ -40,6 +40,7 @@ from hwbench.predictors.kernels.models import (
     UNKNOWN,
     Models,
     NetworkPrediction,
+    Strange,
     Sum,
     fit_models,
     left_out,
@@ -126,7 +127,7 @@ class KernelPredictor:
             ],
             "layouts": dict(m.rules.layouts),
             "noise": m.sum.noise,
-            "strange": m.strange,
+            "strange": [[each.longer, each.unsure] for each in m.strange],
             **asdict(self.meta),
         }
         arrays = {
@@ -285,9 +286,13 @@ def _models(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Models:
         raise ValueError("weights that cannot be")
     if np.triu(factor, 1).any() or not (np.diag(factor) > 0).all():
         raise ValueError("a covariance that cannot be")
-    longer, unsure = header["strange"]
     total = Sum(weights, factor, _number(header["noise"]))
-    return Models(_rules(header), kinds, total, (_number(longer, -_MOST_SCALE), _number(unsure)))
+    kin, none = header["strange"]
+    return Models(_rules(header), kinds, total, (_strange(*kin), _strange(*none)))
+
+
+def _strange(longer: Any, unsure: Any) -> Strange:
+    return Strange(_number(longer, -_MOST_SCALE), _number(unsure))
 
 
 def _number(value: Any, least: float = 0.0) -> float:

@@ -19,8 +19,12 @@ Array = NDArray[np.float64]
 
 LEAST_NETWORKS = 20
 _ROUNDS = 20
+#: Units in which the instrument's part is found, in ns.
+_INSTRUMENT_NS = 1e3
 #: An operator takes at least this.
 _SHORTEST_NS = 50.0
+#: The least share of a latency that is of operators, whatever a call takes beside them.
+_LEAST_WITHIN = 0.2
 #: What a moment changes all operators by, relative, and what each is timed amiss by, in ns.
 _MOVED, _AMISS_NS = 0.1, 1000.0
 #: Conversions by which a network may differ from its rules.
@@ -46,12 +50,14 @@ class Profiled:
 class Training:
     """All measured networks, under the rules that they taught.
 
-    ``instrument_ns`` is what the profiler added to the time of each operator.
+    ``instrument_ns`` is what the profiler added to the time of each operator, ``call_ns`` what a
+    run takes beside its operators.
     """
 
     rules: Rules
     networks: tuple[Profiled, ...]
     instrument_ns: float
+    call_ns: float
 
     def kinds(self) -> list[str]:
         """The kinds of kernels that were timed."""
@@ -85,42 +91,50 @@ def training_from(samples: Sequence[NetworkSample]) -> Training:
             f"{len(pairs)} measured networks are too few to fit kernels on, at least "
             f"{LEAST_NETWORKS} are needed: measure more with -n"
         )
-    instrument = _instrument([sample for sample, _ in pairs])
+    instrument, call = _instrument([sample for sample, _ in pairs])
     networks = []
     for sample, graph in pairs:
         case = Case(graph, sample.nodes)
         kernels = split(graph, rules)
         ns = _times(case, kernels, instrument)
         own = np.array([_own(node, instrument) for node in sample.nodes])
-        factor, beside = _moment(own, sample.latency_ns)
+        within = max(sample.latency_ns - call, _LEAST_WITHIN * sample.latency_ns)
+        factor, beside = _moment(own, within)
         ns = np.where(ns == 0, 0, np.maximum(ns * factor + beside, _SHORTEST_NS))
         networks.append(Profiled(sample.family, sample.latency_ns, sample.sd, tuple(kernels), ns))
-    return Training(rules, tuple(networks), instrument)
+    return Training(rules, tuple(networks), instrument, call)
 
 
-def _instrument(samples: Sequence[NetworkSample]) -> float:
-    """What the profiler adds to an operator, in ns: the smallest absolute relative errors.
+def _instrument(samples: Sequence[NetworkSample]) -> tuple[float, float]:
+    """What the profiler adds to an operator and what a run takes beside its operators, in ns.
 
-    Never negative: of what passes between operators the sum's calibration takes care.
+    The operators' times less the latency are the one times their number less the other; of the
+    smallest absolute relative errors, and neither negative. Without the second, networks of few
+    operators would say that the instrument adds less than it does to those of many.
     """
+    from scipy.optimize import nnls
+
     latency = np.array([sample.latency_ns for sample in samples])
     within = np.array([sum(node.ns for node in sample.nodes) for sample in samples])
-    rows = np.array([len(sample.nodes) for sample in samples]) / latency
-    target, weight, found = within / latency - 1, np.ones(len(rows)), 0.0
+    number = np.array([len(sample.nodes) for sample in samples])
+    rows, target = np.stack([number / latency, -1 / latency], axis=1), within / latency - 1
+    weight, found = np.ones(len(rows)), np.zeros(2)
     for _ in range(_ROUNDS):
-        found = float((weight * rows * target).sum() / (weight * rows**2).sum())
-        weight = 1 / np.maximum(np.abs(target - rows * found), 1e-3)
-    return max(found, 0.0)
+        root = np.sqrt(weight)
+        found, _ = nnls(rows * root[:, None] * _INSTRUMENT_NS, target * root)
+        found *= _INSTRUMENT_NS
+        weight = 1 / np.maximum(np.abs(target - rows @ found), 1e-3)
+    return float(found[0]), float(found[1])
 
 
-def _moment(own: Array, latency_ns: float) -> tuple[float, float]:
-    """A factor and a summand of the operators' times that make their sum the network's latency.
+def _moment(own: Array, within_ns: float) -> tuple[float, float]:
+    """A factor and a summand of the operators' times that make their sum what a run spends in them.
 
     Both are the likeliest: the moment of a profile changes all alike, and what an operator is
     timed amiss by is the same for the shortest.
     """
     moved, amiss = (_MOVED * own.sum()) ** 2, (_AMISS_NS * len(own)) ** 2
-    gap = latency_ns - own.sum()
+    gap = within_ns - own.sum()
     share = moved / (moved + amiss)
     return float(1 + share * gap / own.sum()), float((1 - share) * gap / len(own))
 

@@ -25,11 +25,13 @@ from hwbench.predictors.kernels.kernels import (
     Kernel,
 )
 from hwbench.predictors.kernels.kind_model import KindData, KindModel, average, fit_kind
-from hwbench.predictors.kernels.models import UNKNOWN, kernel_times
+from hwbench.predictors.kernels.models import UNKNOWN, Strange, kernel_times
 from hwbench.predictors.kernels.models import _strangeness as strangeness_of
 from hwbench.predictors.kernels.networks import FAMILIES, MOST_MACS, random_network
 from hwbench.predictors.kernels.predictor import _calibration as calibration_of
 from hwbench.predictors.kernels.rules import Case, learn_rules, nodes_by_op
+from hwbench.predictors.kernels.samples import NetworkSample
+from hwbench.predictors.kernels.training import _instrument as instrument_of
 from hwbench.predictors.kernels.training import _moment as moment_of
 
 FUSING = Rules(
@@ -103,6 +105,18 @@ class TestSplit:
         assert np.isfinite(sizes).all()
         assert (sizes >= 0).all()
         assert sizes[:, 0].sum() == graph.macs
+
+
+@pytest.mark.parametrize(
+    ("channels", "kind"), [(30, "depthwise of odd"), (32, "depthwise"), (36, "depthwise")]
+)
+def test_a_depthwise_conv_whose_channels_fill_no_vectors_is_another_kind(
+    channels: int, kind: str
+) -> None:
+    b = GraphBuilder("d")
+    x = b.input("x", (1, channels, 8, 8))
+    (kernel,) = split(b.build(b.conv(x, channels, kernel=3, groups=channels)), Rules())
+    assert kernel.kind == kind
 
 
 class TestLayouts:
@@ -308,6 +322,19 @@ class TestKindModel:
         with pytest.raises(ValueError, match="a kind of kernels"):
             KindModel.restore(np.array(numbers, float))
 
+    def test_the_many_of_a_microsecond_do_not_say_what_the_largest_take(self) -> None:
+        """A thousand that are done from a cache, and forty from memory, which takes four times."""
+        rng = np.random.default_rng(8)
+        sizes = np.ones((1040, len(FEATURES)))
+        sizes[:, 3] = np.exp(rng.uniform(np.log(1e3), np.log(2e4), 1040))  # bytes of weights
+        sizes[1000:, 3] *= 1e4
+        ns = 800 + sizes[:, 3] * np.where(sizes[:, 3] > 1e6, 0.04, 0.01)
+        data = KindData(sizes, ns * rng.lognormal(0, 0.2, 1040), np.array(["one"] * 1040))
+        ten_times = sizes[-1:].copy()
+        ten_times[:, 3] = 2e9
+        (found,) = average(data).mean(ten_times)
+        assert found == pytest.approx(2e9 * 0.04, rel=0.15)
+
     @pytest.mark.parametrize("n", [1, 2, 5])
     def test_few_kernels_give_a_wide_answer(self, n: int) -> None:
         rng = np.random.default_rng(0)
@@ -336,21 +363,45 @@ class TestKindModel:
         assert np.median(error) < 0.05
 
 
-def test_a_kind_never_timed_takes_what_kinds_take_beside_their_next_of_kin() -> None:
+class TestStrange:
     """Three variants of a kind take half as long again: so will the fourth, give or take."""
+
     sizes = kernels_of(60, np.random.default_rng(6))
-    times = {"conv": 1.0, "conv a": 1.5, "conv b": 1.5, "conv c": 1.4}
-    data = {k: KindData(sizes, factor * time_of(sizes), FAMILY[:60]) for k, factor in times.items()}
-    kinds = {kind: average(measured) for kind, measured in data.items()}
-    kinds[UNKNOWN] = kinds["conv"]
-    longer, unsure = strangeness_of(kinds, data)
-    assert longer == pytest.approx(np.log(1.45), abs=0.1)
-    assert 0.2 < unsure < 0.4
-    kernel = Kernel("x", "conv d", ("x",), tuple(sizes[0]))
-    (known,), (sd,) = kernel_times(kinds, [replace(kernel, kind="conv")], (longer, 2.0))
-    (strange,), (wider,) = kernel_times(kinds, [kernel], (longer, 2.0))
-    assert strange == pytest.approx(known * np.exp(longer))
-    assert wider == pytest.approx(np.hypot(sd, 2.0))
+
+    def kinds(self, **factors: float) -> tuple[dict[str, KindModel], dict[str, KindData]]:
+        data = {
+            kind.replace("_", " "): KindData(self.sizes, factor * time_of(self.sizes), FAMILY[:60])
+            for kind, factor in factors.items()
+        }
+        kinds = {kind: average(measured) for kind, measured in data.items()}
+        return kinds | {UNKNOWN: kinds["conv"]}, data
+
+    def test_a_kind_never_timed_takes_what_kinds_take_beside_their_next_of_kin(self) -> None:
+        kin, _ = strangeness_of(*self.kinds(conv=1.0, conv_a=1.5, conv_b=1.5, conv_c=1.4))
+        assert kin.longer == pytest.approx(np.log(1.5), abs=0.1)
+        assert kin.unsure == pytest.approx(0.3)  # the least
+
+    def test_kinds_without_kin_say_so_of_their_like(self) -> None:
+        kinds, data = self.kinds(conv=1.0, conv_a=1.1, pool=4.0, pad=8.0, lrn=16.0)
+        kin, none = strangeness_of(kinds, data)
+        assert kin.longer == pytest.approx(np.log(1.1), abs=0.05)
+        assert none.longer == pytest.approx(np.log(6), abs=0.2)  # of 1, 4, 8 and 16
+        assert none.unsure > 3 * kin.unsure
+
+    def test_what_no_profiler_resolves_says_nothing_of_kinds(self) -> None:
+        kinds, data = self.kinds(conv=1.0, conv_a=1.5, conv_b=1e-4)
+        assert (data["conv b"].ns < 2000).all()
+        assert strangeness_of(kinds, data)[0].longer == pytest.approx(np.log(1.5), abs=0.05)
+
+    def test_the_scale_is_that_of_factors(self) -> None:
+        kinds, _ = self.kinds(conv=1.0)
+        kernel = Kernel("x", "conv d", ("x",), tuple(self.sizes[0]))
+        strange = (Strange(0.5, 1.0), Strange(9.0, 9.0))
+        (known,), (sd,) = kernel_times(kinds, [replace(kernel, kind="conv")], strange)
+        (longer,), (wider,) = kernel_times(kinds, [kernel], strange)
+        assert longer == pytest.approx(known * np.exp(0.5))
+        ends = np.exp(1.645 * np.hypot(sd, 1.0))  # of factors, in a large kernel
+        assert 1 + 1.645 * wider == pytest.approx(ends, rel=0.1)
 
 
 class TestMoment:
@@ -373,6 +424,20 @@ class TestMoment:
         factor, beside = moment_of(np.full(100, 1e6), 1.1e8)
         assert factor == pytest.approx(1.1, abs=0.001)
         assert abs(beside) < 100
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.floats(0, 5000), st.floats(0, 20_000), st.integers(0, 100))
+def test_what_the_instrument_adds_and_what_a_call_takes(
+    added: float, call: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    samples = []
+    for i in range(40):
+        own = np.exp(rng.uniform(np.log(200), np.log(2e5), int(rng.integers(5, 120))))
+        nodes = tuple(Node(str(j), "Conv", ns + added) for j, ns in enumerate(own))
+        samples.append(NetworkSample("plain", i, "x", own.sum() + call, 0.01, nodes))
+    assert instrument_of(samples) == pytest.approx((added, call), abs=1.0)
 
 
 def test_each_family_counts_alike_in_the_calibration() -> None:
@@ -398,6 +463,12 @@ class TestNetworks:
         costs = [random_network("mobile", seed).macs for seed in range(30)]
         small, usual = costs[2::3], [cost for i, cost in enumerate(costs) if i % 3 != 2]
         assert np.median(small) < np.median(usual) / 4
+
+    def test_every_ninth_is_large(self) -> None:
+        costs = [random_network("plain", seed).macs for seed in range(27)]
+        large, usual = costs[1::9], [cost for i, cost in enumerate(costs) if i % 9 != 1]
+        assert min(large) > np.median(usual) * 4
+        assert max(large) > MOST_MACS / 4
 
     def test_an_unknown_family_is_refused(self) -> None:
         with pytest.raises(UnknownNameError, match="did you mean 'residual'"):
