@@ -127,15 +127,15 @@ class MobileNetV3Space(Space):
         self.skeleton = skeleton
         self.slots = max(skeleton.depths)
         super().__init__(skeleton.name, list(_decisions(skeleton)))
-        self._first, self._layers = _layers(skeleton)
+        self.first, self.layers = _layers(skeleton)
 
     def build(self, choice: Choice) -> Graph:
         s = self.skeleton
         b = GraphBuilder(self.name)
         x = b.input("image", (1, s.in_channels, choice["r"], choice["r"]))
-        x = b.conv(x, self._first.c_in, kernel=3, stride=s.stem_stride)
-        x = self._first.add_to(b, b.activation(x, "hswish"), kernel=3, expansion=1)
-        for number, layer in enumerate(self._layers):
+        x = b.conv(x, self.first.c_in, kernel=3, stride=s.stem_stride)
+        x = self.first.add_to(b, b.activation(x, "hswish"), kernel=3, expansion=1)
+        for number, layer in enumerate(self.layers):
             if f"k{number}" in choice:
                 x = layer.add_to(b, x, choice[f"k{number}"], choice[f"e{number}"])
         x = b.activation(b.conv(x, s.channels(s.head), kernel=1), "hswish")
@@ -148,7 +148,7 @@ class MobileNetV3Space(Space):
         """Multiply-accumulates of each architecture (n, L) -> (n,): sums over a table."""
         rows = self.check(codes)
         outside, table = self._macs_tables
-        layers = len(self._layers)
+        layers = len(self.layers)
         r, k, e = rows[:, 0], rows[:, -2 * layers : -layers], rows[:, -layers:]
         costs = table[np.arange(layers), r[:, None], k, e]
         present = self.active(rows)[:, -layers:]
@@ -159,20 +159,20 @@ class MobileNetV3Space(Space):
     def _macs_tables(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """MACs by resolution of what is always there, and of [layer, resolution, k, e]."""
         s = self.skeleton
-        shape = (len(self._layers), len(s.resolutions), len(s.kernels), len(s.expansions))
+        shape = (len(self.layers), len(s.resolutions), len(s.kernels), len(s.expansions))
         table = np.zeros(shape, dtype=np.int64)
         outside = np.zeros(len(s.resolutions), dtype=np.int64)
         head, mix = s.channels(s.head), s.channels(s.mix)
         for i, resolution in enumerate(s.resolutions):
             size = strided(resolution, s.stem_stride)
-            outside[i] = s.in_channels * 9 * self._first.c_in * size**2
-            outside[i] += self._first.macs(size, kernel=3, expansion=1)
-            for number, layer in enumerate(self._layers):
+            outside[i] = s.in_channels * 9 * self.first.c_in * size**2
+            outside[i] += self.first.macs(size, kernel=3, expansion=1)
+            for number, layer in enumerate(self.layers):
                 table[number, i] = [
                     [layer.macs(size, k, e) for e in s.expansions] for k in s.kernels
                 ]
                 size = strided(size, layer.stride)
-            outside[i] += self._layers[-1].c_out * head * size**2 + head * mix + mix * s.classes
+            outside[i] += self.layers[-1].c_out * head * size**2 + head * mix + mix * s.classes
         return outside, table
 
     # --- text -------------------------------------------------------------------------------

@@ -1,0 +1,108 @@
+"""Accuracy of a supernet's paths on validation images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hwbench.errors import UsageError
+from hwbench.lower import create_session, to_onnx
+from hwbench.search.data import Dataset, check_fits
+from hwbench.search.supernet import (
+    StandAlone,
+    Supernet,
+    extract,
+    recalibrated,
+    resolution_of,
+    to_inputs,
+)
+from hwbench.spaces.base import Codes
+
+#: Images that a path runs on at once: few enough for their activations to stay near.
+_BATCH = 100
+
+
+class SupernetAccuracy:
+    """Validation accuracy of architectures by their path's weights (an ``AccuracySource``).
+
+    The batch norms of each path are recalibrated on ``calibration`` training images; it is then
+    judged on ``images`` of the validation part, the same for all. With ``classes`` the task is
+    to tell these apart: only their images and logits count. Answers are kept: ``validations``
+    counts the architectures that were really evaluated.
+    """
+
+    def __init__(
+        self,
+        net: Supernet,
+        data: Dataset,
+        *,
+        images: int = 2000,
+        calibration: int = 200,
+        classes: Sequence[int] | None = None,
+        seed: int = 0,
+    ) -> None:
+        skeleton = net.space.skeleton
+        wanted = {"channels": skeleton.in_channels, "classes": skeleton.classes}
+        check_fits(data, **wanted, what=net.space.name)
+        if images < 1 or calibration < 2:
+            raise UsageError("accuracy needs 1 image to judge by and 2 to calibrate on")
+        train, validation = data.train, data.validation
+        if classes is not None:
+            _check_classes(classes, data)
+            train, validation = train.of_classes(classes), validation.of_classes(classes)
+        self.space = net.space
+        self.validations = 0
+        self._net = net
+        self._classes = None if classes is None else tuple(classes)
+        self._calibration = train.some(calibration, seed)
+        self._validation = validation.some(images, seed)
+        self._known: dict[bytes, float] = {}
+
+    def accuracy(self, codes: Codes) -> NDArray[np.float64]:
+        """Share (n,) of the validation images that each of codes (n, L) gets right."""
+        rows = self.space.canonical(codes)
+        for row in rows:
+            if row.tobytes() not in self._known:
+                self._known[row.tobytes()] = self._evaluate(row)
+                self.validations += 1
+        return np.array([self._known[row.tobytes()] for row in rows], dtype=np.float64)
+
+    def stand_alone(self, code: Codes) -> StandAlone:
+        """The network that the accuracy of a code (L,) is of."""
+        images = to_inputs(self._calibration.images, resolution_of(self.space, code))
+        statistics = recalibrated(self._net, code, images)
+        return extract(self._net, code, statistics, self._classes)
+
+    def _evaluate(self, code: Codes) -> float:
+        alone = self.stand_alone(code)
+        images = to_inputs(self._validation.images, resolution_of(self.space, code)).numpy()
+        answers = _logits(alone, images).argmax(axis=1)
+        return float((answers == self._validation.labels).mean())
+
+
+def _logits(alone: StandAlone, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, classes) of images (n, c, r, r) by onnxruntime: on a CPU 2.6 times as fast as torch."""
+    import onnxruntime as ort
+
+    ((name, spec),) = alone.graph.inputs
+    batched = replace(spec, shape=(_BATCH, *spec.shape[1:]))
+    graph = replace(alone.graph, inputs=((name, batched),))
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = create_session(to_onnx(graph, alone.weights).bytes, options)
+    missing = -len(images) % _BATCH
+    padded = np.concatenate([images, np.zeros_like(images, shape=(missing, *images.shape[1:]))])
+    logits = [session.run(None, {name: batch})[0] for batch in padded.reshape(-1, *batched.shape)]
+    return np.concatenate(logits)[: len(images)]
+
+
+def _check_classes(classes: Sequence[int], data: Dataset) -> None:
+    if len(set(classes)) != len(classes) or len(classes) < 2:
+        raise UsageError(f"a task of the classes {list(classes)}: give at least 2, each once")
+    if odd := [c for c in classes if not 0 <= c < len(data.classes)]:
+        raise UsageError(f"{data.name} has no class {odd[0]}: they are 0..{len(data.classes) - 1}")
