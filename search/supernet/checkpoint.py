@@ -54,6 +54,7 @@ def write_checkpoint(path: Path, net: Supernet, state: Checkpoint) -> None:
                 torch.save(content, file)
                 file.flush()
                 os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
             os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
