@@ -3,8 +3,8 @@
 NAS-Bench-201 on real devices: accuracy of every cell, and latencies of nearly all, were published.
 So the best architecture under any budget is known, and regret is exact. All methods get the same
 accuracy labels, latency labels and oracle; :mod:`hwbench.verify.pnag_trial` has one device and seed
-of it. The methods were developed on two devices that are not judged, with other seeds and the
-accuracies of other datasets.
+of it. The methods were developed on two devices that are not judged, with other seeds; how accuracy
+is modelled and labels are spent, on the accuracies of other datasets.
 """
 
 from __future__ import annotations
