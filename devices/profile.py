@@ -82,7 +82,9 @@ class Profile:
         epoch = anchor(self.device, self.threads, store)
         held = self.stored(store)
         done = answered(held) if redo else {m.workload.key for m in held}
-        jobs = [job for job in self.jobs if job.workload.key not in done]
+        # Architectures may be one and the same model: it is measured once.
+        models = {job.workload.key: job for job in self.jobs}
+        jobs = [job for key, job in models.items() if key not in done]
         # A campaign keeps the first measurement of a workload alone.
         campaign = None if redo else self.campaign(store)
         yield from record(

@@ -18,7 +18,8 @@ from hwbench.measure.scratch import machine
 
 #: The variable that marks the processes of a session.
 MARK = "HWBENCH_SESSION"
-_NAME = re.compile(r"hwbench-([0-9a-f]{8})-([0-9]{1,10})-[0-9a-f]{16}")
+# Nine digits: no system has more, and none is too large to ask about.
+_NAME = re.compile(r"hwbench-([0-9a-f]{8})-([0-9]{1,9})-[0-9a-f]{16}")
 _SILENT_DAYS = 7
 
 

@@ -213,9 +213,9 @@ def _evaluate_file(
     tested = predictors.load_predictor(predictor)
     with opened(store, create=False) as results:
         known = comparable(tested, results)
-        chosen = {m.workload.key for m in comparable(tested, results, session, since)}
+        chosen = {(m.session, m.workload.key) for m in comparable(tested, results, session, since)}
     before, unseen = split(tested, known)
-    fresh = [m for m in unseen if m.workload.key in chosen]
+    fresh = [m for m in unseen if (m.session, m.workload.key) in chosen]
     if not fresh:
         raise UsageError(
             f"{predictor}: nothing was measured since that it has not seen: "

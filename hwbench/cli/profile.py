@@ -104,25 +104,28 @@ def profile(
         failures = measure(sample, results, before, redo=redo)
         campaign, stored = sample.campaign(results), sample.stored(results)
     summary = {"device": target.name, "space": space, "campaign": campaign}
-    summary |= _counts(len(sample.codes), before, stored, failures)
+    summary |= _counts(sample, before, stored, failures)
     _show(summary, as_json=as_json)
     _require_answers(summary, failures, redo=redo)
 
 
 def _counts(
-    architectures: int,
+    sample: Profile,
     before: Sequence[Measurement],
     stored: Sequence[Measurement],
     failures: Sequence[Failure],
 ) -> dict[str, Any]:
+    """Counts of architectures; of those that are one and the same model, one is measured."""
     from hwbench.devices.profile import answered
 
-    known = {m.workload.key for m in stored}
+    keys = [job.workload.key for job in sample.jobs]
+    held = {m.workload.key for m in before}
+    wide = {m.workload.key for m in stored} - answered(stored)
     return {
-        "architectures": architectures,
+        "architectures": len(keys),
         "measured": len(stored) - len(before),
-        "already_stored": len({m.workload.key for m in before}),
-        "inconclusive": len(known - answered(stored)),
+        "already_stored": sum(key in held for key in keys),
+        "inconclusive": sum(key in wide for key in keys),
         "failed": len(failures),
         "seconds": sum(m.seconds for m in stored),
     }
@@ -177,7 +180,7 @@ def measure(
     from hwbench.records import Measurement
 
     done = answered(held) if redo else {m.workload.key for m in held}
-    missing = len(sample.codes) - len(done)
+    missing = len({job.workload.key for job in sample.jobs} - done)
     if not missing:
         return []
     try:

@@ -17,7 +17,8 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-_NAME = re.compile(r"hwbench-scratch-([0-9a-f]{8})-([0-9]{1,10})-\w+")
+# Nine digits: no system has more, and none is too large to ask about.
+_NAME = re.compile(r"hwbench-scratch-([0-9a-f]{8})-([0-9]{1,9})-\w+")
 
 
 @cache

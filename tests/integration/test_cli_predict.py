@@ -208,6 +208,14 @@ def test_fit_then_evaluate_on_what_it_never_saw(
     for text in ("cpu, mbv3_small", "fitted on 60", "tested on 12 others", "measure"):
         assert text in drawn
 
+    # One that was measured again counts only in the session that is asked for.
+    with Store.open() as store:
+        for code, latency in zip(fresh, true_ms(fresh), strict=True):
+            store.add(stored(code, 3 * latency, session="again", created=later))
+    assert main(["evaluate", str(path), "--session", "later", "--json"]) == 0
+    of_one_session = json.loads(capsys.readouterr().out)
+    assert of_one_session["results"] == evaluated["results"]
+
 
 @pytest.mark.usefixtures("own_store")
 def test_without_what_it_learned_from_a_figure_has_no_learning_curve(

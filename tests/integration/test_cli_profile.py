@@ -175,6 +175,28 @@ def test_most_of_them_inconclusive_is_no_success(
     assert ("hwbench: " in err) == (code == 3)
 
 
+@pytest.mark.parametrize("redo", [False, True])
+def test_architectures_that_are_the_same_model_are_measured_once(
+    redo: bool, engine: Engine, run: Run, tmp_path: Path, own_store: Path
+) -> None:
+    """One input, skipped to the output: by the first way, and by another."""
+    direct = "|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|"
+    around = "|skip_connect~0|+|none~0|skip_connect~1|+|none~0|none~1|skip_connect~2|"
+    path = tmp_path / "archs"
+    path.write_text(f"{direct}\n{around}\n")
+    command = ("-s", "nasbench201", "--file", path, *(("--redo",) if redo else ()))
+    engine.inconclusive = lambda _: True
+    code, told, _ = run(*command)
+    assert (code, told["architectures"], told["measured"], told["inconclusive"]) == (3, 2, 1, 2)
+    assert len(engine.asked) == 1
+    engine.inconclusive = lambda _: False
+    code, told, _ = run(*command)
+    assert (told["measured"], told["already_stored"]) == (int(redo), 2)
+    assert engine.sessions == 1 + redo
+    with Store.open(own_store) as store:
+        assert len(store.measurements(with_bursts=False)) == 1 + redo
+
+
 def test_a_failure_names_its_architecture_once(engine: Engine, run: Run, some: Some) -> None:
     engine.fails = lambda name: name == engine.asked[0]
     code, told, err = run(*some(3))

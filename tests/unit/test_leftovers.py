@@ -20,7 +20,7 @@ from hwbench.devices.phone.leftovers import (
     session_name,
 )
 from hwbench.devices.phone.shell import LocalShell
-from hwbench.measure.scratch import prefix, scratch
+from hwbench.measure.scratch import machine, prefix, scratch
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,7 @@ def test_of_another_machine_only_a_week_of_silence_tells(dead: str) -> None:
         "hwbench-00000000-1-0123456789abcdef; reboot",
         "hwbench-00000000-1-$(reboot)56789abcdef",
         "hwbench-00000000-x-0123456789abcdef",
+        f"hwbench-{machine()}-9999999999-0123456789abcdef",
         "..",
         "",
     ],
@@ -117,11 +118,11 @@ def test_the_next_run_removes_the_folders_of_a_dead_process_and_no_others(
     code = "from hwbench.measure.scratch import prefix; print(prefix())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     dead = done.stdout.strip()
-    machine = prefix().split("-")[2]
     if not mine:
-        dead = dead.replace(machine, "0" * 8)
+        dead = dead.replace(machine(), "0" * 8)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    for name in (f"{dead}a_1", f"{prefix()}b_2", "hwbench-scratch-notes", "notes"):
+    too_large = f"hwbench-scratch-{machine()}-9999999999-c_3"
+    for name in (f"{dead}a_1", f"{prefix()}b_2", too_large, "hwbench-scratch-notes", "notes"):
         (tmp_path / name / "below").mkdir(parents=True)
     (tmp_path / f"{dead}a_1" / "link").symlink_to(tmp_path / "notes")
     (tmp_path / f"{dead}link").symlink_to(tmp_path / "notes")
