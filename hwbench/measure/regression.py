@@ -12,7 +12,8 @@ state. They differ in the noise:
   to be a quiet one. On a machine whose cores have siblings that others use, bursts are quiet to
   0.2 % or 10 to 20 % slow, and no symmetric noise finds the quiet ones.
 
-Which account is nearer the truth, their likelihoods say (:attr:`Regression.log_likelihood`).
+Which account is nearer the truth, their likelihoods say (:attr:`Regression.log_likelihood`), less
+what its further parameters cost (Akaike): few bursts can always be told apart.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ GROUP_SHARE, GROUP_FLOOR = 0.7, 0.003
 DELAY, DELAYS_KNOWN, MET = 0.08, 3.0, 1.0
 MOST_DELAYED = 0.95
 _FLOOR = 0.002
+#: The share of delayed bursts and their delay; the priors above know about half of them.
+_MORE_PARAMETERS = 1.0
 _STEPS, _SETTLED = 20, 1e-4
 _T_CONSTANT = (
     math.lgamma((TAIL_DOF + 1) / 2) - math.lgamma(TAIL_DOF / 2) - math.log(TAIL_DOF * math.pi) / 2
@@ -87,8 +90,8 @@ def even(problem: Problem) -> Regression:
     for _ in range(_STEPS):
         weight = _t_weight(residual, sd**2 + problem.wander)
         before = theta
-        theta, residual = _step(problem, weight, sd)
-        sd = max(1.4826 * float(np.median(np.abs(residual[near]))), _FLOOR)
+        theta, residual, unsure = _step(problem, weight, sd)
+        sd = _spread(np.abs(residual), unsure, near.astype(np.float64))
         if np.abs(theta - before).max() < _SETTLED:
             break
     variance = sd**2 + problem.wander
@@ -109,9 +112,9 @@ def delayed(problem: Problem) -> Regression:
         quiet = _quiet(residual, sd**2 + problem.wander, share, delay)[0]
         weight = quiet * _t_weight(residual, sd**2 + problem.wander)
         before = theta
-        theta, residual = _step(problem, weight, sd)
+        theta, residual, unsure = _step(problem, weight, sd)
         counted = quiet * near if (quiet * near).sum() > 3 else quiet
-        sd = max(1.4826 * _weighted_median(np.abs(residual), counted), _FLOOR)
+        sd = _spread(np.abs(residual), unsure, counted)
         met = float((1 - quiet).sum())
         share = min((MET + met) / (3 + quiet.size), MOST_DELAYED)
         took = float(((1 - quiet) * np.maximum(residual, 0)).sum())
@@ -122,12 +125,14 @@ def delayed(problem: Problem) -> Regression:
     quiet, log_density = _quiet(residual, variance, share, delay)
     # What not knowing whether a burst was quiet costs (Louis, 1982).
     known = quiet * np.maximum(1 - (1 - quiet) * residual**2 / variance, 0)
-    likelihood = float(log_density.sum())
+    likelihood = float(log_density.sum()) - _MORE_PARAMETERS
     return Regression(theta[1:], np.maximum(known, 1e-9), weight, sd, _group_sd(sd), likelihood)
 
 
-def _step(problem: Problem, weight: Array, sd: float) -> tuple[Array, Array]:
-    """Posterior mode of (level, beta), and residuals around each group's own level."""
+def _step(problem: Problem, weight: Array, sd: float) -> tuple[Array, Array, Array]:
+    """Posterior mode of (level, beta), residuals around each group's own level, and the variance
+    (B,) of what is known of that level.
+    """
     group_sd = _group_sd(sd)
     precision = np.diag(np.r_[0.0, problem.sd**-2.0])
     pull = precision @ np.r_[0.0, problem.mean]
@@ -139,8 +144,9 @@ def _step(problem: Problem, weight: Array, sd: float) -> tuple[Array, Array]:
     # later, and a group of two must not seem free of noise.
     residual = problem.y - design @ theta
     share = problem.member * weight
-    own = share @ residual / (1 / group_sd**2 + share.sum(axis=1))
-    return theta, residual - own @ problem.member
+    unsure = 1 / (1 / group_sd**2 + share.sum(axis=1))
+    own = unsure * (share @ residual)
+    return theta, residual - own @ problem.member, unsure @ problem.member
 
 
 def _quasi_demean(
@@ -184,6 +190,14 @@ def _densest(values: Array) -> tuple[float, float]:
     first = int(widths.argmin())
     middle = float(np.median(ordered[first : first + count]))
     return middle, max(float(widths[first]) / 2, _FLOOR)
+
+
+def _spread(distance: Array, unsure: Array, counted: Array) -> float:
+    """Standard deviation of bursts around their groups' levels, from distances to what is known
+    of these. Without its variance, groups of one burst would seem to have no noise.
+    """
+    seen = 1.4826 * _weighted_median(distance, counted)
+    return max(math.hypot(seen, math.sqrt(_weighted_median(unsure, counted))), _FLOOR)
 
 
 def _weighted_median(values: Array, weight: Array) -> float:
