@@ -140,7 +140,8 @@ def _cause(burst: Mapping[str, Any]) -> int:
 
 
 def burst_times(bursts: Bursts) -> NDArray[np.float64]:
-    """The time of each burst in ns, shape (B,): that of the run which a quarter are faster than.
+    """The time of each burst in ns, shape (B,): that of a run which at most a quarter are faster
+    than (of four runs and fewer, the fastest).
 
     A neighbour comes and goes within a burst too, and slows some of its runs: a median is a quiet
     run's where half of them were left alone, the lower quartile where a quarter were. Of runs
