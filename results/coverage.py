@@ -6,8 +6,9 @@
 FOLDER has the tables as ``hwbench evaluate`` reads them (``TABLES`` below). Each fit is what
 ``hwbench evaluate --space … --device … --train N --seed S [--sources …]`` does; at 20 labels and
 fewer the other columns of a table are sources. A killed run goes on where it was. The rival is
-scikit-learn's Gaussian process (a Gaussian kernel and white noise by maximum likelihood) on
-one-hot choices, beside them the sources' latencies where there are any, on the same rows.
+scikit-learn's Gaussian process on latency over its mean (a Gaussian kernel and white noise by
+maximum likelihood, from one start) on one-hot choices, beside them the sources' latencies where
+there are any, on the same rows.
 
 ``score`` is the interval score (Gneiting and Raftery, 2007) over the measured latency: the width,
 and 20 times what lies outside. Less is better.
@@ -120,7 +121,7 @@ def asked(folder: Path, tables: list[str], samples: list[int], seeds: range) -> 
 
 def run(folder: Path, out: Path, tables: list[str], samples: list[int], seeds: range) -> None:
     done = set()
-    if out.exists():
+    if out.exists() and out.stat().st_size:
         done = set(pd.read_csv(out)[KEYS].itertuples(index=False, name=None))
     cache: dict[tuple, PublishedTable] = {}
     for name, device, n, seed in asked(folder, tables, samples, seeds):
