@@ -107,7 +107,7 @@ def test_a_session_measures_several(tmp_path: Path) -> None:
 def test_an_onnx_file_is_refused_with_the_way_out(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     to_onnx(net().graph).save(path)
-    with pytest.raises(ModelError, match=r"runs \.tflite files and graphs, not OnnxModelFile"):
+    with pytest.raises(ModelError, match=r"runs \.tflite files and graphs, not net"):
         get_device("litert").job(read_model_file(path), 1)
     with pytest.raises(ModelError, match=r"a \.tflite file runs on -d litert"):
         get_device("cpu").job(read_model_file(saved(tmp_path)), 1)
