@@ -180,8 +180,8 @@ class AdbShell(Shell):
 
     def _send(self, path: Path, remote: str, timeout_s: float) -> None:
         ended = self._adb("push", str(path.resolve()), remote, timeout_s=timeout_s)
-        said = clean((ended.errors + ended.output).decode(errors="replace"), 400)
-        if NO_SPACE in said:
+        told = (ended.errors + ended.output).decode(errors="replace")
+        if NO_SPACE in told:  # at its end, after two paths of any length
             raise NoSpaceError(f"{self.serial}: no space left in {self.folder}: free some")
         if ended.code is None:
             raise PushError(
@@ -191,7 +191,8 @@ class AdbShell(Shell):
         if ended.code != 0:
             state = self.adb.state(self.serial)
             raise state_error(self.serial, state) or PushError(
-                f"{self.serial}: a file could not be pushed ({said[-160:]}): check the connection"
+                f"{self.serial}: a file could not be pushed ({clean(told[-160:], 160)}): check the"
+                " connection"
             )
 
     def _broken(self, ended: Ended, partial: str) -> DeviceError:
