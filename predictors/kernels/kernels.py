@@ -87,8 +87,13 @@ class Rules:
     layouts: Mapping[str, str] = field(default_factory=dict)
 
     def joins(self, signature: Signature, kind: str) -> bool:
-        """Whether an operation of ``kind`` is done by the kernel that it reads from."""
-        for known in (signature, (ANY, *signature[1:])):
+        """Whether an operation of ``kind`` is done by the kernel that it reads from.
+
+        Of kernels that were not seen with a batch norm, as of those without: where it has joined,
+        it is folded into the weights.
+        """
+        folded = tuple(part for part in signature if part != "batch_norm")
+        for known in (signature, folded, (ANY, *signature[1:]), (ANY, *folded[1:])):
             if (known, kind) in self.fused:
                 return self.fused[known, kind]
         return False

@@ -78,6 +78,14 @@ class TestSplit:
         graph = b.build([x, b.activation(x, "relu")])
         assert [k.ops for k in split(graph, FUSING)] == [("conv1",), ("relu1",)]
 
+    def test_a_batch_norm_in_a_kernel_changes_nothing_unless_it_was_seen_to(self) -> None:
+        rules = Rules({(("conv", "add"), "hswish"): True, (("*", "add"), "relu"): True})
+        assert rules.joins(("conv", "batch_norm", "add"), "hswish")
+        assert rules.joins(("conv", "batch_norm", "add"), "relu")
+        assert not rules.joins(("conv", "batch_norm"), "hswish")
+        seen = {**rules.fused, (("conv", "batch_norm", "add"), "hswish"): False}
+        assert not Rules(seen).joins(("conv", "batch_norm", "add"), "hswish")
+
     def test_any_first_operation_unless_it_is_known(self) -> None:
         rules = Rules({(("*",), "relu"): True, (("conv",), "relu"): False})
         assert rules.joins(("depthwise",), "relu")
