@@ -69,7 +69,7 @@ def write(path: Path, meta: Mapping[str, Any], arrays: Arrays) -> None:
         for name, data in {HEADER: text.encode(), **members}.items():
             archive.writestr(zipfile.ZipInfo(name, _EPOCH), data, zipfile.ZIP_DEFLATED)
     try:
-        _replace(path, content.getvalue())
+        replace_file(path, content.getvalue())
     except OSError as error:
         raise PredictorError(f"cannot write {path}: {error.strerror or error}") from None
 
@@ -97,7 +97,8 @@ class _DamageError(Exception):
     """What is wrong with the content of a file."""
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; OSError where it cannot be written."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

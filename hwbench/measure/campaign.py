@@ -32,7 +32,7 @@ def known_epoch(target: Target, threads: int, store: Store) -> CanaryEpoch | Non
 def anchor(
     target: Target, threads: int, store: Store, progress: Progress | None = None
 ) -> CanaryEpoch:
-    """The known epoch, or a new one from a calibration of about 25 s."""
+    """The known epoch, or a new one from a calibration of half a minute to two."""
     return known_epoch(target, threads, store) or recalibrate(target, threads, store, progress)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
-import tempfile
 import urllib.request
 import zlib
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hwbench.errors import ImportFileError, UsageError
+from hwbench.predictors.files import replace_file
 from hwbench.search.data.dataset import Dataset, make_dataset
 from hwbench.search.data.idx import read_idx
 
@@ -78,7 +77,7 @@ def download(folder: Path | None = None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         for name, sha256 in FILES.items():
             if not (folder / name).exists():
-                _replace(folder / name, _fetch(f"{ADDRESS}/{name}.gz", sha256))
+                replace_file(folder / name, _fetch(f"{ADDRESS}/{name}.gz", sha256))
     except OSError as error:
         raise ImportFileError(f"cannot write to {folder}: {error.strerror or error}") from None
     return folder
@@ -122,14 +121,3 @@ def _fetch(address: str, sha256: str) -> bytes:
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ImportFileError(f"{address} did not give the published file: its checksum differs")
     return content
-
-
-def _replace(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -5,9 +5,8 @@ Tensors, numbers and text only, read by ``torch.load(weights_only=True)``: no co
 
 from __future__ import annotations
 
-import os
+import io
 import pickle
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from hwbench.errors import ModelError, UsageError
+from hwbench.predictors.files import replace_file
 from hwbench.records import digest
 from hwbench.search.supernet.net import Supernet
 from hwbench.spaces.base import Space
@@ -47,18 +47,10 @@ def write_checkpoint(path: Path, net: Supernet, state: Checkpoint) -> None:
         "optimizer": state.optimizer,
         "run": dict(state.run),
     }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                torch.save(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        replace_file(path, buffer.getvalue())
     except OSError as error:
         raise ModelError(f"cannot write {path}: {error.strerror or error}") from None
 
