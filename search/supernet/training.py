@@ -29,7 +29,8 @@ from hwbench.search.supernet.elastic import Norms
 from hwbench.search.supernet.net import Supernet, largest, resolution_of, smallest, to_inputs
 from hwbench.spaces.base import NOTHING_FIXED, Codes, Space, Value
 
-#: The classes of a step, drawn by its random generator: an EAS task. None: all.
+#: The classes of a step, drawn by its random generator: an EAS task. None: all. Its ``repr`` is
+#: part of what identifies a training.
 Tasks = Callable[[np.random.Generator], Sequence[int] | None]
 
 
@@ -117,7 +118,7 @@ def train(
     if plan.batch > len(data.train):
         raise UsageError(f"{data.name} has {len(data.train)} images to train on: take less a step")
     optimizer = _optimizer(net, plan)
-    run = {"plan": _plain(plan), "data": data.digest, "tasks": tasks is not None}
+    run = {"plan": _plain(plan), "data": data.digest, "tasks": tasks is not None and repr(tasks)}
     if checkpoint is not None and not checkpoint.absolute().parent.is_dir():
         raise UsageError(f"there is no folder {checkpoint.absolute().parent} for the checkpoint")
     done, before = 0, 0.0

@@ -1,0 +1,1 @@
+"""EAS: trained once, then an architecture for any task and latency budget by inference."""
