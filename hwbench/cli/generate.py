@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,14 +23,18 @@ from hwbench.cli.search import milliseconds, require_here
 from hwbench.errors import EXIT_INCONCLUSIVE, EXIT_OK, EXIT_REGRESSION, UsageError
 
 if TYPE_CHECKING:
-    from hwbench.search.pnag import Generated, Generator
+    from hwbench.search.answering import Answering, Generated
 
 _Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A .hwg file of hwbench search.")]
 _Budgets = Annotated[
     list[str], typer.Option("--budget", metavar="MS", help="A budget, as 9.3ms; again for more.")
 ]
 _Task = Annotated[
-    str | None, typer.Option(metavar="TASK", help="For generators that know tasks: pnag has none.")
+    str | None,
+    typer.Option(
+        metavar="DATA:CLASS,CLASS,…",
+        help="The classes to tell apart, or their groups: for generators of eas.",
+    ),
 ]
 _Measure = Annotated[
     bool, typer.Option("--measure", metavar="", help="Measure the answers on the device.")
@@ -50,21 +54,24 @@ def generate(
 ) -> None:
     """Give the best architecture within each budget, and measure it on the device if asked to.
 
+    A generator of pnag answers budgets, one of eas budgets for a task.
+
     Exits with 1 if a measured one breaks its budget, with 3 if a measurement stays without answer.
 
     Example:
 
     hwbench generate cpu.hwg --budget 0.9ms --budget 1.2ms --json
+
+    hwbench generate tasks.hwg --task digits:0,1,7 --budget 0.2ms
     """
-    from hwbench.search.pnag import load_generator
+    from hwbench.search.generator_file import load_generator
     from hwbench.search.random_search import CAPACITY_PROXY
 
     budgets = [milliseconds(text) for text in budget]
     generator, header = load_generator(model)
-    if task is not None:
-        raise UsageError(f"{model} knows no tasks: leave --task out")
+    ask = _asker(model, generator, task)
     began = time.perf_counter()
-    found = generator.generate(budgets)
+    found = ask(budgets)
     seconds = time.perf_counter() - began
     measured: dict[str, float | None] = {}
     if measure:
@@ -81,23 +88,46 @@ def generate(
     raise typer.Exit(_exit_code(rows, measure=measure))
 
 
+def _asker(
+    model: Path, generator: Answering, task: str | None
+) -> Callable[[Sequence[float]], list[Generated]]:
+    """What answers budgets; UsageError where a task is missing, unknown, or too many."""
+    from hwbench.search.pnag import Generator
+
+    if isinstance(generator, Generator):
+        if task is not None:
+            raise UsageError(f"{model} knows no tasks: leave --task out")
+        return generator.generate
+    from hwbench.search.eas import TaskGenerator
+
+    assert isinstance(generator, TaskGenerator), "there are two kinds"
+    groups = generator.groups
+    if task is None:
+        raise UsageError(
+            f"{model} answers a budget for a task: give --task, as {groups.data}:"
+            f"{groups.groups[0].name}, or the classes to tell apart"
+        )
+    wanted = groups.task(task)
+    return lambda budgets: generator.generate([(wanted, budget) for budget in budgets])
+
+
 def _row(answer: Generated, measured_ms: float | None, *, proxy: bool) -> dict[str, Any]:
     """One of ``results``; what was not measured, or is no accuracy, is null."""
     return {
         "budget_ms": answer.budget_ms,
-        "task": None,
+        "task": answer.task,
         "architecture": answer.text,
         "predicted_ms": answer.predicted_ms,
         "upper_ms": answer.upper_ms,
         "measured_ms": measured_ms,
         "kept": None if measured_ms is None else measured_ms <= answer.budget_ms,
         "accuracy": None if proxy else answer.accuracy,
-        "from": "controller" if answer.proposed else "candidates kept",
+        "from": "generator" if answer.proposed else "candidates kept",
     }
 
 
 def _measured(
-    generator: Generator,
+    generator: Answering,
     found: Sequence[Generated],
     device: str,
     options: Sequence[str] | None,

@@ -111,6 +111,8 @@ class TaskGroups:
     def restored(cls, plain: Mapping[str, Any]) -> TaskGroups:
         """From JSON of unknown origin; KeyError, TypeError, ValueError or UsageError."""
         names = tuple(str(name) for name in plain["class_names"])
+        if not isinstance(plain["groups"], dict):
+            raise TypeError("groups are no object")
         groups = [
             Task(str(name), tuple(int(c) for c in cs)) for name, cs in plain["groups"].items()
         ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from hwbench.search.pnag.file import load_generator, save_generator
-from hwbench.search.pnag.generator import Generated, Generator
+from hwbench.search.answering import Generated
+from hwbench.search.generator_file import load_generator, save_generator
+from hwbench.search.pnag.generator import Generator
 from hwbench.search.pnag.search import Costs, require_reachable, train_generator
 from hwbench.search.pnag.training import Schedule
 

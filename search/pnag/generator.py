@@ -10,53 +10,41 @@ latency bound is within the budget. Every answer says which of the two it was.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
-from hwbench.errors import UsageError
 from hwbench.predictors import BudgetOracle
 from hwbench.search.accuracy.model import AccuracyModel, restored
+from hwbench.search.answering import (
+    Answering,
+    Array,
+    Arrays,
+    Generated,
+    below,
+    codes_of,
+    numbers_of,
+)
 from hwbench.search.pareto import non_dominated
 from hwbench.search.pnag.policy import Policy, Walk
 from hwbench.search.scoring import Scored, Staircase, best_each
-from hwbench.spaces.base import Codes, Space, unique_in_order
-
-Array = NDArray[np.float64]
+from hwbench.spaces.base import Codes, unique_in_order
 
 #: Layers of the front that are kept, so that there is a next best where the best proves too slow.
 _LAYERS, _MOST_KEPT = 12, 2000
 
 
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """The answer to one budget.
-
-    ``upper_ms`` is within ``budget_ms`` by the oracle at its confidence. ``accuracy`` (0 to 1) is
-    predicted, or the label of an architecture that has one. ``proposed`` tells an answer of the
-    controller from one of the candidates kept.
-    """
-
-    budget_ms: float
-    code: Codes
-    text: str
-    predicted_ms: float
-    upper_ms: float
-    accuracy: float
-    proposed: bool
-
-
-class Generator:
-    """Answers budgets on one device; made by :func:`train_generator` or :func:`load_generator`.
+class Generator(Answering):
+    """Answers budgets on one device; made by :func:`train_generator` or read from a file.
 
     ``kept`` are candidates (n, L). ``range_ms`` is what can be reached: the bound of the fastest
     and of the slowest architecture that was seen.
     """
+
+    kind = "pnag"
 
     def __init__(
         self,
@@ -66,25 +54,44 @@ class Generator:
         kept: Codes,
         confidence: float,
     ) -> None:
-        self.space: Space = evaluator.space
-        self.policy, self.evaluator, self.oracle = policy, evaluator, oracle
-        self.kept, self.confidence = kept, confidence
+        super().__init__(oracle, kept, confidence)
+        self.policy, self.evaluator = policy, evaluator
         self._walk = Walk(self.space)
-        self._libraries = ThreadpoolController()
 
-    @property
-    def range_ms(self) -> tuple[float, float]:
-        """The least budget that can be kept, and the largest that any network needs."""
-        upper = self._known.upper_ms
-        return float(upper.min()), float(upper.max())
+    def parts(self) -> tuple[dict[str, Any], dict[str, NDArray[np.generic]]]:
+        """The policy, and the labelled architectures that the evaluator is made of."""
+        evaluator = self.evaluator
+        arrays: dict[str, NDArray[np.generic]] = {
+            "labelled": evaluator.codes.astype(np.int16),
+            "accuracy": evaluator.accuracy,
+            **{f"policy.{name}": array for name, array in self.policy.state().items()},
+        }
+        return {"length": evaluator.length, "noise": evaluator.noise}, arrays
+
+    @classmethod
+    def from_parts(
+        cls,
+        meta: Mapping[str, Any],
+        arrays: Arrays,
+        oracle: BudgetOracle,
+        kept: Codes,
+        confidence: float,
+    ) -> Self:
+        space = oracle.predictor.space
+        labelled, accuracy = codes_of(arrays, "labelled", space), numbers_of(arrays, "accuracy")
+        if len(labelled) != len(accuracy):
+            raise ValueError("labels are missing")
+        length, noise = float(meta["length"]), float(meta["noise"])
+        evaluator = AccuracyModel(space, labelled, accuracy, length, noise)
+        policy = Policy.restored(below(arrays, "policy."), space)
+        return cls(policy, evaluator, oracle, kept, confidence)
 
     def generate(self, budgets_ms: Sequence[float]) -> list[Generated]:
         """The best architecture within each budget, in the order given; the same ones each time.
 
         UsageError where a budget is no positive number, or outside :attr:`range_ms`.
         """
-        # Small matrices, many times: threads that wait for each other would take most of it.
-        with self._libraries.limit(limits=1, user_api="blas"):
+        with self._one_thread():
             budgets = self._checked(budgets_ms)
             return self._answers(budgets) if len(budgets) else []
 
@@ -121,31 +128,15 @@ class Generator:
 
     @cached_property
     def _known(self) -> Scored:
-        return self._scored(self.kept)
+        return Scored(self.kept, self.evaluator.score(self.kept), self._kept_upper)
 
     @cached_property
     def _stairs(self) -> Staircase:
         return Staircase(self._known)
 
     def _scored(self, codes: Codes) -> Scored:
-        if not len(codes):
-            return Scored(codes, np.zeros(0), np.zeros(0))
-        upper = self.oracle.upper(codes, self.confidence)
-        allowed = self.oracle.within_limits(codes, self.confidence)
-        return Scored(codes, self.evaluator.score(codes), np.where(allowed, upper, np.inf))
-
-    def _checked(self, budgets_ms: Sequence[float]) -> Array:
-        low, high = self.range_ms
-        for budget in budgets_ms:
-            if not (math.isfinite(budget) and budget > 0):
-                raise UsageError(f"a budget of {budget} ms cannot be kept: give a positive number")
-            if not low <= budget <= high:
-                raise UsageError(
-                    f"a budget of {budget:g} ms is outside what can be reached here: give "
-                    f"{rounded(low, up=True)} to {rounded(high, up=False)} ms "
-                    f"(bounds at confidence {self.confidence:g})"
-                )
-        return np.asarray(budgets_ms, dtype=np.float64)
+        score = self.evaluator.score(codes) if len(codes) else np.zeros(0)
+        return Scored(codes, score, self._upper(codes))
 
 
 def front_layers(found: Scored) -> NDArray[np.intp]:
@@ -160,10 +151,3 @@ def front_layers(found: Scored) -> NDArray[np.intp]:
         if not len(left):
             break
     return np.unique(np.concatenate(layers)[:_MOST_KEPT])
-
-
-def rounded(ms: float, *, up: bool) -> str:
-    """Four digits, rounded to the inside of a range that ends here: it can be given itself."""
-    step = 10.0 ** (math.floor(math.log10(ms)) - 3)
-    steps = math.ceil(ms / step - 1e-9) if up else math.floor(ms / step + 1e-9)
-    return f"{steps * step:.12g}"

@@ -18,10 +18,11 @@ from hwbench.predictors import BudgetOracle
 from hwbench.predictors.oracle import CONFIDENCE
 from hwbench.search.accuracy.base import AccuracySource
 from hwbench.search.accuracy.model import fit_accuracy
+from hwbench.search.answering import rounded
 from hwbench.search.confirm import confirm
 from hwbench.search.labels import spend_labels
 from hwbench.search.ledger import SearchLedger
-from hwbench.search.pnag.generator import Generator, front_layers, rounded
+from hwbench.search.pnag.generator import Generator, front_layers
 from hwbench.search.pnag.training import Schedule, train_policy
 from hwbench.search.scoring import Scorer
 from hwbench.spaces.design import candidates

@@ -81,7 +81,7 @@ def train_policy(
     with one_thread(seed):
         controller = Controller(walk, budgets_ms, plan.rate, plan.steps + plan.last)
         for step in range(plan.steps):
-            strata = _stratified(budgets_ms, plan.strata, rng)
+            strata = stratified(budgets_ms, plan.strata, rng)
             asked = np.repeat(strata, plan.samples)
             codes = controller.policy().draw(walk, asked, rng)
             good = space.valid(codes)
@@ -117,7 +117,7 @@ def _imitation(
     rng: np.random.Generator,
 ) -> torch.Tensor:
     """Weighted log-likelihood of the best known under budgets of the range, by the mean."""
-    wanted = _stratified(budgets_ms, plan.imitated, rng)
+    wanted = stratified(budgets_ms, plan.imitated, rng)
     best = best_each(archive, wanted)
     # Where nothing keeps the budget the fastest known is the nearest to it.
     codes = archive.codes[np.where(best >= 0, best, archive.upper_ms.argmin())]
@@ -142,12 +142,12 @@ def _advantages(rewards: Array, good: NDArray[np.bool_], plan: Schedule) -> Arra
 
 def _leading(archive: Scored, budgets_ms: Array, n: int, rng: np.random.Generator) -> Codes:
     """The best known under ``n`` budgets; the fastest known where nothing keeps one."""
-    best = best_each(archive, _stratified(budgets_ms, n, rng))
+    best = best_each(archive, stratified(budgets_ms, n, rng))
     return archive.codes[np.where(best >= 0, best, archive.upper_ms.argmin())]
 
 
-def _stratified(budgets_ms: Array, n: int, rng: np.random.Generator) -> Array:
-    """``n`` budgets over the range, one from each of n equal parts in log."""
+def stratified(budgets_ms: Array, n: int, rng: np.random.Generator) -> Array:
+    """``n`` budgets (n,) over the range of (K,), one from each of n equal parts in log."""
     low, high = np.log(budgets_ms[0]), np.log(budgets_ms[-1])
     spread: Array = np.exp(low + (high - low) * (np.arange(n) + rng.random(n)) / n)
     return spread

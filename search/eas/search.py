@@ -1,0 +1,171 @@
+"""The whole search of EAS: a generator is trained on a supernet that is there, and validated.
+
+>>> generator, ledger = train_task_generator(net, data, groups, oracle, [0.8, 1.2, 2.0])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwbench.errors import UsageError
+from hwbench.predictors import BudgetOracle
+from hwbench.predictors.oracle import CONFIDENCE
+from hwbench.search.eas.generator import Labels, TaskGenerator
+from hwbench.search.eas.policy import Choices, TaskPolicy
+from hwbench.search.eas.tasks import Task, TaskGroups
+from hwbench.search.ledger import SearchLedger
+from hwbench.search.pnag.search import checked_budgets
+from hwbench.spaces.base import Codes, Space, Value, unique_in_order
+
+if TYPE_CHECKING:
+    from hwbench.search.data import Dataset
+    from hwbench.search.supernet import Supernet
+
+Array = NDArray[np.float64]
+Tell = Callable[[str, float], None]
+
+#: Budgets over the range for each task, of which the answers are kept as candidates.
+_KEPT_BUDGETS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """How long the generator is trained, and on what.
+
+    ``first`` steps learn latency alone, on ``kept`` scenarios each; the ``steps`` after them also
+    run the supernet on ``images`` images for each of ``scenarios``. ``temperatures`` are the first
+    and the last, with a geometric course between them.
+    """
+
+    first: int = 200
+    steps: int = 120
+    scenarios: int = 4
+    images: int = 32
+    kept: int = 32
+    over: float = 4.0
+    under: float = 2.0
+    entropy: float = 0.02
+    temperatures: tuple[float, float] = (5.0, 0.5)
+    rate: float = 3e-3
+
+
+@dataclass(frozen=True, slots=True)
+class EasCosts:
+    """What a search may spend: ``labels`` validations for each group and for all together."""
+
+    labels: int = 8
+    images: int = 2000
+    plan: Lesson = field(default_factory=Lesson)
+
+
+def train_task_generator(
+    net: Supernet,
+    data: Dataset,
+    groups: TaskGroups,
+    oracle: BudgetOracle,
+    budgets_ms: Sequence[float],
+    *,
+    costs: EasCosts | None = None,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+    progress: Tell = lambda what, share: None,
+) -> tuple[TaskGenerator, SearchLedger]:
+    """Train a generator for unions of ``groups``, and budgets from the least to the largest.
+
+    It learns on the validation images: the supernet knows the others. The resolution is that of
+    the images where the space has it. UsageError where the parts do not fit together.
+    """
+    from hwbench.search.eas.training import train_policy
+
+    costs = costs or EasCosts()
+    budgets = checked_budgets(budgets_ms)
+    space = net.space
+    if space.name != oracle.predictor.space.name:
+        raise UsageError(
+            f"the supernet is of {space.name}, the oracle of {oracle.predictor.space.name}: give "
+            "two of one space"
+        )
+    choices = Choices(space, fixed_for(space, data))
+    ledger = SearchLedger()
+    with ledger.timed():
+        policy = train_policy(
+            net,
+            data.validation,
+            oracle,
+            groups,
+            choices,
+            budgets,
+            confidence=confidence,
+            seed=seed,
+            plan=costs.plan,
+            progress=lambda share: progress("training the generator", share),
+        )
+        ledger.training_steps = costs.plan.first + costs.plan.steps
+        ledger.evaluator_calls = costs.plan.steps * costs.plan.scenarios
+        ledger.oracle_queries = ledger.training_steps * costs.plan.kept
+        tasks = [*groups.groups, groups.every]
+        kept = candidates_of(policy, groups, choices, tasks, budgets)
+        labels = Labels([], kept[:0], np.zeros(0))
+        plain = TaskGenerator(policy, groups, choices.fixed, labels, oracle, kept, confidence)
+        labels = _validated(plain, net, data, tasks, budgets, costs, progress)
+        ledger.validations = len(labels.tasks)
+    return (
+        TaskGenerator(policy, groups, choices.fixed, labels, oracle, kept, confidence),
+        ledger,
+    )
+
+
+def fixed_for(space: Space, data: Dataset) -> Mapping[str, Value]:
+    """The resolution that suits the images: theirs, or the next larger one, or the largest."""
+    (resolutions,) = (d.values for d in space.decisions if d.name == "r")
+    size = data.train.images.shape[-1]
+    enough = [r for r in resolutions if int(r) >= size]
+    return {"r": min(enough) if enough else max(resolutions)}
+
+
+def candidates_of(
+    policy: TaskPolicy, groups: TaskGroups, choices: Choices, tasks: Sequence[Task], budgets: Array
+) -> Codes:
+    """What the policy proposes over the range, and the ends of the space: one is within each."""
+    from hwbench.search.supernet import largest, smallest
+
+    between = np.geomspace(budgets[0], budgets[-1], _KEPT_BUDGETS)
+    asked, shares = np.tile(between, len(tasks)), groups.shares(tasks)
+    logits = policy.logits(np.repeat(shares, len(between), axis=0), asked)
+    found = choices.likeliest(choices.padded(logits))
+    ends = [smallest(choices.space, choices.fixed), largest(choices.space, choices.fixed)]
+    return unique_in_order(np.concatenate([found, ends]))
+
+
+def _validated(
+    generator: TaskGenerator,
+    net: Supernet,
+    data: Dataset,
+    tasks: Sequence[Task],
+    budgets: Array,
+    costs: EasCosts,
+    progress: Tell,
+) -> Labels:
+    """Accuracies of what the generator answers to some budgets for each task."""
+    from hwbench.search.accuracy.supernet import SupernetAccuracy
+
+    low, high = generator.range_ms
+    between = np.geomspace(max(low, budgets[0]), min(high, budgets[-1]), max(costs.labels, 1))
+    between = np.clip(between, low, high)[: costs.labels]
+    of, codes, accuracy = [], [generator.kept[:0]], [np.zeros(0)]
+    for i, task in enumerate(tasks):
+        progress("validating", i / len(tasks))
+        answers = generator.generate([(task, float(b)) for b in between])
+        if not answers:
+            continue
+        rows = unique_in_order(np.stack([answer.code for answer in answers]))
+        source = SupernetAccuracy(net, data, images=costs.images, classes=task.classes)
+        codes.append(rows)
+        accuracy.append(source.accuracy(rows))
+        of += [task.classes] * len(rows)
+    return Labels(of, np.concatenate(codes), np.concatenate(accuracy))
