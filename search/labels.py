@@ -8,6 +8,7 @@ deviation is labelled (an upper confidence bound; Srinivas et al., ICML 2010).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ from hwbench.search.ledger import SearchLedger
 from hwbench.search.moves import mutated
 from hwbench.search.pareto import non_dominated
 from hwbench.search.random_search import LatencyOracle
-from hwbench.spaces.base import Codes, Space, unique_in_order
+from hwbench.spaces.base import NOTHING_FIXED, Codes, Space, Value, unique_in_order
 
 Array = NDArray[np.float64]
 
@@ -43,10 +44,14 @@ class Labelled:
 
 
 def random_labels(
-    source: AccuracySource, n: int, rng: np.random.Generator, ledger: SearchLedger
+    source: AccuracySource,
+    n: int,
+    rng: np.random.Generator,
+    ledger: SearchLedger,
+    fixed: Mapping[str, Value] = NOTHING_FIXED,
 ) -> Labelled:
-    """Label ``n`` architectures drawn at random."""
-    codes = source.space.sample(n, rng)
+    """Label ``n`` architectures drawn at random, with the values of ``fixed``."""
+    codes = source.space.sample(n, rng, fixed=fixed)
     ledger.validations += n
     return Labelled(codes, checked_accuracy(source, codes))
 
@@ -57,15 +62,19 @@ def spend_labels(
     n: int,
     rng: np.random.Generator,
     ledger: SearchLedger,
+    fixed: Mapping[str, Value] = NOTHING_FIXED,
 ) -> Labelled:
-    """Label ``n`` architectures, three quarters of them where the front of the first leads."""
+    """Label ``n`` architectures, three quarters of them where the front of the first leads.
+
+    All have the values of ``fixed``.
+    """
     if n < 20:
         raise UsageError(f"{n} accuracy labels are too few to search with: give at least 20")
-    labelled = random_labels(source, max(10, int(_START * n)), rng, ledger)
+    labelled = random_labels(source, max(10, int(_START * n)), rng, ledger, fixed)
     for size in np.linspace(len(labelled), n, _TURNS + 1)[1:].astype(int):
         model = fit_accuracy(source.space, labelled.codes, labelled.accuracy)
         chosen = _most_promising(
-            source.space, model, oracle, labelled, size - len(labelled), rng, ledger
+            source.space, model, oracle, labelled, size - len(labelled), rng, ledger, fixed
         )
         ledger.validations += len(chosen)
         labelled = Labelled(
@@ -83,12 +92,13 @@ def _most_promising(
     count: int,
     rng: np.random.Generator,
     ledger: SearchLedger,
+    fixed: Mapping[str, Value],
 ) -> Codes:
     """``count`` candidates, fewer in a space that is used up: the best at each level in turn."""
     latency = oracle.latency(labelled.codes)
     lead = labelled.codes[non_dominated(latency, labelled.accuracy)]
-    lead = np.concatenate([lead, _predicted_lead(space, model, oracle, rng, ledger)])
-    near = mutated(space, lead[rng.integers(0, len(lead), _NEAR)], rng)
+    lead = np.concatenate([lead, _predicted_lead(space, model, oracle, rng, ledger, fixed)])
+    near = mutated(space, lead[rng.integers(0, len(lead), _NEAR)], rng, fixed)
     pool = _unlabelled(np.concatenate([lead, near]), labelled)
     if not len(pool):
         return pool
@@ -116,9 +126,10 @@ def _predicted_lead(
     oracle: LatencyOracle,
     rng: np.random.Generator,
     ledger: SearchLedger,
+    fixed: Mapping[str, Value],
 ) -> Codes:
     """Of random architectures those that the model puts in front."""
-    fresh = space.sample(_FRESH, rng)
+    fresh = space.sample(_FRESH, rng, fixed=fixed)
     mean, sd = model.predict(fresh)
     ledger.evaluator_calls += len(fresh)
     ledger.oracle_queries += len(fresh)

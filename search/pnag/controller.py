@@ -5,6 +5,7 @@ Imports torch; what only answers (:mod:`hwbench.search.pnag.policy`) does withou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from hwbench.search.adam import Adam
 from hwbench.search.pnag.policy import HIDDEN, Policy, Walk, interpolation
 from hwbench.spaces.base import Codes
 
@@ -21,7 +23,10 @@ _LAST_RATE = 0.1  # of the first, at the end of the cosine
 
 
 class Controller:
-    """Trains the policy of a space for budgets (K,), ascending."""
+    """Trains the policy of a space for budgets (K,), ascending.
+
+    The learning rate falls from ``rate`` to a tenth of it by a cosine over ``steps``.
+    """
 
     def __init__(self, walk: Walk, budgets_ms: NDArray[np.float64], rate: float, steps: int):
         self._walk = walk
@@ -42,10 +47,8 @@ class Controller:
         self._weights["embeddings"] = nn.Parameter(torch.randn(len(budgets_ms), HIDDEN))
         self._weights["head_bias"] = nn.Parameter(torch.zeros(decisions, most))
         self._padding = torch.from_numpy(walk.padding)
-        self._optimiser = torch.optim.Adam(self._weights.values(), rate)
-        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-            self._optimiser, steps, _LAST_RATE * rate
-        )
+        self._adam, self._rate = Adam(self._weights.values()), rate
+        self._step, self._steps = 0, steps
 
     def policy(self) -> Policy:
         """The weights as they are now."""
@@ -83,11 +86,11 @@ class Controller:
 
     def ascend(self, goal: torch.Tensor) -> None:
         """One step of the optimiser towards more of ``goal``."""
-        self._optimiser.zero_grad()
         (-goal).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._weights.values(), _CLIP)
-        self._optimiser.step()
-        self._schedule.step()
+        cosine = 0.5 * (1 + math.cos(math.pi * self._step / self._steps))
+        self._adam.step(self._rate * (_LAST_RATE + (1 - _LAST_RATE) * cosine))
+        self._step += 1
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from hwbench.search.answering import (
 from hwbench.search.pareto import non_dominated
 from hwbench.search.pnag.policy import Policy, Walk
 from hwbench.search.scoring import Scored, Staircase, best_each
-from hwbench.spaces.base import Codes, unique_in_order
+from hwbench.spaces.base import NOTHING_FIXED, Codes, Value, unique_in_order
 
 #: Layers of the front that are kept, so that there is a next best where the best proves too slow.
 _LAYERS, _MOST_KEPT = 12, 2000
@@ -41,10 +41,10 @@ class Generator(Answering):
     """Answers budgets on one device; made by :func:`train_generator` or read from a file.
 
     ``kept`` are candidates (n, L). ``range_ms`` is what can be reached: the bound of the fastest
-    and of the slowest architecture that was seen.
+    and of the slowest architecture that was seen. ``fixed`` are decisions that all answers share.
     """
 
-    kind = "pnag"
+    kind, version = "pnag", 2
 
     def __init__(
         self,
@@ -53,10 +53,11 @@ class Generator(Answering):
         oracle: BudgetOracle,
         kept: Codes,
         confidence: float,
+        fixed: Mapping[str, Value] = NOTHING_FIXED,
     ) -> None:
         super().__init__(oracle, kept, confidence)
-        self.policy, self.evaluator = policy, evaluator
-        self._walk = Walk(self.space)
+        self.policy, self.evaluator, self.fixed = policy, evaluator, dict(fixed)
+        self._walk = Walk(self.space, self.fixed)
 
     def parts(self) -> tuple[dict[str, Any], dict[str, NDArray[np.generic]]]:
         """The policy, and the labelled architectures that the evaluator is made of."""
@@ -66,7 +67,8 @@ class Generator(Answering):
             "accuracy": evaluator.accuracy,
             **{f"policy.{name}": array for name, array in self.policy.state().items()},
         }
-        return {"length": evaluator.length, "noise": evaluator.noise}, arrays
+        meta = {"length": evaluator.length, "noise": evaluator.noise, "fixed": self.fixed}
+        return meta, arrays
 
     @classmethod
     def from_parts(
@@ -84,7 +86,7 @@ class Generator(Answering):
         length, noise = float(meta["length"]), float(meta["noise"])
         evaluator = AccuracyModel(space, labelled, accuracy, length, noise)
         policy = Policy.restored(below(arrays, "policy."), space)
-        return cls(policy, evaluator, oracle, kept, confidence)
+        return cls(policy, evaluator, oracle, kept, confidence, dict(meta["fixed"]))
 
     def generate(self, budgets_ms: Sequence[float]) -> list[Generated]:
         """The best architecture within each budget, in the order given; the same ones each time.

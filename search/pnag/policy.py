@@ -17,7 +17,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hwbench.spaces.base import Codes, Space
+from hwbench.spaces.base import NOTHING_FIXED, Codes, Space, Value
 
 Floats = NDArray[np.float32]
 
@@ -99,6 +99,7 @@ class Policy:
             c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)
             h = _sigmoid(o) * np.tanh(c)
             logits = h @ self.heads[j, :count].T + self.head_bias[j, :count]
+            logits = np.where(walk.padding[j, :count], -np.inf, logits)
             if rng is not None:  # the largest after Gumbel noise is a sample
                 logits = logits + rng.gumbel(size=logits.shape)
             active = walk.active(codes, j)
@@ -108,11 +109,14 @@ class Policy:
 
 
 class Walk:
-    """The decisions of a space, in the order in which the controller takes them."""
+    """The decisions of a space, in the order in which the controller takes them.
 
-    def __init__(self, space: Space) -> None:
+    Those of ``fixed`` have one value to take.
+    """
+
+    def __init__(self, space: Space, fixed: Mapping[str, Value] = NOTHING_FIXED) -> None:
         self.counts = space.cardinalities
-        self._space = space
+        self._space, self._pinned = space, space.pinned(fixed)
         self._first = 1 + np.concatenate([[0], np.cumsum(self.counts)[:-1]])
         column = {d.name: j for j, d in enumerate(space.decisions)}
         self._parents: list[tuple[int, NDArray[np.bool_]] | None] = []
@@ -142,8 +146,12 @@ class Walk:
 
     @cached_property
     def padding(self) -> NDArray[np.bool_]:
-        """(L, C): the values that a decision does not have."""
-        return np.arange(max(self.counts)) >= np.array(self.counts)[:, None]
+        """(L, C): the values that a decision does not have, or may not take."""
+        value = np.arange(max(self.counts))
+        padding: NDArray[np.bool_] = value >= np.array(self.counts)[:, None]
+        for column, code in self._pinned.items():
+            padding[column] = value != code
+        return padding
 
     def teacher(self, codes: Codes) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
         """Tokens (n, L) seen before each decision of given codes, and which are active (n, L)."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hwbench.search.accuracy.features import indicators
+from hwbench.search.adam import Adam
 from hwbench.search.pnag.controller import one_thread
 from hwbench.search.pnag.policy import interpolation
 from hwbench.search.scoring import Scored
@@ -48,7 +49,7 @@ class RankingEvaluator:
         """Learn the order of labelled architectures; their scores are their accuracies."""
         rng = np.random.default_rng(self._seed)
         low, high = self._log_budgets[0], self._log_budgets[-1]
-        optimiser = torch.optim.Adam(self._net.parameters(), _RATE, weight_decay=_DECAY)
+        adam = Adam(self._net.parameters(), _DECAY)
         with one_thread(self._seed):
             for _ in range(steps):
                 first, second = rng.integers(0, len(labelled), (2, _PAIRS))
@@ -59,9 +60,8 @@ class RankingEvaluator:
                 )
                 ranked = torch.from_numpy(sign)
                 loss = (torch.relu(_MARGIN - ranked * difference) * ranked.abs()).mean()
-                optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
+                adam.step(_RATE)
 
     def score(self, found: Scored, budgets_ms: Array) -> Array:
         """(n, b) of architectures (n, L) under each budget (b,); a reward for the controller."""

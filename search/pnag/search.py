@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,6 +25,7 @@ from hwbench.search.ledger import SearchLedger
 from hwbench.search.pnag.generator import Generator, front_layers
 from hwbench.search.pnag.training import Schedule, train_policy
 from hwbench.search.scoring import Scorer
+from hwbench.spaces.base import NOTHING_FIXED, Value
 from hwbench.spaces.design import candidates
 
 Array = NDArray[np.float64]
@@ -51,6 +52,7 @@ def train_generator(
     budgets_ms: Sequence[float],
     *,
     costs: Costs | None = None,
+    fixed: Mapping[str, Value] = NOTHING_FIXED,
     confidence: float = CONFIDENCE,
     seed: int = 0,
     progress: Tell = lambda what, share: None,
@@ -59,7 +61,9 @@ def train_generator(
 
     Spends the accuracy labels, trains the controller on the model of accuracy that they give, and
     measures what lies close to a budget, if measurements are to be spent (the oracle needs a
-    measurer then). UsageError where the budgets, the source or the oracle do not fit.
+    measurer then). ``fixed`` pins decisions in the search and in all answers, as ``{"r": 28}`` for
+    a source that knows no other resolution. UsageError where the budgets, the source or the oracle
+    do not fit.
     """
     costs = costs or Costs()
     budgets = checked_budgets(budgets_ms)
@@ -72,7 +76,7 @@ def train_generator(
     # Small matrices: threads cost more than they bring, far more on a busy machine.
     with ledger.timed(), threadpool_limits(1, user_api="blas"):
         progress("labelling", 0.0)
-        labelled = spend_labels(source, oracle, costs.labels, rng, ledger)
+        labelled = spend_labels(source, oracle, costs.labels, rng, ledger, fixed)
         evaluator = fit_accuracy(source.space, labelled.codes, labelled.accuracy)
         scorer = Scorer(source.space, evaluator, oracle, confidence, ledger)
         policy, archive = train_policy(
@@ -80,6 +84,7 @@ def train_generator(
             budgets,
             labelled.codes,
             seed=seed,
+            fixed=fixed,
             plan=costs.plan,
             progress=lambda share: progress("training the controller", share),
         )
@@ -88,7 +93,7 @@ def train_generator(
             between = np.geomspace(budgets[0], budgets[-1], _CONFIRMED)
             archive = confirm(archive, oracle, between, confidence, costs.measurements, ledger)
         kept = archive.codes[front_layers(archive)]
-    return Generator(policy, evaluator, oracle, kept, confidence), ledger
+    return Generator(policy, evaluator, oracle, kept, confidence, fixed), ledger
 
 
 def checked_budgets(budgets_ms: Sequence[float]) -> Array:
@@ -103,14 +108,18 @@ def checked_budgets(budgets_ms: Sequence[float]) -> Array:
 
 
 def require_reachable(
-    oracle: BudgetOracle, budgets_ms: Sequence[float], confidence: float, seed: int = 0
+    oracle: BudgetOracle,
+    budgets_ms: Sequence[float],
+    confidence: float,
+    seed: int = 0,
+    fixed: Mapping[str, Value] = NOTHING_FIXED,
 ) -> None:
     """UsageError where a budget is below every bound of a spread sample, or above all: says which.
 
     A generator can be trained on such budgets, but would not know what to answer to them.
     """
     space = oracle.predictor.space
-    pool = candidates(space, _SAMPLED, np.random.default_rng(seed))
+    pool = candidates(space, _SAMPLED, np.random.default_rng(seed), fixed=fixed)
     pool = pool[oracle.within_limits(pool, confidence)]
     if not len(pool):
         raise UsageError(f"no architecture of {space.name} keeps the other limits: relax them")

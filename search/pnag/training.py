@@ -11,7 +11,7 @@ because the published setting (one budget and one sample a step, no baseline) co
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from hwbench.search.moves import mutated
 from hwbench.search.pnag.policy import Policy, Walk
 from hwbench.search.scoring import Scored, Scorer, best_each
-from hwbench.spaces.base import Codes, unique_in_order
+from hwbench.spaces.base import NOTHING_FIXED, Codes, Value, unique_in_order
 from hwbench.spaces.design import candidates, extremes
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def train_policy(
     known: Codes,
     *,
     seed: int,
+    fixed: Mapping[str, Value] = NOTHING_FIXED,
     plan: Schedule | None = None,
     reward: Reward = Scored.order,
     progress: Callable[[float], None] = lambda share: None,
@@ -75,9 +76,10 @@ def train_policy(
 
     plan = plan or Schedule()
     rng = np.random.default_rng(seed)
-    space, walk = scorer.space, Walk(scorer.space)
-    start = [known, candidates(space, plan.first, rng)[: plan.first], extremes(space, rng)]
-    archive = scorer(unique_in_order(space.canonical(np.concatenate(start))))
+    space, walk = scorer.space, Walk(scorer.space, fixed)
+    first = candidates(space, plan.first, rng, fixed=fixed)[: plan.first]
+    start = np.concatenate([known, first, extremes(space, rng, fixed=fixed)])
+    archive = scorer(unique_in_order(space.canonical(start)))
     with one_thread(seed):
         controller = Controller(walk, budgets_ms, plan.rate, plan.steps + plan.last)
         for step in range(plan.steps):
@@ -86,7 +88,8 @@ def train_policy(
             codes = controller.policy().draw(walk, asked, rng)
             good = space.valid(codes)
             scored = scorer(codes[good])
-            near = mutated(space, _leading(archive, budgets_ms, plan.neighbours, rng), rng)
+            leading = _leading(archive, budgets_ms, plan.neighbours, rng)
+            near = mutated(space, leading, rng, fixed)
             archive = archive.joined(scored, scorer(near))
             advantage = _advantages(reward(scored, strata), good, plan)
             goal = _policy_gradient(controller, codes, asked, advantage, plan.entropy)

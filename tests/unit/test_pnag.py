@@ -80,6 +80,23 @@ def test_the_probabilities_of_all_architectures_add_up_to_one() -> None:
     assert (entropy.detach().numpy() > 0).all()
 
 
+def test_the_probabilities_of_what_is_left_free_add_up_to_one() -> None:
+    import torch
+
+    from hwbench.search.pnag.controller import Controller
+
+    torch.manual_seed(0)
+    fixed = {"w0": 8, "mode": "b"}
+    high = np.asarray(TOY.cardinalities)
+    raw = rng().integers(0, high, (20_000, 6)).astype(np.int16)
+    for column, code in TOY.pinned(fixed).items():
+        raw[:, column] = code
+    codes = np.unique(TOY.canonical(raw), axis=0)
+    trained = Controller(Walk(TOY, fixed), BUDGETS, 0.01, 10)
+    likelihood, _ = trained.log_likelihood(codes, np.full(len(codes), 3.0))
+    assert np.exp(likelihood.detach().numpy().astype(float)).sum() == pytest.approx(1, abs=1e-5)
+
+
 def test_samples_come_as_often_as_the_controller_says() -> None:
     trained = controller(TOY)
     asked = np.full(20_000, 2.9)
@@ -246,6 +263,32 @@ def test_training_refuses_what_does_not_fit(oracle: BudgetOracle) -> None:
         train_generator(CallableAccuracy(TOY, toy_accuracy), oracle, [3.0, 4.0])
     with pytest.raises(UsageError, match="outside what mbv3_small can reach: give"):
         require_reachable(oracle, [1e-3, 1.0], 0.98)
+
+
+def test_what_is_fixed_is_so_in_labels_candidates_and_answers(
+    oracle: BudgetOracle, tmp_path: Path
+) -> None:
+    asked = []
+
+    def accuracy(codes: np.ndarray) -> np.ndarray:
+        asked.append(codes)
+        return small_accuracy(codes)
+
+    fixed, costs = {"r": 28, "d1": 3, "e0": 4}, Costs(30, plan=Schedule(steps=3, last=3))
+    source = CallableAccuracy(SMALL, accuracy)
+    made, _ = train_generator(source, oracle, [3.0, 5.0], costs=costs, fixed=fixed)
+    save_generator(made, tmp_path / "a.hwg", objective="made up", ledger={})
+    generator, header = load_generator(tmp_path / "a.hwg")
+    assert header["fixed"] == fixed
+    assert isinstance(generator, Generator)
+    budgets = np.linspace(*generator.range_ms, 30)
+    proposed = generator.policy.draw(Walk(SMALL, generator.fixed), budgets, rng())
+    answers = np.stack([answer.code for answer in generator.generate(list(budgets))])
+    for codes in (*asked, generator.kept, generator.proposals(budgets).codes, proposed, answers):
+        for column, code in SMALL.pinned(fixed).items():
+            assert (codes[:, column] == code).all()
+    with pytest.raises(UsageError, match="outside what mbv3_small can reach"):
+        require_reachable(oracle, [generator.range_ms[0], 1e3], 0.98, fixed=fixed)
 
 
 # --- the file ---------------------------------------------------------------------------------

@@ -57,6 +57,17 @@ def test_mutations_reach_every_neighbour() -> None:
     assert reached == {row.tobytes() for row in TOY.neighbours(start[0])}
 
 
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 1000), st.sampled_from([{"w1": 8}, {"depth": 2, "mode": "b"}]))
+def test_a_mutation_leaves_what_is_fixed(seed: int, fixed: dict) -> None:
+    moved = TOY.sample(20, rng(seed), fixed=fixed)
+    for _ in range(3):
+        before, moved = moved, mutated(TOY, moved, rng(seed), fixed)
+        assert (before != moved).any(axis=1).all()
+    for column, code in TOY.pinned(fixed).items():
+        assert ((moved[:, column] == code) | ~TOY.active(moved)[:, column]).all()
+
+
 # --- scores -----------------------------------------------------------------------------------
 
 
