@@ -18,6 +18,7 @@ Every later session leaves its own such figure in the store. The epoch itself is
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -136,17 +137,24 @@ def calibrate(
             if index:
                 time.sleep(PAUSE_SECONDS)
             runs.append(_run(target, canaries, backdrop))
+            needed = RUNS
+            if len(runs) >= RUNS:
+                found = canonical(runs, quiet_band(canaries), np.random.default_rng(seed))
+                needed = _runs_needed(len(runs), found, canaries)
             if progress:
-                progress(min((index + 1) / RUNS, 1.0))
-            if index + 1 < RUNS:
-                continue
-            found = canonical(runs, quiet_band(canaries), np.random.default_rng(seed))
-            half_width = np.log(found[2] / found[1]) / 2
-            if all(
-                h <= SURE for h, c in zip(half_width, canaries, strict=True) if c.kind == KINDS[0]
-            ):
+                progress(len(runs) / needed)
+            if len(runs) == needed:
                 break
     return epoch_of(target, threads, canaries, found, len(runs))
+
+
+def _runs_needed(made: int, found: tuple[Array, Array, Array], canaries: Sequence[Canary]) -> int:
+    """How many runs the compute canaries' intervals call for, as these shrink with their root."""
+    half_width = np.log(found[2] / found[1]) / 2
+    widest = float(max(h for h, c in zip(half_width, canaries, strict=True) if c.kind == KINDS[0]))
+    if widest <= SURE:
+        return made
+    return min(MOST_RUNS, max(made + 1, math.ceil(made * (widest / SURE) ** 2)))
 
 
 def epoch_of(

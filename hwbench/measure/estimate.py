@@ -42,7 +42,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from hwbench.measure.regression import Problem, Regression, delayed, even
+from hwbench.measure.regression import (
+    NOTHING_KNOWN,
+    Problem,
+    Regression,
+    Scales,
+    delayed,
+    even,
+)
 
 FAR = 2.0
 #: Weight of the prior of the standard deviation between processes, in processes.
@@ -60,12 +67,14 @@ class Sensitivity:
     """Prior of beta: means and standard deviations, one a kind of canary, shape (K,).
 
     ``wander`` is the standard deviation of delta, a sensitivity's change from burst to burst and
-    from process to process.
+    from process to process. ``lasting_sd`` stands for ``sd`` where all bursts were away from the
+    canonical state: what they say of fast changes is no proof for a slow one that all shared.
     """
 
     mean: Array
     sd: Array
     wander: Array
+    lasting_sd: Array
 
 
 KINDS = ("compute", "memory", "cache")
@@ -99,9 +108,11 @@ def prior_sensitivity(footprint_bytes: int | None, typical_ns: float) -> Sensiti
     memory = min(MEMORY_A_MB * footprint_mb, MOST_MEMORY)
     cache = min(CACHE_BY_ROOT * mb_a_ms**0.5, MOST_CACHE) * min(footprint_mb / FILLING_MB, 1.0)
     felt = np.array([memory, cache])
+    sd = np.array([COMPUTE_SD, *(LEAST_SD + SD_SHARE * felt)])
     return Sensitivity(
         mean=np.array([COMPUTE_MEAN, *felt]),
-        sd=np.array([COMPUTE_SD, *(LEAST_SD + SD_SHARE * felt)]),
+        sd=sd,
+        lasting_sd=sd,
         wander=np.array([COMPUTE_WANDER, *(LEAST_WANDER + WANDER_SHARE * felt)]),
     )
 
@@ -135,85 +146,146 @@ class Estimate:
         return float(special.stdtrit(self.dof, 0.5 + confidence / 2) * self.se)
 
 
-def undisturbed(
-    log_time: Array,
-    state: Array,
-    process: NDArray[np.integer],
-    prior: Sensitivity,
-    *,
-    layout: NDArray[np.integer] | None = None,
-    noise_sd: Array | None = None,
-    state_se: Array | None = None,
-) -> Estimate:
-    """Estimate the undisturbed latency from B bursts.
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What an estimate rests on: B bursts.
 
     ``log_time`` (B,), ``state`` (B, K) mean log canary readings of each kind over their
-    canonical times, ``process`` (B,) labels, ``layout`` (B,) labels of the copies of the model
-    within their processes (one each, if not given), ``noise_sd`` (K,) standard deviation of a
-    reading's own noise, ``state_se`` (K,) standard errors of the canonical log times. At least
-    two bursts are needed.
+    canonical times, ``process`` (B,) labels, ``prior`` of the sensitivities, ``layout`` (B,) labels
+    of the copies of the model within their processes (one each, if not given), ``noise_sd`` (K,)
+    standard deviation of a reading's own noise, ``state_se`` (K,) standard errors of the canonical
+    log times, ``scales`` what is known of the bursts' noise. At least two bursts are needed.
     """
-    if log_time.size < 2:
-        raise ValueError("an estimate needs at least two bursts")
-    pairs = np.column_stack([process, np.zeros_like(process) if layout is None else layout])
-    groups, group = np.unique(pairs, axis=0, return_inverse=True)
-    processes = np.unique(process)[:, None]
-    if noise_sd is not None:
-        state = _calibrated(state, process == processes, noise_sd)
-    problem = Problem(
-        y=log_time,
+
+    log_time: Array
+    state: Array
+    process: NDArray[np.integer]
+    prior: Sensitivity
+    layout: NDArray[np.integer] | None = None
+    noise_sd: Array | None = None
+    state_se: Array | None = None
+    scales: Scales = NOTHING_KNOWN
+
+    def __post_init__(self) -> None:
+        if self.log_time.size < 2:
+            raise ValueError("an estimate needs at least two bursts")
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What a model's bursts say of its sensitivities: ``information`` (K, K) about beta, and
+    ``pull`` (K,), that times the likeliest beta. The ``prior`` is in neither. And both accounts,
+    for what they say of its noise.
+    """
+
+    prior: Sensitivity
+    information: Array
+    pull: Array
+    even: Regression
+    delayed: Regression
+
+
+def lesson(evidence: Evidence) -> Lesson:
+    """What the bursts say of the sensitivities and the noise."""
+    accounts, share = _accounts(_problem(evidence))
+    information = sum(s * a.information for s, a in zip(share, accounts, strict=True))
+    pull = sum(s * a.pull for s, a in zip(share, accounts, strict=True))
+    return Lesson(evidence.prior, np.asarray(information), np.asarray(pull), *accounts)
+
+
+def undisturbed(evidence: Evidence) -> Estimate:
+    """Estimate the undisturbed latency from bursts."""
+    accounts, share = _accounts(_problem(evidence))
+    scales = (evidence.scales.even, evidence.scales.delayed)
+    found = [
+        _combined(evidence, levels(evidence, account), account, scale.weight)
+        for account, scale in zip(accounts, scales, strict=True)
+    ]
+    return _averaged(found, share)
+
+
+def _problem(evidence: Evidence) -> Problem:
+    state, prior = evidence.state, evidence.prior
+    if evidence.noise_sd is not None:
+        of_process = evidence.process == np.unique(evidence.process)[:, None]
+        state = _calibrated(state, of_process, evidence.noise_sd)
+    groups, group = _groups(evidence)
+    return Problem(
+        y=evidence.log_time,
         x=state,
-        member=group.reshape(-1) == np.arange(len(groups))[:, None],
+        member=group == np.arange(len(groups))[:, None],
         mean=prior.mean,
         sd=prior.sd,
         wander=((prior.wander * state) ** 2).sum(axis=1),
+        scales=evidence.scales,
     )
+
+
+def _groups(evidence: Evidence) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """The copies of the model (groups, 2), by process and layout, and that of each burst (B,)."""
+    layout = np.zeros_like(evidence.process) if evidence.layout is None else evidence.layout
+    pairs = np.column_stack([evidence.process, layout])
+    groups, group = np.unique(pairs, axis=0, return_inverse=True)
+    return groups, group.reshape(-1)
+
+
+def _accounts(problem: Problem) -> tuple[list[Regression], Array]:
+    """Both accounts of the noise, and how likely each is."""
     accounts = [even(problem), delayed(problem)]
     log_likelihood = np.array([account.log_likelihood for account in accounts])
     share = np.exp(log_likelihood - log_likelihood.max())
-    of_process = groups[:, 0] == processes
-    found = [_combined(problem, account, of_process, prior, state_se) for account in accounts]
-    return _averaged(found, share / share.sum())
+    return accounts, share / share.sum()
 
 
-def _combined(
-    problem: Problem,
-    account: Regression,
-    of_process: NDArray[np.bool_],
-    prior: Sensitivity,
-    state_se: Array | None,
-) -> Estimate:
-    """The estimate of one account: its groups combined to processes, these to a latency.
-
-    ``of_process`` (processes, groups) says which groups are whose.
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """What each process says (processes,): its level, the variance of that, and the mean ``state``
+    (processes, K) of the bursts that it rests on.
     """
-    beta, between_sd = account.beta, account.group_sd
+
+    value: Array
+    noise: Array
+    state: Array
+
+
+def levels(evidence: Evidence, account: Regression) -> Levels:
+    """The groups of one account, combined to processes."""
+    problem, groups = _problem(evidence), _groups(evidence)[0]
+    of_process = groups[:, 0] == np.unique(evidence.process)[:, None]
     share = problem.member * account.weight
     share /= share.sum(axis=1, keepdims=True)
     # A group with hardly a quiet burst is hardly known.
     noise = account.sd**2 * (share**2).sum(axis=1) / (share @ account.quiet)
     # From copies to processes: a mean, since a model that is fast in one layout and slow in
     # another has no typical one.
-    part = of_process / (noise + between_sd**2)
+    part = of_process / (noise + account.group_sd**2)
     part /= part.sum(axis=1, keepdims=True)
-    levels = part @ share @ (problem.y - problem.x @ beta)
-    states = part @ share @ problem.x
-    noise = part**2 @ noise + ((prior.wander * states) ** 2).sum(axis=1)
-    between, precision = _combine(levels, noise, between_sd)
+    state = part @ share @ problem.x
+    wander = ((evidence.prior.wander * state) ** 2).sum(axis=1)
+    value = part @ share @ (problem.y - problem.x @ account.beta)
+    return Levels(value, part**2 @ noise + wander, state)
+
+
+def _combined(evidence: Evidence, of: Levels, account: Regression, known: float) -> Estimate:
+    """The estimate of one account: its processes' levels combined to a latency.
+
+    ``known`` is how well the noise was known beforehand.
+    """
+    weight = PROCESS_WEIGHT + known
+    between, precision = _combine(of.value, of.noise, account.group_sd, weight)
     total = precision.sum()
     precision /= total
-    shift = precision @ states
-    # The prior's width, not the posterior's: what bursts say of fast changes of the machine is
-    # no proof for a slow one that all of them shared.
-    uncertain = float(((prior.sd * shift) ** 2).sum())
+    shift = precision @ of.state
+    uncertain = float(((evidence.prior.lasting_sd * shift) ** 2).sum())
     session = SESSION_SHARE**2 * between + uncertain
-    anchor = 0.0 if state_se is None else float(((beta * state_se) ** 2).sum())
+    se = evidence.state_se
+    anchor = 0.0 if se is None else float(((account.beta * se) ** 2).sum())
     return Estimate(
-        log_latency=float(precision @ levels),
+        log_latency=float(precision @ of.value),
         se=float(np.sqrt(1 / total + session + anchor)),
         session_sd=float(np.sqrt(session)),
-        dof=float(PROCESS_WEIGHT + 1 / (precision**2).sum() - 1),
-        beta=beta,
+        dof=float(weight + 1 / (precision**2).sum() - 1),
+        beta=account.beta,
         shift=shift,
         burst_sd=account.sd,
         process_sd=float(np.sqrt(between)),
@@ -251,10 +323,11 @@ def _calibrated(state: Array, member: NDArray[np.bool_], noise_sd: Array) -> Arr
     return shrunk
 
 
-def _combine(levels: Array, noise: Array, prior_sd: float) -> tuple[float, Array]:
+def _combine(levels: Array, noise: Array, prior_sd: float, weight: float) -> tuple[float, Array]:
     """Variance between processes, and the precision that each level counts with.
 
-    EM for the posterior mode of the variance. A level beyond ``FAR`` standard deviations counts
+    EM for the posterior mode of the variance, of which ``prior_sd`` is known as well as from
+    ``weight`` processes. A level beyond ``FAR`` standard deviations counts
     less (Huber), for now and then a process was disturbed throughout in a way no canary saw.
     """
     between, trust = prior_sd**2, np.ones_like(levels)
@@ -263,9 +336,7 @@ def _combine(levels: Array, noise: Array, prior_sd: float) -> tuple[float, Array
         centre = float(share @ levels / share.sum())
         pull = between / (noise + between)
         squares = (pull * (levels - centre)) ** 2 + pull * noise
-        between = float(
-            (PROCESS_WEIGHT * prior_sd**2 + squares.sum()) / (PROCESS_WEIGHT + levels.size)
-        )
+        between = float((weight * prior_sd**2 + squares.sum()) / (weight + levels.size))
         z = np.abs(levels - centre) / np.sqrt(noise + between)
         trust = FAR / np.maximum(z, FAR)
     return between, trust / (noise + between)

@@ -46,10 +46,38 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
+class Scale:
+    """What is known beforehand of the noise, by one account.
+
+    The standard deviation ``sd`` of bursts, as well as from ``weight`` observations, and how much
+    of it groups differ by.
+    """
+
+    sd: float = 1.0
+    weight: float = 0.0
+    group_share: float = GROUP_SHARE
+
+    def group_sd(self, sd: float) -> float:
+        """Standard deviation between groups where that of bursts is ``sd``."""
+        return max(self.group_share * sd, GROUP_FLOOR)
+
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """What is known beforehand of the noise, by either account."""
+
+    even: Scale
+    delayed: Scale
+
+
+NOTHING_KNOWN = Scales(Scale(), Scale())
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """B bursts: ``y`` (B,), ``x`` (B, K), which group's each is ``member`` (groups, B), and the
     sensitivities' prior means and standard deviations (K,); ``wander`` (B,) is the variance that
-    a burst has for standing away from the canonical state.
+    a burst has for standing away from the canonical state. ``scales`` are the noise's.
     """
 
     y: Array
@@ -58,6 +86,7 @@ class Problem:
     mean: Array
     sd: Array
     wander: Array
+    scales: Scales = NOTHING_KNOWN
 
     @property
     def near(self) -> NDArray[np.bool_]:
@@ -69,41 +98,56 @@ class Problem:
 @dataclass(frozen=True, slots=True)
 class Regression:
     """``beta`` (K,), how likely each burst was ``quiet`` (B,), the ``weight`` (B,) that it counts
-    with beside others (outliers less), the standard deviations ``sd`` of quiet bursts and
-    ``group_sd`` between groups.
+    with beside others (outliers less), the standard deviations ``sd`` of quiet bursts (seen with
+    ``sd_weight`` degrees of freedom) and ``group_sd`` between groups. Of the sensitivities alone,
+    without their prior, the bursts have the ``information`` (K, K), and ``pull`` (K,) is that times
+    what they would say.
     """
 
     beta: Array
     quiet: Array
     weight: Array
     sd: float
+    sd_weight: float
     group_sd: float
     log_likelihood: float
+    information: Array
+    pull: Array
 
 
 def even(problem: Problem) -> Regression:
     """Noise on both sides alike."""
-    near = problem.near
+    near, scale = problem.near, problem.scales.even
+    counted = near.astype(np.float64)
     level = float(np.median((problem.y - problem.x @ problem.mean)[near]))
     theta = np.r_[level, problem.mean]
     residual, sd = problem.y - level - problem.x @ problem.mean, 0.02
     for _ in range(_STEPS):
         weight = _t_weight(residual, sd**2 + problem.wander)
         before = theta
-        theta, residual, unsure = _step(problem, weight, sd)
-        sd = _spread(np.abs(residual), unsure, near.astype(np.float64))
+        theta, residual, unsure = _step(problem, weight, scale.group_sd(sd))
+        sd = _spread(np.abs(residual), unsure, counted, scale)
         if np.abs(theta - before).max() < _SETTLED:
             break
     variance = sd**2 + problem.wander
     squares = residual**2 / variance
     log_density = _T_CONSTANT - (TAIL_DOF + 1) / 2 * np.log1p(squares / TAIL_DOF)
     likelihood = float((log_density - np.log(variance) / 2).sum())
-    return Regression(theta[1:], np.ones_like(problem.y), weight, sd, _group_sd(sd), likelihood)
+    return Regression(
+        theta[1:],
+        np.ones_like(problem.y),
+        weight,
+        sd,
+        spread_weight(float(counted.sum())),
+        scale.group_sd(sd),
+        likelihood,
+        *_about_beta(problem, weight, scale.group_sd(sd)),
+    )
 
 
 def delayed(problem: Problem) -> Regression:
     """Quiet bursts, and such as took longer."""
-    near = problem.near
+    near, scale = problem.near, problem.scales.delayed
     corrected = problem.y - problem.x @ problem.mean
     level, sd = _densest(corrected[near])
     theta, residual = np.r_[level, problem.mean], corrected - level
@@ -112,9 +156,9 @@ def delayed(problem: Problem) -> Regression:
         quiet = _quiet(residual, sd**2 + problem.wander, share, delay)[0]
         weight = quiet * _t_weight(residual, sd**2 + problem.wander)
         before = theta
-        theta, residual, unsure = _step(problem, weight, sd)
+        theta, residual, unsure = _step(problem, weight, scale.group_sd(sd))
         counted = quiet * near if (quiet * near).sum() > 3 else quiet
-        sd = _spread(np.abs(residual), unsure, counted)
+        sd = _spread(np.abs(residual), unsure, counted, scale)
         met = float((1 - quiet).sum())
         share = min((MET + met) / (3 + quiet.size), MOST_DELAYED)
         took = float(((1 - quiet) * np.maximum(residual, 0)).sum())
@@ -126,14 +170,22 @@ def delayed(problem: Problem) -> Regression:
     # What not knowing whether a burst was quiet costs (Louis, 1982).
     known = quiet * np.maximum(1 - (1 - quiet) * residual**2 / variance, 0)
     likelihood = float(log_density.sum()) - _MORE_PARAMETERS
-    return Regression(theta[1:], np.maximum(known, 1e-9), weight, sd, _group_sd(sd), likelihood)
+    return Regression(
+        theta[1:],
+        np.maximum(known, 1e-9),
+        weight,
+        sd,
+        spread_weight(float(counted.sum())),
+        scale.group_sd(sd),
+        likelihood,
+        *_about_beta(problem, weight, scale.group_sd(sd)),
+    )
 
 
-def _step(problem: Problem, weight: Array, sd: float) -> tuple[Array, Array, Array]:
+def _step(problem: Problem, weight: Array, group_sd: float) -> tuple[Array, Array, Array]:
     """Posterior mode of (level, beta), residuals around each group's own level, and the variance
     (B,) of what is known of that level.
     """
-    group_sd = _group_sd(sd)
     precision = np.diag(np.r_[0.0, problem.sd**-2.0])
     pull = precision @ np.r_[0.0, problem.mean]
     design = np.column_stack([np.ones_like(problem.y), problem.x])
@@ -149,6 +201,19 @@ def _step(problem: Problem, weight: Array, sd: float) -> tuple[Array, Array, Arr
     return theta, residual - own @ problem.member, unsure @ problem.member
 
 
+def _about_beta(problem: Problem, weight: Array, group_sd: float) -> tuple[Array, Array]:
+    """Information (K, K) about beta and its pull (K,), whatever the level."""
+    design = np.column_stack([np.ones_like(problem.y), problem.x])
+    y, columns = _quasi_demean(problem, design, weight, group_sd)
+    information = columns.T @ (columns * weight[:, None])
+    pull = columns.T @ (weight * y)
+    of_level = information[1:, 0] / information[0, 0]
+    return (
+        information[1:, 1:] - np.outer(of_level, information[0, 1:]),
+        pull[1:] - of_level * pull[0],
+    )
+
+
 def _quasi_demean(
     problem: Problem, design: Array, weight: Array, group_sd: float
 ) -> tuple[Array, Array]:
@@ -158,10 +223,6 @@ def _quasi_demean(
     part = (1 - 1 / np.sqrt(1 + total * group_sd**2)) / total
     y = problem.y - (part * (share @ problem.y)) @ problem.member
     return y, design - problem.member.T @ (part[:, None] * (share @ design))
-
-
-def _group_sd(sd: float) -> float:
-    return max(GROUP_SHARE * sd, GROUP_FLOOR)
 
 
 def _t_weight(residual: Array, variance: Array) -> Array:
@@ -192,12 +253,22 @@ def _densest(values: Array) -> tuple[float, float]:
     return middle, max(float(widths[first]) / 2, _FLOOR)
 
 
-def _spread(distance: Array, unsure: Array, counted: Array) -> float:
+def _spread(distance: Array, unsure: Array, counted: Array, known: Scale) -> float:
     """Standard deviation of bursts around their groups' levels, from distances to what is known
     of these. Without its variance, groups of one burst would seem to have no noise.
     """
     seen = 1.4826 * _weighted_median(distance, counted)
-    return max(math.hypot(seen, math.sqrt(_weighted_median(unsure, counted))), _FLOOR)
+    seen = math.hypot(seen, math.sqrt(_weighted_median(unsure, counted)))
+    own = spread_weight(float(counted.sum()))
+    variance = (known.weight * known.sd**2 + own * seen**2) / (known.weight + own)
+    return max(math.sqrt(variance), _FLOOR)
+
+
+def spread_weight(bursts: float) -> float:
+    """Degrees of freedom of the spread of so many bursts: the median of their distances is a
+    measure of it that needs 2.7 times as many as the mean of squares does.
+    """
+    return max(0.37 * (bursts - 1), 0.5)
 
 
 def _weighted_median(values: Array, weight: Array) -> float:

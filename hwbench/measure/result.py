@@ -10,7 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwbench.errors import DeviceError, InconclusiveError
-from hwbench.measure.estimate import KINDS, NEEDED_KINDS, Estimate, prior_sensitivity, undisturbed
+from hwbench.measure.estimate import (
+    KINDS,
+    NEEDED_KINDS,
+    Estimate,
+    Evidence,
+    prior_sensitivity,
+    undisturbed,
+)
+from hwbench.measure.family import Family
 from hwbench.measure.jobs import Canary
 from hwbench.measure.stats import percentile
 from hwbench.measure.steady import classify
@@ -214,12 +222,23 @@ def conclude(
     look_confidence: float,
     confidence: float,
     provisional_ns: NDArray[np.float64] | None,
+    family: Family | None = None,
 ) -> Result:
-    """Estimate a workload from its bursts so far.
+    """Estimate a workload from its bursts so far, and from what its ``family`` is known to feel.
 
     ``provisional_ns`` (K,) stands in for the canonical canary times where no epoch is known.
     Raises :class:`~hwbench.errors.InconclusiveError` when fewer than two bursts count.
     """
+    evidence = evidence_of(log, context, provisional_ns)
+    estimate = undisturbed(evidence if family is None else family.of(evidence))
+    reference, _ = _reference(context, provisional_ns)
+    return Result(log, context, log.bursts(), estimate, look_confidence, confidence, reference)
+
+
+def evidence_of(
+    log: BurstLog, context: Context, provisional_ns: NDArray[np.float64] | None
+) -> Evidence:
+    """What the bursts so far have for an estimate; raises as :func:`conclude` does."""
     if not log.rows:
         raise InconclusiveError(f"{log.workload.name}: no worker lived long enough to measure it")
     bursts = log.bursts()
@@ -230,17 +249,21 @@ def conclude(
             f"{log.workload.name}: {kept.sum()} of {len(bursts)} bursts count, too few"
             f"{' (' + ', '.join(causes) + ')' if causes else ''}; " + _cure(causes)
         )
-    if context.epoch is not None:
-        reference = np.array(context.epoch.c0_ns)
-        spread = np.log(context.epoch.c0_high_ns) - np.log(context.epoch.c0_low_ns)
-        se = np.asarray(spread / (2 * _Z95))
-    else:
-        assert provisional_ns is not None
-        reference, se = provisional_ns, np.zeros(len(context.canaries))
-    estimate = estimate_bursts(
+    reference, se = _reference(context, provisional_ns)
+    return burst_evidence(
         bursts, context.mixing, reference, log.footprint, se, adjacent=context.adjacent
     )
-    return Result(log, context, bursts, estimate, look_confidence, confidence, reference)
+
+
+def _reference(
+    context: Context, provisional_ns: NDArray[np.float64] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The canonical canary times in ns, and the standard errors of their logarithms: (K,), (K,)."""
+    if context.epoch is None:
+        assert provisional_ns is not None
+        return provisional_ns, np.zeros(len(context.canaries))
+    spread = np.log(context.epoch.c0_high_ns) - np.log(context.epoch.c0_low_ns)
+    return np.array(context.epoch.c0_ns), np.asarray(spread / (2 * _Z95))
 
 
 def _cure(causes: Sequence[str]) -> str:
@@ -249,7 +272,7 @@ def _cure(causes: Sequence[str]) -> str:
     return "leave the machine a free core, or give more time"
 
 
-def estimate_bursts(
+def burst_evidence(
     bursts: Bursts,
     mixing: NDArray[np.float64],
     reference_ns: NDArray[np.float64],
@@ -257,8 +280,8 @@ def estimate_bursts(
     reference_se: NDArray[np.float64],
     *,
     adjacent: bool = True,
-) -> Estimate:
-    """The undisturbed latency from raw bursts, as they were measured or as a store kept them.
+) -> Evidence:
+    """What an estimate rests on, from raw bursts as they were measured or as a store kept them.
 
     ``mixing`` (K, kinds) averages the canaries of each kind, ``reference_ns`` (K,) are their
     canonical times, whose logarithms have the standard errors ``reference_se`` (K,); for
@@ -268,7 +291,7 @@ def estimate_bursts(
     states = np.log(bursts.canary_ns[kept] / reference_ns) @ mixing
     process, times = bursts.process[kept], burst_times(bursts)[kept]
     state, noise_sd = _around(states, adjacent=adjacent)
-    return undisturbed(
+    return Evidence(
         np.log(times),
         state,
         process,

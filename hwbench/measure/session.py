@@ -7,6 +7,9 @@ then make one estimate (:mod:`hwbench.measure.estimate`). Blocks are comparable 
 canaries run in all of them, and because they take turns: some blocks' first processes, then
 their second ones. What disturbs a machine for half a minute without moving the canaries then
 spoils one process of many workloads, which the estimate can tell, not all processes of a few.
+
+Workloads of one search space are estimated together (:mod:`hwbench.measure.family`): what they
+feel of the machine, and how much noise they have, is learned from all of them.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import math
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,13 +35,15 @@ from hwbench.errors import (
     WorkerError,
 )
 from hwbench.measure import canary as canary_time
+from hwbench.measure.estimate import Evidence
+from hwbench.measure.family import LEAST_MODELS, Family, learned
 from hwbench.measure.jobs import Canary, Job, RunnerSpec, Target, threads_of
 from hwbench.measure.launches import measure_launches
 from hwbench.measure.plan import Failure, Plan, Progress
 from hwbench.measure.process import WorkerProcess
-from hwbench.measure.result import BurstLog, Context, Result, conclude
+from hwbench.measure.result import BurstLog, Context, Result, conclude, evidence_of
 from hwbench.measure.scratch import scratch
-from hwbench.records import CanaryEpoch, Measurement
+from hwbench.records import CanaryEpoch, Measurement, Workload
 
 BURST_NS = 1.5e6
 BURST_RUNS = (5, 20)
@@ -116,16 +121,51 @@ def _take_turns(
                 turn = _share_of(progress, process, plan.processes)
                 for index, block in enumerate(blocks):
                     block.turn(process, _share_of(turn, index, len(blocks)))
+                if (share := plan.looks.get(process + 1)) is not None:
+                    _look(blocks, share, final=process + 1 == plan.processes)
             for block in blocks:
                 block.measure_memory()
         except (KeyboardInterrupt, HwbenchError) as error:
             ended = error
+    if ended is not None:
+        _conclude_early(blocks)
     for block in blocks:
-        if ended is not None:
-            block.conclude_early()
         yield from block.results()
     if ended is not None:
         raise ended
+
+
+def _look(blocks: Sequence[_Block], share: float, *, final: bool) -> None:
+    """Estimate every open workload; keep those precise enough, or all at the last look."""
+    session, precision = blocks[0].session, blocks[0].plan.precision
+    evidence: dict[tuple[_Block, str], Evidence] = {}
+    for block in blocks:
+        for slot in block.open_slots():
+            try:
+                evidence[block, slot] = block.evidence(slot)
+            except InconclusiveError as error:
+                if final:
+                    block.failed[slot] = error
+    families = session.families(evidence)
+    for (block, slot), each in evidence.items():
+        result = block.conclude(slot, share, families)
+        precise = precision is not None and result.relative_half_width <= precision
+        if final or precise:
+            session.learned_from(block.logs[slot].workload, each)
+            block.done[slot] = result.measurement("precision" if precise else "time")
+
+
+def _conclude_early(blocks: Sequence[_Block]) -> None:
+    """Results of the workloads that at least two processes have measured."""
+    evidence: dict[tuple[_Block, str], Evidence] = {}
+    for block in blocks:
+        for slot in block.open_slots():
+            if len({row[0] for row in block.logs[slot].rows}) > 1:
+                with contextlib.suppress(InconclusiveError):
+                    evidence[block, slot] = block.evidence(slot)
+    families = blocks[0].session.families(evidence)
+    for block, slot in evidence:
+        block.done[slot] = block.conclude(slot, 1.0, families).measurement("interrupted")
 
 
 class _Session:
@@ -146,9 +186,27 @@ class _Session:
             tags=plan.tags,
         )
 
+        self._known: dict[str, list[Evidence]] = {}
+
     def worker(self) -> WorkerProcess:
         """A fresh worker."""
         return WorkerProcess(self.target.python)
+
+    def families(self, evidence: Mapping[tuple[_Block, str], Evidence]) -> dict[str, Family]:
+        """What the models of each search space have in common, by the space's name.
+
+        Of these and of all before them in the session. Models of no space have nothing in common.
+        """
+        known = {space: list(before) for space, before in self._known.items()}
+        for (block, slot), each in evidence.items():
+            if space := block.logs[slot].workload.space:
+                known.setdefault(space, []).append(each)
+        return {space: learned(all_) for space, all_ in known.items() if len(all_) >= LEAST_MODELS}
+
+    def learned_from(self, workload: Workload, evidence: Evidence) -> None:
+        """Keep what a workload that has its answer teaches of others of its space."""
+        if workload.space:
+            self._known.setdefault(workload.space, []).append(evidence)
 
 
 class _Block:
@@ -175,26 +233,15 @@ class _Block:
                 self.failed[slot] = error
 
     def turn(self, process: int, progress: Progress) -> None:
-        """One process, and a look at the results where one is due."""
-        if not self._open_slots():
-            return
-        self._process(process, progress)
-        share = self.plan.looks.get(process + 1)
-        if share is not None:
-            self._look(share, final=process + 1 == self.plan.processes)
+        """One process of the workloads that have no answer as yet."""
+        if self.open_slots():
+            self._process(process, progress)
 
     def measure_memory(self) -> None:
         """The peak memory of what was measured, where the plan asks for it."""
         if self.plan.memory:
             for slot in self.done:
                 self.logs[slot].peak_memory = self._peak_memory(slot)
-
-    def conclude_early(self) -> None:
-        """Results of the workloads that at least two processes have measured."""
-        for slot in self._open_slots():
-            if len({row[0] for row in self.logs[slot].rows}) > 1:
-                with contextlib.suppress(InconclusiveError):
-                    self.done[slot] = self._conclude(slot, 1.0).measurement("interrupted")
 
     def results(self) -> Iterator[Measurement | Failure]:
         """What there is; failures come first."""
@@ -203,33 +250,27 @@ class _Block:
         for slot, result in self.done.items():
             yield self.logs[slot].complete(result)
 
-    def _open_slots(self) -> list[str]:
+    def open_slots(self) -> list[str]:
+        """Workloads without an answer as yet."""
         return [s for s in self.logs if s not in self.failed and s not in self.done]
 
-    def _look(self, share: float, *, final: bool) -> None:
-        """Estimate every open workload; keep those precise enough, or all at the last look."""
-        precision = self.plan.precision
-        for slot in self._open_slots():
-            try:
-                result = self._conclude(slot, share)
-            except InconclusiveError as error:
-                if final:
-                    self.failed[slot] = error
-                continue
-            precise = precision is not None and result.relative_half_width <= precision
-            if final or precise:
-                self.done[slot] = result.measurement("precision" if precise else "time")
+    def evidence(self, slot: str) -> Evidence:
+        """What a workload's bursts have for an estimate."""
+        return evidence_of(self.logs[slot], self.session.context, self._provisional())
 
-    def _conclude(self, slot: str, share: float) -> Result:
+    def conclude(self, slot: str, share: float, families: Mapping[str, Family]) -> Result:
         """The estimate of one workload, at a look that spends ``share`` of the error."""
         confidence = 1 - (1 - self.plan.confidence) * share
-        provisional = np.min(self.floors, axis=0) if self.floors else None
-        context = self.session.context
-        return conclude(self.logs[slot], context, confidence, self.plan.confidence, provisional)
+        log, context = self.logs[slot], self.session.context
+        family = families.get(log.workload.space or "")
+        return conclude(log, context, confidence, self.plan.confidence, self._provisional(), family)
+
+    def _provisional(self) -> NDArray[np.float64] | None:
+        return np.asarray(np.min(self.floors, axis=0)) if self.floors else None
 
     def _process(self, process: int, progress: Progress) -> None:
         """A fresh worker; a workload that ends it is given up, and the others get another."""
-        while slots := self._open_slots():
+        while slots := self.open_slots():
             self.workers += 1
             with self.session.worker() as worker:
                 try:

@@ -168,6 +168,37 @@ def test_blocks_take_turns(tmp_path: Path, target: LocalTarget) -> None:
         assert max(s[earlier].max() for s in spans) < min(s[later].min() for s in spans)
 
 
+def test_models_of_one_space_are_estimated_together(
+    tmp_path: Path, target: LocalTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of all blocks, in this session and before in it; models of no space stand alone."""
+
+    def job_of(name: str, space: str | None) -> Job:
+        made = job(name, runner(tmp_path, us=20))
+        return dataclasses.replace(made, workload=dataclasses.replace(made.workload, space=space))
+
+    known, of_a_family = list[int](), dict[str, bool]()
+    learned, conclude = session_module.learned, session_module.conclude
+
+    def noted(evidence: list[Any]) -> Any:
+        known.append(len(evidence))
+        return learned(evidence)
+
+    def concluded(log: Any, *rest: Any) -> Any:
+        of_a_family[log.workload.name] = rest[-1] is not None
+        return conclude(log, *rest)
+
+    monkeypatch.setattr(session_module, "learned", noted)
+    monkeypatch.setattr(session_module, "conclude", concluded)
+    monkeypatch.setattr(session_module, "TURNS_SECONDS", 5 * SHORTEST.seconds * 2)
+    jobs = [job_of(f"space{i}", "s") for i in range(18)]
+    jobs += [job_of("few", "t"), job_of("none", None)]
+    plan = dataclasses.replace(SHORTEST, loaded=5, seed=0)
+    assert len(list(measure(target, jobs, plan, None))) == 20
+    assert (len(known), known[-1]) == (2, 18)
+    assert [name for name, found in of_a_family.items() if not found] == ["few", "none"]
+
+
 def test_few_samples_refuse_percentiles() -> None:
     (result,) = measure(CPU, [CPU.job(tiny_net(), 1)], SHORTEST, None)
     assert isinstance(result, Measurement)

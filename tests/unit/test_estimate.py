@@ -6,112 +6,18 @@ All data are drawn with fixed seeds; the truth is a latency of ``U`` ns.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from hwbench.measure.estimate import (
-    KINDS,
-    Estimate,
-    Sensitivity,
+    Evidence,
     prior_sensitivity,
     undisturbed,
 )
-
-Array = NDArray[np.float64]
-
-U = 3.0e6
-LOG_U = float(np.log(U))
-K = len(KINDS)
-READING_NOISE = np.full(K, 0.005)
-#: Of a model that fits the caches.
-PRIOR = prior_sensitivity(1_500_000, U)
-
-
-@dataclass(frozen=True)
-class Bursts:
-    """What an estimate is given."""
-
-    log_time: Array
-    state: Array
-    process: NDArray[np.int64]
-    noise_sd: Array | None = None
-    prior: Sensitivity = PRIOR
-
-    def estimate(self) -> Estimate:
-        return undisturbed(
-            self.log_time, self.state, self.process, self.prior, noise_sd=self.noise_sd
-        )
-
-    def error(self) -> float:
-        """Relative (log) error of the estimate."""
-        return self.estimate().log_latency - LOG_U
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A way in which a model's bursts come about.
-
-    ``share`` of the bursts meet a neighbour that slows the canaries by up to ``load`` (log),
-    those of the later kinds by half as much again, and the model by ``beta`` times that: the
-    first for the first kind, the second shared by the others. ``noise`` is the shape of what the
-    canaries do not see, of standard deviation ``burst_sd``.
-    """
-
-    noise: Literal["normal", "lognormal", "two modes", "delays", "autocorrelated"] = "normal"
-    processes: int = 8
-    bursts: int = 10
-    burst_sd: float = 0.01
-    process_sd: float = 0.004
-    load: float = 0.0
-    share: float = 0.8
-    beta: tuple[float, float] = (1.0, 0.05)
-
-    @property
-    def _beta(self) -> Array:
-        compute, other = self.beta
-        return np.array([compute, *[other / (K - 1)] * (K - 1)])
-
-    def draw(self, rng: np.random.Generator) -> Bursts:
-        times, states = [], []
-        for _ in range(self.processes):
-            busy = (rng.random((self.bursts, 1)) < self.share) * rng.uniform(0.5, 1)
-            state = np.abs(rng.normal(0, 0.005, (self.bursts, K)))
-            state[:, :1] += self.load * busy
-            state[:, 1:] += 1.5 * self.load * busy
-            level = LOG_U + rng.normal(0, self.process_sd)
-            times.append(level + state @ self._beta + self.burst_sd * self._shape(rng))
-            states.append(state + READING_NOISE * rng.standard_normal(state.shape))
-        return Bursts(
-            np.concatenate(times),
-            np.concatenate(states),
-            np.repeat(np.arange(self.processes), self.bursts),
-            READING_NOISE,
-        )
-
-    def _shape(self, rng: np.random.Generator) -> Array:
-        """Noise whose level (the median, or the mode of two) is 0."""
-        normal = rng.standard_normal(self.bursts)
-        if self.noise == "lognormal":
-            return np.asarray(np.exp(0.8 * normal) - 1) / 1.5
-        if self.noise == "two modes":
-            return np.asarray(np.where(rng.random(self.bursts) < 0.15, 3.0, 0.0) + 0.5 * normal)
-        if self.noise == "delays":  # a third of the bursts, by a tenth in the mean
-            met = rng.random(self.bursts) < 1 / 3
-            return normal + np.where(met, rng.exponential(0.1 / self.burst_sd, self.bursts), 0)
-        if self.noise == "autocorrelated":
-            for i in range(1, self.bursts):
-                normal[i] = 0.8 * normal[i - 1] + 0.6 * normal[i]
-        return normal
-
-
-def quiet(rng: np.random.Generator, processes: int = 8, bursts: int = 10) -> Bursts:
-    return Machine(processes=processes, bursts=bursts, process_sd=0.002, burst_sd=0.005).draw(rng)
+from tests.machines import LOG_U, PRIOR, READING_NOISE, Bursts, K, Machine, U, quiet
 
 
 def limit(machine: Machine) -> float:
@@ -203,7 +109,9 @@ class TestDelays:
 
 class TestUndisturbed:
     def test_exact_data_give_the_plain_level(self) -> None:
-        found = undisturbed(np.full(20, LOG_U), np.zeros((20, K)), np.arange(20) % 4, PRIOR)
+        found = undisturbed(
+            Evidence(np.full(20, LOG_U), np.zeros((20, K)), np.arange(20) % 4, PRIOR)
+        )
         assert found.log_latency == pytest.approx(LOG_U, abs=1e-9)
         low, high = found.interval_ns(0.95)
         assert U * 0.99 < low < U < high < U * 1.01
@@ -221,11 +129,11 @@ class TestUndisturbed:
 
     def test_two_bursts_are_the_least(self) -> None:
         two = undisturbed(
-            np.array([LOG_U, LOG_U + 0.01]), np.zeros((2, K)), np.array([0, 1]), PRIOR
+            Evidence(np.array([LOG_U, LOG_U + 0.01]), np.zeros((2, K)), np.array([0, 1]), PRIOR)
         )
         assert LOG_U <= two.log_latency <= LOG_U + 0.01
         with pytest.raises(ValueError, match="at least two bursts"):
-            undisturbed(np.array([LOG_U]), np.zeros((1, K)), np.array([0]), PRIOR)
+            Evidence(np.array([LOG_U]), np.zeros((1, K)), np.array([0]), PRIOR)
 
     def test_one_process_is_enough_for_a_wide_answer(self) -> None:
         one = quiet(np.random.default_rng(0), processes=1).estimate()
@@ -298,12 +206,14 @@ class TestNeighbours:
         bursts = quiet(np.random.default_rng(0))
         plain, state_se = bursts.estimate(), np.linspace(0.01, 0.02, K)
         anchored = undisturbed(
-            bursts.log_time,
-            bursts.state,
-            bursts.process,
-            PRIOR,
-            noise_sd=bursts.noise_sd,
-            state_se=state_se,
+            Evidence(
+                bursts.log_time,
+                bursts.state,
+                bursts.process,
+                PRIOR,
+                noise_sd=bursts.noise_sd,
+                state_se=state_se,
+            )
         )
         added = (anchored.beta * state_se) ** 2
         assert anchored.log_latency == plain.log_latency
@@ -351,7 +261,7 @@ class TestRobustness:
         bursts = quiet(rng)
         hit = rng.random(80) < 0.2
         delayed = bursts.log_time + hit * rng.uniform(0.1, np.log(3), 80)
-        found = undisturbed(delayed, bursts.state, bursts.process, PRIOR, noise_sd=bursts.noise_sd)
+        found = dataclasses.replace(bursts, log_time=delayed).estimate()
         assert abs(found.log_latency - bursts.estimate().log_latency) < 0.008
         assert np.mean(delayed) > LOG_U + 0.05
 
@@ -361,7 +271,7 @@ class TestRobustness:
         """Than it would in a mean over the eight; and the interval owns up to it."""
         bursts = quiet(np.random.default_rng(seed))
         slow = bursts.log_time + by * (bursts.process == 3)
-        found = undisturbed(slow, bursts.state, bursts.process, PRIOR, noise_sd=bursts.noise_sd)
+        found = dataclasses.replace(bursts, log_time=slow).estimate()
         plain = bursts.estimate()
         assert -0.002 < found.log_latency - plain.log_latency < 0.8 * by / 8
         half = found.half_width(0.95)
@@ -374,7 +284,7 @@ class TestRobustness:
         layout = np.tile([0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1], 8)
         process = np.repeat(np.arange(8), 12)
         log_time = LOG_U + 0.04 * (layout == 0) + 0.003 * rng.standard_normal(96)
-        found = undisturbed(log_time, np.zeros((96, K)), process, PRIOR, layout=layout)
+        found = undisturbed(Evidence(log_time, np.zeros((96, K)), process, PRIOR, layout=layout))
         assert found.log_latency == pytest.approx(LOG_U + 0.02, abs=0.006)
 
 
@@ -383,7 +293,9 @@ class TestInvariance:
     def test_the_order_of_the_bursts_means_nothing(self, seed: int, order: list[int]) -> None:
         bursts = Machine(processes=4, bursts=6, load=0.1).draw(np.random.default_rng(seed))
         one, other = (
-            undisturbed(bursts.log_time[rows], bursts.state[rows], bursts.process[rows], PRIOR)
+            undisturbed(
+                Evidence(bursts.log_time[rows], bursts.state[rows], bursts.process[rows], PRIOR)
+            )
             for rows in (np.arange(24), order)
         )
         assert other.log_latency == pytest.approx(one.log_latency, abs=1e-9)
