@@ -93,7 +93,24 @@ def training_set(
 
 
 def prepared(space: Space, training: TrainingSet) -> TrainingSet:
-    """The training set with one row an architecture; PredictorError where it teaches nothing.
+    """:func:`pooled`, one row an architecture; PredictorError where it teaches nothing."""
+    unique = np.unique(space.canonical(training.codes), axis=0)
+    if len(unique) < MIN_SAMPLES:
+        raise PredictorError(
+            f"{len(unique)} distinct architectures of {space.name} were measured: "
+            f"a predictor needs at least {MIN_SAMPLES}"
+        )
+    latency = training.latency_ms
+    if np.ptp(latency) == 0:
+        raise PredictorError(
+            f"all {len(training)} latencies are {latency[0]:g} ms: the timer is too coarse "
+            "or the measurement broken"
+        )
+    return pooled(space, training)
+
+
+def pooled(space: Space, training: TrainingSet) -> TrainingSet:
+    """One row an architecture, as they are ordered by code where any came more than once.
 
     Measurements of the same architecture are pooled: their mean, weighted by precision where
     every sd is known; its sd is that of the mean, or as they spread, whichever is more.
@@ -101,19 +118,9 @@ def prepared(space: Space, training: TrainingSet) -> TrainingSet:
     codes = space.canonical(training.codes)
     unique, group = np.unique(codes, axis=0, return_inverse=True)
     group = group.reshape(-1)
-    if len(unique) < MIN_SAMPLES:
-        raise PredictorError(
-            f"{len(unique)} distinct architectures of {space.name} were measured: "
-            f"a predictor needs at least {MIN_SAMPLES}"
-        )
-    latency, sd = training.latency_ms, training.sd_ms
-    if np.ptp(latency) == 0:
-        raise PredictorError(
-            f"all {len(training)} latencies are {latency[0]:g} ms: the timer is too coarse "
-            "or the measurement broken"
-        )
     if len(unique) == len(codes):
         return replace(training, codes=codes)
+    latency, sd = training.latency_ms, training.sd_ms
     weight = 1 / sd**2 if (sd > 0).all() else np.ones_like(sd)
     total = np.bincount(group, weight)
     mean = np.bincount(group, weight * latency) / total

@@ -208,6 +208,7 @@ def _evaluate_file(
 ) -> None:
     """A predictor's file against the store's later measurements."""
     from hwbench import predictors
+    from hwbench.predictors.data import pooled
     from hwbench.predictors.measured import training_from
 
     tested = predictors.load_predictor(predictor)
@@ -222,7 +223,7 @@ def _evaluate_file(
             f"run hwbench profile -d {tested.meta.provenance.device} -s {tested.space.name} "
             "with another --seed"
         )
-    test = training_from(tested.space, fresh)
+    test = pooled(tested.space, training_from(tested.space, fresh))
     compared = {"predictor": tested}
     if before:
         training = training_from(tested.space, before)

@@ -103,7 +103,7 @@ def fit(
             with_bursts=False,
         )
     measured = comparable(found, device, choices("--option", option or ()), threads)
-    command = _profile_command(device, space, option or (), threads)
+    command = _profile_command(device, space, option or (), threads, store)
     _require_enough(measured, space, device, threads, command)
     training, provenance = training_from(learned, measured), provenance_of(measured)
     training = replace(training, sources=sources_of(learned, sources))
@@ -114,12 +114,18 @@ def fit(
     _warn(predictor, baselines, command)
 
 
-def _profile_command(device: str, space: str, options: Sequence[str], threads: int) -> str:
+def _profile_command(
+    device: str, space: str, options: Sequence[str], threads: int, store: str | None
+) -> str:
     """The command that measures more of the same, without its -n."""
     how = ["-d", device, "-s", space]
     for option in options:
         how += ["--option", option]
-    return shlex.join(["hwbench", "profile", *how, *(["--threads", f"{threads}"] * (threads > 1))])
+    if threads > 1:
+        how += ["--threads", str(threads)]
+    if store is not None:
+        how += ["--store", store]
+    return shlex.join(["hwbench", "profile", *how])
 
 
 def _require_enough(

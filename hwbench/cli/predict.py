@@ -231,6 +231,9 @@ def _latency_ms(answer: Measurement | Failure) -> float | None:
     if not isinstance(answer, Measurement):
         console.note(f"{answer.workload.name} could not be measured: {answer.reason}")
         return None
+    if answer.status == "observed_only":
+        console.note(f"{answer.workload.name}: observed only, not comparable with a prediction")
+        return None
     if answer.status == "inconclusive" or answer.latency_ns is None:
         console.note(f"{answer.workload.name}: measured inconclusively, the interval is too wide")
         return None

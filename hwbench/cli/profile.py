@@ -142,27 +142,32 @@ def _show(summary: Mapping[str, Any], *, as_json: bool) -> None:
 def _require_answers(
     summary: Mapping[str, Any], failures: Sequence[Failure], *, redo: bool
 ) -> None:
-    """Say how many have no answer; raise where an architecture failed, or most are such."""
+    """Say how many have no answer; raise where the device failed, or most are without one."""
     count, wide = summary["architectures"], summary["inconclusive"]
     device = summary["device"]
-    told = (
-        f"{wide} of {count} architectures are inconclusive, their intervals are too wide to be "
-        f"answers: quiet the machine (see hwbench doctor -d {device}), then run this "
-        + ("again" if redo else "again with --redo")
-    )
+    told: list[str] = []
+    if wide:
+        told.append(
+            f"{wide} of {count} architectures are inconclusive, their intervals are too wide to be "
+            f"answers: quiet the machine (see hwbench doctor -d {device}), then run this "
+            + ("again" if redo else "again with --redo")
+        )
     if failures:
-        if wide:
-            console.note(told)
         first = failures[0]
-        busy = all(isinstance(failure.error, InconclusiveError) for failure in failures)
-        raise (InconclusiveError if busy else DeviceError)(
+        told.append(
             f"{len(failures)} of {count} architectures could not be measured: run the same command "
             f"again for them; the first is {first.workload.name}: {first.reason}"
         )
-    if 2 * wide > count:
-        raise InconclusiveError(told)
-    if wide:
-        console.note(told)
+    if not told:
+        return
+    *others, last = told
+    for text in others:
+        console.note(text)
+    if not all(isinstance(failure.error, InconclusiveError) for failure in failures):
+        raise DeviceError(last)
+    if 2 * (wide + len(failures)) > count:
+        raise InconclusiveError(last)
+    console.note(last)
 
 
 def named(space: Space, texts: list[str]) -> Codes:

@@ -252,7 +252,7 @@ class Space(ABC):
 
     def all_codes(self, *, fixed: Mapping[str, Value] = NOTHING_FIXED) -> Codes:
         """Every valid architecture, canonical, sorted; UsageError where they are too many."""
-        pinned = self.pinned(fixed)
+        pinned, free = self.pinned(fixed), self._free(fixed)
         size = self.raw_size(fixed)
         if size > ENUMERABLE:
             raise UsageError(
@@ -264,7 +264,7 @@ class Space(ABC):
         for j, values in enumerate(self.cardinalities):
             if j in pinned:
                 rows[:, j] = pinned[j]
-            else:
+            elif j in free:
                 number, rows[:, j] = np.divmod(number, values)
         rows = np.unique(self.canonical(rows), axis=0)
         return rows[self.valid(rows)]
@@ -290,9 +290,11 @@ class Space(ABC):
         return rows[self.valid(rows)]
 
     def raw_size(self, fixed: Mapping[str, Value] = NOTHING_FIXED) -> int:
-        """Number of codes, canonical or not; no space has more architectures than codes."""
-        pinned = self.pinned(fixed)
-        return math.prod(c for j, c in enumerate(self.cardinalities) if j not in pinned)
+        """Number of codes, canonical or not; no space has more architectures than codes.
+
+        What ``fixed`` turns off counts for nothing.
+        """
+        return math.prod(self.cardinalities[j] for j in self._free(fixed))
 
     def value(self, name: str, written: str) -> Value:
         """The value of decision ``name`` that a person wrote as ``written``."""
@@ -317,6 +319,15 @@ class Space(ABC):
     def _named(self, code: Codes, active: NDArray[np.bool_]) -> dict[str, Value]:
         row = zip(self.decisions, code, active, strict=True)
         return {d.name: d.values[c] for d, c, on in row if on}
+
+    def _free(self, fixed: Mapping[str, Value]) -> set[int]:
+        """Columns of the decisions that ``fixed`` neither pins nor turns off."""
+        pinned = self.pinned(fixed)
+        off: set[int] = set()
+        for column, parent, holds in self._conditions:  # a parent stands before its children
+            if parent in off or (parent in pinned and not holds[pinned[parent]]):
+                off.add(column)
+        return set(range(len(self.decisions))) - off - pinned.keys()
 
     def _every_value(self, rows: Codes, column: int, skip: int = -1) -> Codes:
         values = [v for v in range(self.cardinalities[column]) if v != skip]

@@ -215,6 +215,8 @@ def test_fit_then_evaluate_on_what_it_never_saw(
     assert main(["evaluate", str(path), "--session", "later", "--json"]) == 0
     of_one_session = json.loads(capsys.readouterr().out)
     assert of_one_session["results"] == evaluated["results"]
+    assert main(["evaluate", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["n_test"] == 12
 
 
 @pytest.mark.usefixtures("own_store")

@@ -15,7 +15,7 @@ import pytest
 
 from hwbench.cli import main
 from hwbench.devices import get_device
-from hwbench.errors import DeviceError
+from hwbench.errors import DeviceError, HwbenchError, InconclusiveError
 from hwbench.measure.jobs import Job
 from hwbench.measure.plan import Failure
 from hwbench.records import Measurement
@@ -35,6 +35,7 @@ class Engine:
         self.sessions = 0
         self.inconclusive: Callable[[str], bool] = lambda _: False
         self.fails: Callable[[str], bool] = lambda _: False
+        self.failure: HwbenchError = DeviceError("the cable was pulled")
 
     def record(
         self,
@@ -50,7 +51,7 @@ class Engine:
         for number, job in enumerate(jobs):
             name = job.workload.name
             if self.fails(name):
-                yield Failure(job.workload, DeviceError(f"{name}: the cable was pulled"))
+                yield Failure(job.workload, self.failure)
                 continue
             answer = measurement(
                 number,
@@ -208,3 +209,18 @@ def test_a_failure_names_its_architecture_once(engine: Engine, run: Run, some: S
     engine.fails = lambda _: False
     assert run(*some(3))[0] == 0
     assert len(engine.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("disturbed", "wide", "code"), [(1, 0, 0), (1, 1, 0), (2, 1, 3), (3, 0, 3)]
+)
+def test_some_that_were_disturbed_throughout_are_no_failure(
+    disturbed: int, wide: int, code: int, engine: Engine, run: Run, some: Some
+) -> None:
+    engine.failure = InconclusiveError("never quiet")
+    engine.fails = lambda name: name in engine.asked[:disturbed]
+    engine.inconclusive = lambda name: name in engine.asked[disturbed : disturbed + wide]
+    found, told, err = run(*some(4))
+    assert (found, told["failed"], told["inconclusive"]) == (code, disturbed, wide)
+    assert f"{disturbed} of 4 architectures could not be measured" in err
+    assert ("hwbench: " in err) == (code == 3)

