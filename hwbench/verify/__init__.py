@@ -17,6 +17,7 @@ _CLAIMS = {
     "lowering": ("hwbench.verify.lowering", "Lowering"),
     "kernels": ("hwbench.verify.kernels", "Kernels"),
     "pnag": ("hwbench.verify.pnag", "Pnag"),
+    "eas": ("hwbench.verify.eas", "Eas"),
 }
 
 

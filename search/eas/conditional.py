@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hwbench.search.adam import Adam
 from hwbench.search.eas.policy import Choices, Floats, TaskPolicy, weight_shapes
 from hwbench.search.pnag.policy import interpolation
 
@@ -38,7 +39,7 @@ class ConditionalNet:
             self._weights["w3"].mul_(0.1)
         self._there = torch.from_numpy(choices.there)
         self._allowed = torch.from_numpy(choices.allowed)
-        self._optimiser = torch.optim.Adam(self._weights.values(), rate)
+        self._optimiser, self._rate = Adam(self._weights.values()), rate
 
     def policy(self) -> TaskPolicy:
         """The weights as they are now."""
@@ -60,12 +61,9 @@ class ConditionalNet:
 
     def descend(self, loss: Tensor, rate_share: float) -> None:
         """One step of the optimiser towards less of ``loss``, at a share of the rate."""
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate_share * group.setdefault("full_lr", group["lr"])
-        self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._weights.values(), _CLIP)
-        self._optimiser.step()
+        self._optimiser.step(rate_share * self._rate)
 
 
 def straight_through(soft: Tensor) -> Tensor:

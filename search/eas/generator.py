@@ -155,7 +155,10 @@ class TaskGenerator(Answering):
         ]
 
     def _logits(self, tasks: Sequence[Task], budgets_ms: Array) -> NDArray[np.float32]:
-        return self._choices.padded(self.policy.logits(self.groups.shares(tasks), budgets_ms))
+        distinct = list(dict.fromkeys(tasks))
+        place = {task: i for i, task in enumerate(distinct)}
+        shares = self.groups.shares(distinct)[[place[task] for task in tasks]]
+        return self._choices.padded(self.policy.logits(shares, budgets_ms))
 
     def _accuracy(self, task: Task, code: Codes, upper_ms: float) -> float | None:
         """Its label, or what labels of the task say of that latency; None of a task without any."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hwbench.errors import UsageError
 from hwbench.predictors import BudgetOracle
 from hwbench.predictors.oracle import CONFIDENCE
+from hwbench.search.answering import rounded
 from hwbench.search.eas.generator import Labels, TaskGenerator
 from hwbench.search.eas.policy import Choices, TaskPolicy
 from hwbench.search.eas.tasks import Task, TaskGroups
@@ -49,9 +50,9 @@ class Lesson:
     kept: int = 32
     over: float = 4.0
     under: float = 2.0
-    entropy: float = 0.02
+    entropy: float = 0.002
     temperatures: tuple[float, float] = (5.0, 0.5)
-    rate: float = 3e-3
+    rate: float = 1e-2
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ def train_task_generator(
             "two of one space"
         )
     choices = Choices(space, fixed_for(space, data))
+    _require_between(oracle.upper(_ends(choices), confidence), budgets, choices, confidence)
     ledger = SearchLedger()
     with ledger.timed():
         policy = train_policy(
@@ -128,18 +130,35 @@ def fixed_for(space: Space, data: Dataset) -> Mapping[str, Value]:
     return {"r": min(enough) if enough else max(resolutions)}
 
 
+def _ends(choices: Choices) -> Codes:
+    """The smallest and the largest architecture (2, L)."""
+    from hwbench.search.supernet import largest, smallest
+
+    return np.stack([end(choices.space, choices.fixed) for end in (smallest, largest)])
+
+
+def _require_between(ends_ms: Array, budgets: Array, choices: Choices, confidence: float) -> None:
+    """UsageError where a budget is below the bound of the smallest architecture, or beyond all."""
+    low, high = (float(ms) for ms in ends_ms)
+    for budget in budgets:
+        if not low <= budget <= high:
+            pins = ", ".join(f"{name} {value}" for name, value in choices.fixed.items())
+            raise UsageError(
+                f"a budget of {budget:g} ms is outside what {choices.space.name} with {pins} can "
+                f"reach: give {rounded(low, up=True)} to {rounded(high, up=False)} ms (bounds at "
+                f"confidence {confidence:g})"
+            )
+
+
 def candidates_of(
     policy: TaskPolicy, groups: TaskGroups, choices: Choices, tasks: Sequence[Task], budgets: Array
 ) -> Codes:
     """What the policy proposes over the range, and the ends of the space: one is within each."""
-    from hwbench.search.supernet import largest, smallest
-
     between = np.geomspace(budgets[0], budgets[-1], _KEPT_BUDGETS)
     asked, shares = np.tile(between, len(tasks)), groups.shares(tasks)
     logits = policy.logits(np.repeat(shares, len(between), axis=0), asked)
     found = choices.likeliest(choices.padded(logits))
-    ends = [smallest(choices.space, choices.fixed), largest(choices.space, choices.fixed)]
-    return unique_in_order(np.concatenate([found, ends]))
+    return unique_in_order(np.concatenate([found, _ends(choices)]))
 
 
 def _validated(

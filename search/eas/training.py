@@ -15,7 +15,7 @@ such a generator easily answers everything with one architecture:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,13 +53,11 @@ def train_policy(
     confidence: float,
     seed: int,
     plan: Lesson,
-    blind: bool = False,
     progress: Callable[[float], None] = lambda share: None,
 ) -> TaskPolicy:
     """Train on labelled images and budgets (K,), ascending; the supernet stays as it is.
 
-    ``blind`` hides the task from the generator (it sees all groups, whatever is asked), for
-    comparison. The same arguments give the same policy, on as many threads.
+    The same arguments give the same policy, on as many threads.
     """
     rng = np.random.default_rng(seed)
     latency = Latency(oracle, choices, confidence, seed)
@@ -75,7 +73,7 @@ def train_policy(
                 share = max(0.0, (step - plan.first) / max(plan.steps - 1, 1))
                 asked = stratified(budgets_ms, plan.kept, rng)
                 tasks = [next(deal) for _ in asked]
-                logits = student.logits(_shares(groups, tasks, blind=blind), asked)
+                logits = student.logits(groups.shares(tasks), asked)
                 loss = latency.loss(logits, asked, plan)
                 loss = loss - plan.entropy * (1 - share) * _entropy(logits, choices)
                 if step >= plan.first:
@@ -156,10 +154,6 @@ def _deal(groups: TaskGroups, rng: np.random.Generator) -> Iterator[Task]:
         hand = [*groups.groups, groups.every, *(Task("", classes) for classes in unions)]
         for i in rng.permutation(len(hand)):
             yield hand[i]
-
-
-def _shares(groups: TaskGroups, tasks: Sequence[Task], *, blind: bool) -> NDArray[np.float32]:
-    return groups.shares([groups.every] * len(tasks) if blind else tasks)
 
 
 def _entropy(logits: Tensor, choices: Choices) -> Tensor:
