@@ -3,13 +3,15 @@
 
     python results/supernet.py FOLDER train
     python results/supernet.py FOLDER judge
-    python results/supernet.py FOLDER alone --steps 400
+    python results/supernet.py FOLDER alone
+    python results/supernet.py FOLDER compare
 
 ``train`` makes FOLDER/supernet.pt for mbv3_small at 28 pixels on Fashion-MNIST; ``judge`` prints
 validation accuracies of the smallest, the median (by MACs) and the largest path and of random
-ones; ``alone`` trains 20 nets of all sizes (or the first so many of them, in no order) by
-themselves, with an equal number of steps each, and compares (Kendall's tau). ``train`` and
-``alone`` go on where a killed run was. The test images are not touched.
+ones; ``alone`` trains 20 nets of all sizes by themselves, with an equal number of steps each, and
+writes FOLDER/alone.csv; ``compare`` holds their accuracies against those of the supernet's paths
+(Kendall's tau, with a bootstrap interval over the nets) and against MACs. ``train`` and ``alone``
+go on where a killed run was. The test images are not touched.
 """
 
 from __future__ import annotations
@@ -17,11 +19,11 @@ from __future__ import annotations
 import argparse
 import csv
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from scipy.stats import kendalltau
 
 from hwbench.search.accuracy.supernet import SupernetAccuracy
@@ -39,8 +41,9 @@ from hwbench.spaces import Codes, get_space, spread_sample
 
 SPACE = get_space("mbv3_small")
 FIXED = {"r": 28}
-DRAWN = 20
-PLAN = TrainingPlan(steps=700, alone=0.25, learning_rate=0.3, fixed=FIXED)
+NETS = 20
+ALONE_STEPS = 400
+RESAMPLED = 10_000
 
 
 def tell(progress: Progress) -> None:
@@ -54,10 +57,9 @@ def tell(progress: Progress) -> None:
 
 def make(folder: Path, plan: TrainingPlan) -> None:
     start = time.process_time()
-    data = load_dataset("fashion-mnist")
     cost = train(
         Supernet(SPACE),
-        data,
+        load_dataset("fashion-mnist"),
         plan,
         checkpoint=folder / "supernet.pt",
         progress=tell,
@@ -86,49 +88,74 @@ def judge(folder: Path, images: int) -> None:
     print(f"{images} images: {seconds:.2f} s a path, {core:.2f} s of one core")
 
 
-def alone(folder: Path, nets: int, steps: int, images: int) -> None:
+def the_nets() -> Codes:
+    """(20, L), of all sizes, in no order."""
     rng = np.random.default_rng(1)
-    rows = rng.permutation(spread_sample(SPACE, DRAWN, rng, fixed=FIXED))[:nets]
-    source = source_of(folder, images)
-    table = folder / f"alone-{steps}.csv"
-    done = dict(csv.reader(table.open())) if table.exists() else {}
-    for row, text in zip(rows, SPACE.decode(rows), strict=True):
+    return rng.permutation(spread_sample(SPACE, NETS, rng, fixed=FIXED))
+
+
+def alone(folder: Path, steps: int, images: int) -> None:
+    table = folder / "alone.csv"
+    done = read_alone(table)
+    rows = the_nets()
+    for i, (row, text) in enumerate(zip(rows, SPACE.decode(rows), strict=True)):
         if text in done:
             continue
-        done[text] = str(accuracy_alone(row, steps, images))
+        start = time.process_time()
+        net, data = Supernet(SPACE), load_dataset("fashion-mnist")
+        plan = TrainingPlan(steps=steps, fixed=SPACE.choice(row))
+        train(net, data, plan, checkpoint=folder / f"alone-{i}.pt")
+        (accuracy,) = SupernetAccuracy(net, data, images=images).accuracy(row[None])
         with table.open("a", newline="") as file:
-            csv.writer(file).writerow([text, done[text]])
-        print(text, done[text], flush=True)
-    by_itself = [float(done[text]) for text in SPACE.decode(rows)]
-    paths = source.accuracy(rows)
-    found = kendalltau(paths, by_itself)
-    print(f"{nets} nets: tau {found.statistic:.2f} (p {found.pvalue:.1e})")
-    print(f"MACs against alone: tau {kendalltau(SPACE.macs(rows), by_itself).statistic:.2f}")
+            csv.writer(file).writerow([text, accuracy])
+        print(f"{text} {accuracy:.4f} {time.process_time() - start:.0f} s of one core", flush=True)
 
 
-def accuracy_alone(code: Codes, steps: int, images: int) -> float:
-    data, net = load_dataset("fashion-mnist"), Supernet(SPACE)
-    train(net, data, replace(PLAN, steps=steps, alone=1.0, fixed=SPACE.choice(code)))
-    return float(SupernetAccuracy(net, data, images=images).accuracy(code[None])[0])
+def read_alone(table: Path) -> dict[str, float]:
+    if not table.exists():
+        return {}
+    return {text: float(accuracy) for text, accuracy in csv.reader(table.open(newline=""))}
+
+
+def compare(folder: Path, images: int) -> None:
+    rows, known = the_nets(), read_alone(folder / "alone.csv")
+    alone = np.array([known[text] for text in SPACE.decode(rows)])
+    paths = source_of(folder, images).accuracy(rows)
+    for text, *figures in zip(SPACE.decode(rows), SPACE.macs(rows), paths, alone, strict=True):
+        print(text, *(f"{figure:.4f}" for figure in figures))
+    tell_tau("paths against alone", paths, alone)
+    tell_tau("MACs against alone", SPACE.macs(rows), alone)
+
+
+def tell_tau(what: str, one: ArrayLike, other: ArrayLike) -> None:
+    """Kendall's tau-b, and the middle 95 % of it over nets drawn with replacement."""
+    one, other = np.asarray(one), np.asarray(other)
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(0, len(one), (RESAMPLED, len(one)))
+    taus = [kendalltau(one[rows], other[rows]).statistic for rows in drawn]
+    low, high = np.nanquantile(taus, [0.025, 0.975])
+    tau = kendalltau(one, other).statistic
+    print(f"{what}: tau {tau:.2f} ({low:.2f} to {high:.2f}, {len(one)} nets)")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("what", choices=["train", "judge", "alone"])
-    parser.add_argument("--steps", type=int, default=PLAN.steps)
-    parser.add_argument("--nets", type=int, default=DRAWN)
+    parser.add_argument("what", choices=["train", "judge", "alone", "compare"])
+    parser.add_argument("--steps", type=int)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     asked.folder.mkdir(parents=True, exist_ok=True)
     if asked.what == "train":
-        make(asked.folder, replace(PLAN, steps=asked.steps))
+        make(asked.folder, TrainingPlan(steps=asked.steps or 700, fixed=FIXED))
     elif asked.what == "judge":
         judge(asked.folder, asked.images)
+    elif asked.what == "alone":
+        alone(asked.folder, asked.steps or ALONE_STEPS, asked.images)
     else:
-        alone(asked.folder, asked.nets, asked.steps, asked.images)
+        compare(asked.folder, asked.images)
 
 
 if __name__ == "__main__":

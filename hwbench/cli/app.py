@@ -25,6 +25,7 @@ from hwbench.cli.profile import profile
 from hwbench.cli.search import search
 from hwbench.cli.spaces import spaces
 from hwbench.cli.suggest import suggest
+from hwbench.cli.supernet import supernet
 from hwbench.cli.verify import verify
 
 app = typer.Typer(
@@ -56,6 +57,7 @@ for _verb, _name, _panel in (
     (evaluate, "evaluate", _PREDICT),
     (kernels, "kernels", _PREDICT),
     (predict, "predict", _PREDICT),
+    (supernet, "supernet", _SEARCH),
     (search, "search", _SEARCH),
     (generate, "generate", _SEARCH),
     (verify, "verify", _PROVE),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,13 +24,14 @@ from hwbench.cli.options import (
     opened,
     require_folder,
 )
+from hwbench.cli.supernet import images_of
 from hwbench.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from hwbench.predictors import LatencyPredictor
     from hwbench.search.accuracy import AccuracySource
     from hwbench.search.pnag import Generator
-    from hwbench.spaces import Space
+    from hwbench.spaces import Space, Value
 
 METHODS = ("pnag",)
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
@@ -56,6 +58,14 @@ _Accuracy = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Table of accuracies (.npz); without: MACs as a proxy."),
 ]
+_Supernet = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Supernet (.pt) to ask for accuracies, in place of a table."),
+]
+_Data = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|FOLDER|FILE", help="Images that the supernet was trained on."),
+]
 _Dataset = Annotated[str, typer.Option(metavar="NAME", help="Column of the table of accuracies.")]
 _Labels = Annotated[int, typer.Option(min=20, metavar="N", help="Accuracy labels to spend.")]
 _Measurements = Annotated[
@@ -73,6 +83,8 @@ def search(
     oracle: _Oracle = None,
     accuracy: _Accuracy = None,
     dataset: _Dataset = "cifar10",
+    supernet: _Supernet = None,
+    data: _Data = None,
     labels: _Labels = 200,
     measurements: _Measurements = 0,
     confidence: Confidence = 0.98,
@@ -89,6 +101,8 @@ def search(
     Example:
 
     hwbench search pnag -s mbv3_small -d cpu --budgets 0.5ms,0.8ms,1.2ms -o cpu.hwg
+
+    hwbench search pnag -s mbv3_small --budgets 0.5ms,1ms --supernet f.pt --data fashion-mnist
     """
     from hwbench.predictors import BudgetOracle
     from hwbench.search.pnag import Costs, require_reachable, save_generator, train_generator
@@ -101,9 +115,13 @@ def search(
     path = out or Path(f"{device}-{space}.hwg")
     require_folder(path)
     predictor = _predictor(oracle or Path(f"{device}-{space}.hwp"), searched, device)
-    source, objective = accuracy_source(searched, accuracy, dataset)
+    fixed: Mapping[str, Value] = {}
+    if supernet is None and data is None:
+        source, objective = accuracy_source(searched, accuracy, dataset)
+    else:
+        source, objective, fixed = supernet_source(searched, supernet, data, accuracy)
     asked = BudgetOracle(predictor)
-    require_reachable(asked, wanted, confidence, seed)
+    require_reachable(asked, wanted, confidence, seed, fixed)
     with opened(store) as results, console.stages() as report:
         if measurements:
             from hwbench.devices.profile import measure_architectures
@@ -121,6 +139,7 @@ def search(
             asked,
             wanted,
             costs=Costs(labels, measurements),
+            fixed=fixed,
             confidence=confidence,
             seed=seed,
             progress=report,
@@ -152,6 +171,30 @@ def accuracy_source(space: Space, table: Path | None, dataset: str) -> tuple[Acc
     if table is None:
         return CapacityProxy(space), CAPACITY_PROXY
     return read_table(table, space, dataset), f"accuracy on {dataset}"
+
+
+def supernet_source(
+    space: Space, supernet: Path | None, data: str | None, table: Path | None
+) -> tuple[AccuracySource, str, Mapping[str, Value]]:
+    """Accuracy by a supernet's paths, what to call it, and the decisions that it was trained with.
+
+    Its answers are kept beside its file: no search asks for one again.
+    """
+    from hwbench.search.accuracy.kept import KeptAccuracy
+    from hwbench.search.accuracy.supernet import SupernetAccuracy
+    from hwbench.search.supernet import load_supernet
+
+    if supernet is None or data is None:
+        raise UsageError("--supernet FILE and --data NAME go together: give both, or neither")
+    if table is not None:
+        raise UsageError("--accuracy and --supernet are two sources of accuracy: give one")
+    images = images_of(space, data)
+    net = load_supernet(supernet, space)
+    source = SupernetAccuracy(net, images)
+    weights = hashlib.sha256(supernet.read_bytes()).hexdigest()[:16]
+    about = f"the supernet {weights} on {images.name}"
+    kept = KeptAccuracy(source, supernet.with_suffix(".labels.jsonl"), about)
+    return kept, f"accuracy of a supernet's paths on {images.name}", source.fixed
 
 
 def require_here(
@@ -190,6 +233,7 @@ def _show(
                 "space": generator.space.name,
                 "device": provenance.device,
                 "objective": objective,
+                "fixed": generator.fixed,
                 "confidence": generator.confidence,
                 "range_ms": [low, high],
                 "kept": len(generator.kept),

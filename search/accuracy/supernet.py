@@ -20,7 +20,7 @@ from hwbench.search.supernet import (
     resolution_of,
     to_inputs,
 )
-from hwbench.spaces.base import Codes
+from hwbench.spaces.base import NOTHING_FIXED, Codes
 
 #: Images that a path runs on at once: few enough for their activations to stay near.
 _BATCH = 100
@@ -32,7 +32,9 @@ class SupernetAccuracy:
     The batch norms of each path are recalibrated on ``calibration`` training images; it is then
     judged on ``images`` of the validation part, the same for all. With ``classes`` the task is
     to tell these apart: only their images and logits count. Answers are kept: ``validations``
-    counts the architectures that were really evaluated.
+    counts the architectures that were really evaluated. ``fixed`` are the decisions that the
+    supernet knows one value of: UsageError for an architecture of another, and for data that it
+    was not trained on.
     """
 
     def __init__(
@@ -41,13 +43,18 @@ class SupernetAccuracy:
         data: Dataset,
         *,
         images: int = 2000,
-        calibration: int = 200,
+        calibration: int = 1000,
         classes: Sequence[int] | None = None,
         seed: int = 0,
     ) -> None:
         skeleton = net.space.skeleton
         wanted = {"channels": skeleton.in_channels, "classes": skeleton.classes}
         check_fits(data, **wanted, what=net.space.name)
+        if net.learned is not None and net.learned.data != data.digest:
+            raise UsageError(
+                f"the supernet was trained on other images than those of {data.name}, or on "
+                "another split of them: give what it was trained on"
+            )
         if images < 1 or calibration < 2:
             raise UsageError("accuracy needs 1 image to judge by and 2 to calibrate on")
         train, validation = data.train, data.validation
@@ -55,6 +62,7 @@ class SupernetAccuracy:
             _check_classes(classes, data)
             train, validation = train.of_classes(classes), validation.of_classes(classes)
         self.space = net.space
+        self.fixed = NOTHING_FIXED if net.learned is None else net.learned.fixed
         self.validations = 0
         self._net = net
         self._classes = None if classes is None else tuple(classes)
@@ -65,11 +73,23 @@ class SupernetAccuracy:
     def accuracy(self, codes: Codes) -> NDArray[np.float64]:
         """Share (n,) of the validation images that each of codes (n, L) gets right."""
         rows = self.space.canonical(codes)
+        self._require_known(rows)
         for row in rows:
             if row.tobytes() not in self._known:
                 self._known[row.tobytes()] = self._evaluate(row)
                 self.validations += 1
         return np.array([self._known[row.tobytes()] for row in rows], dtype=np.float64)
+
+    def _require_known(self, rows: Codes) -> None:
+        active = self.space.active(rows)
+        for name, value in self.fixed.items():
+            ((column, code),) = self.space.pinned({name: value}).items()
+            other = active[:, column] & (rows[:, column] != code)
+            if other.any():
+                (text,) = self.space.decode(rows[other][:1])
+                raise UsageError(
+                    f"the supernet was trained with {name} {value} alone, which {text!r} is not"
+                )
 
     def stand_alone(self, code: Codes) -> StandAlone:
         """The network that the accuracy of a code (L,) is of."""

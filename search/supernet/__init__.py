@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hwbench.search.supernet.checkpoint import load_supernet
+from hwbench.search.supernet.checkpoint import load_supernet, steps_done
 from hwbench.search.supernet.extract import StandAlone, extract
 from hwbench.search.supernet.net import (
     Supernet,
@@ -26,6 +26,7 @@ __all__ = [
     "recalibrated",
     "resolution_of",
     "smallest",
+    "steps_done",
     "to_inputs",
     "train",
 ]

@@ -17,7 +17,7 @@ import torch
 from hwbench.errors import ModelError, UsageError
 from hwbench.predictors.files import replace_file
 from hwbench.records import digest
-from hwbench.search.supernet.net import Supernet
+from hwbench.search.supernet.net import Learned, Supernet
 from hwbench.spaces.base import Space
 
 FORMAT = "hwbench-supernet"
@@ -72,10 +72,25 @@ def read_checkpoint(path: Path, net: Supernet, run: Mapping[str, Any]) -> Checkp
 
 
 def load_supernet(path: Path, space: Space) -> Supernet:
-    """The supernet of ``space`` that a file holds; ModelError where it is damaged or another's."""
+    """The supernet of ``space`` that a file holds, trained to the end.
+
+    ModelError where it is damaged or another's, or where its training was cut short.
+    """
     net = Supernet(space)
-    _read(path, net)
+    content = _read(path, net)
+    done, steps = content["step"], content["run"]["plan"]["steps"]
+    if done < steps:
+        raise ModelError(
+            f"{path} was trained for {done} of {steps} steps: run the command that made it again, "
+            "it goes on from there"
+        )
+    net.learned = Learned(content["run"]["plan"]["fixed"], content["run"]["data"])
     return net.eval()
+
+
+def steps_done(path: Path, net: Supernet) -> int:
+    """How far the training in a file got; fills ``net`` with its weights. ModelError as above."""
+    return int(_read(path, net)["step"])
 
 
 def _read(path: Path, net: Supernet) -> dict[str, Any]:
@@ -100,8 +115,10 @@ def _read(path: Path, net: Supernet) -> dict[str, Any]:
         )
     try:
         net.load_state_dict(content["weights"])
-        _ = content["step"], content["seconds"], content["optimizer"], content["run"].keys()
-    except (KeyError, RuntimeError, TypeError, AttributeError) as error:
+        run = content["run"]
+        _ = content["step"] + run["plan"]["steps"], content["seconds"], content["optimizer"]
+        _ = net.space.pinned(run["plan"]["fixed"]), run["data"]
+    except (KeyError, RuntimeError, TypeError, AttributeError, UsageError) as error:
         reason = str(error).partition("\n")[0]
         raise ModelError(f"{path} lacks a part of a supernet ({reason}): train it again") from None
     return content

@@ -17,8 +17,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.grad import conv2d_input
 
-#: Most products of input and output positions a channel (28x28 to 14x14).
-_MOST_PAIRS = 784 * 196
+#: Most products of input and output positions a channel (7x7 to 7x7).
+_MOST_PAIRS = 49 * 49
 
 
 def depthwise(x: Tensor, filters: Tensor, stride: int) -> Tensor:
@@ -50,7 +50,8 @@ class _Depthwise(torch.autograd.Function):
                 x.shape, filters, grad, stride, kernel // 2, groups=len(filters)
             )
         if ctx.needs_input_grad[1]:
-            products = x.flatten(2).permute(1, 2, 0) @ grad.flatten(2).transpose(0, 1)
+            seen, wanted = (t.transpose(0, 1).flatten(2).contiguous() for t in (x, grad))
+            products = seen.transpose(1, 2) @ wanted
             taps, inside = _taps(x.shape[2], x.shape[3], kernel, stride)
             joined = products.flatten(1)[:, taps.flatten()].view(len(filters), *taps.shape)
             grad_filters = torch.einsum("cto,to->ct", joined, inside).view_as(filters)

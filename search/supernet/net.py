@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,16 @@ from hwbench.search.supernet.elastic import ElasticLayer, Gates, NormalisedConv,
 from hwbench.spaces.base import NOTHING_FIXED, Codes, Space, Value
 from hwbench.spaces.mbv3 import MobileNetV3Space
 
+
+@dataclass(frozen=True)
+class Learned:
+    """What a supernet's weights come from: ``fixed`` decisions of all paths that were trained, and
+    the digest of the ``data``."""
+
+    fixed: Mapping[str, Value]
+    data: str
+
+
 #: Up to this much larger, relatively, an image is framed with zeros; beyond, it is scaled.
 _FRAMED = 0.25
 
@@ -23,7 +34,8 @@ _FRAMED = 0.25
 class Supernet(nn.Module):
     """Weights for every architecture of an OFA-MobileNetV3 space, drawn by ``seed``.
 
-    UsageError for a space of another kind.
+    ``learned`` says what they were trained on, once they are. UsageError for a space of another
+    kind.
     """
 
     def __init__(self, space: Space, seed: int = 0) -> None:
@@ -35,6 +47,7 @@ class Supernet(nn.Module):
             )
         s = space.skeleton
         self.space = space
+        self.learned: Learned | None = None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.stem = NormalisedConv(space.first.c_in, s.in_channels, 3)
@@ -84,6 +97,7 @@ class Supernet(nn.Module):
     def _stem(self, x: Tensor, norms: Norms) -> Tensor:
         stride = self.space.skeleton.stem_stride
         x = functional.conv2d(x, self.stem.weight, None, stride, 1)
+        x = x.contiguous(memory_format=torch.channels_last)  # all that follows keeps it so
         return functional.hardswish(norms(x, self.stem.scale, self.stem.shift))
 
     def _head(self, x: Tensor, norms: Norms) -> Tensor:

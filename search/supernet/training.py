@@ -1,9 +1,10 @@
-"""Training a supernet: sandwich rule, in-place distillation, and resuming after a kill.
+"""Training a supernet: a random path a step, and resuming after a kill.
 
-Each step runs the largest path on the labels; the smallest and some random paths learn from its
-answers on the same images (Yu and Huang, "Universally Slimmable Networks", ICCV 2019). What
-a step does follows from the seed and its number alone, so a training that was killed and goes on
-from its checkpoint ends with the same weights as one that was not (on as many threads).
+Each path learns from the labels (Guo et al., "Single Path One-Shot", ECCV 2020): in minutes of a
+CPU, many steps of one path teach more than a few of the largest, the smallest and one between
+them, and no path is favoured, so that they rank by what they can do. What a step does follows from
+the seed and its number alone, so a training that was killed and goes on from its checkpoint ends
+with the same weights as one that was not (on as many threads).
 """
 
 from __future__ import annotations
@@ -26,7 +27,13 @@ from hwbench.errors import UsageError
 from hwbench.search.data import Dataset, check_fits
 from hwbench.search.supernet.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from hwbench.search.supernet.elastic import Norms
-from hwbench.search.supernet.net import Supernet, largest, resolution_of, smallest, to_inputs
+from hwbench.search.supernet.net import (
+    Learned,
+    Supernet,
+    largest,
+    resolution_of,
+    to_inputs,
+)
 from hwbench.spaces.base import NOTHING_FIXED, Codes, Space, Value
 
 #: The classes of a step, drawn by its random generator: an EAS task. None: all. Its ``repr`` is
@@ -38,25 +45,24 @@ Tasks = Callable[[np.random.Generator], Sequence[int] | None]
 class TrainingPlan:
     """How long and how fast. ``fixed`` pins decisions of all paths, e.g. ``{"r": 28}``.
 
-    Each step takes ``batch`` images and, beside the largest and the smallest path,
-    ``random_paths``. The first ``alone`` of the steps (a share) train the largest path only;
-    then its channels are sorted. With all of them alone and all decisions fixed, one
-    architecture is trained by itself. The learning rate rises over the first twentieth of the
-    steps, and falls to zero by a cosine.
+    Each step takes ``batch`` images and runs ``random_paths`` on them, uniformly drawn: with all
+    decisions fixed, one architecture is trained by itself. The first ``alone`` of the steps (a
+    share) train the largest path only; then its channels are sorted. The learning rate rises over
+    the first twentieth of the steps, and falls to zero by a cosine.
     """
 
     steps: int
     batch: int = 64
     random_paths: int = 1
-    alone: float = 0.25
+    alone: float = 0.0
     learning_rate: float = 0.3
     weight_decay: float = 3e-5
     seed: int = 0
     fixed: Mapping[str, Value] = field(default_factory=lambda: NOTHING_FIXED)
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 2 or self.random_paths < 0:
-            raise UsageError("a training needs 1 step, 2 images in it, and no negative number")
+        if self.steps < 1 or self.batch < 2 or self.random_paths < 1:
+            raise UsageError("a training needs 1 step, 2 images in it, and 1 path")
         if not 0 <= self.alone <= 1:
             raise UsageError(f"a share of {self.alone} of the steps for one path: give 0 to 1")
         if not (0 < self.learning_rate < math.inf and 0 <= self.weight_decay < math.inf):
@@ -76,7 +82,7 @@ class TrainingPlan:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a training stands. Loss and accuracy are the largest path's on the last batches."""
+    """Where a training stands. Loss and accuracy are the paths' on the last batches."""
 
     step: int
     steps: int
@@ -126,6 +132,7 @@ def train(
         found = read_checkpoint(checkpoint, net, run)
         optimizer.load_state_dict(found.optimizer)
         done, before = found.step, found.seconds
+    net.learned = Learned(dict(plan.fixed), data.digest)
     start = saved = time.monotonic()
     recent: list[tuple[float, float]] = []
     for step in range(done, plan.steps):
@@ -162,7 +169,7 @@ def _step(
     optimizer: torch.optim.Optimizer,
     tasks: Tasks | None,
 ) -> tuple[float, float]:
-    """One step's loss and accuracy, both of the largest path."""
+    """One step's loss and accuracy, by the mean of its paths."""
     rng = np.random.default_rng([plan.seed, step])
     classes = None if tasks is None else tasks(rng)
     part = data.train
@@ -173,20 +180,19 @@ def _step(
         chosen = rng.choice(of_classes, plan.batch, replace=len(of_classes) < plan.batch)
         part = part.take(chosen).of_classes(classes)
     labels = torch.from_numpy(part.labels)
-    first, *others = _paths(net.space, plan, rng, alone=step < plan.sorted_at)
-    images = to_inputs(part.images, resolution_of(net.space, first))
+    paths = _paths(net.space, plan, rng, alone=step < plan.sorted_at)
+    images = to_inputs(part.images, resolution_of(net.space, paths[0]))
 
     optimizer.zero_grad(set_to_none=True)
-    logits = _of(net(images, first, Norms()), classes)
-    loss = functional.cross_entropy(logits, labels)
-    loss.backward()  # type: ignore[no-untyped-call]
-    answers = logits.detach().softmax(1)
-    for code in others:
-        logits_of_path = _of(net(images, code, Norms()), classes)
-        functional.cross_entropy(logits_of_path, answers).backward()  # type: ignore[no-untyped-call]
+    seen = []
+    for code in paths:
+        logits = _of(net(images, code, Norms()), classes)
+        loss = functional.cross_entropy(logits, labels)
+        (loss / len(paths)).backward()  # type: ignore[no-untyped-call]
+        seen.append((loss.item(), (logits.argmax(1) == labels).double().mean().item()))
     optimizer.step()
-    accuracy = (logits.argmax(1) == labels).double().mean()
-    return loss.item(), accuracy.item()
+    loss_of_all, accuracy = np.mean(seen, axis=0).tolist()
+    return loss_of_all, accuracy
 
 
 def _of(logits: Tensor, classes: Sequence[int] | None) -> Tensor:
@@ -196,7 +202,7 @@ def _of(logits: Tensor, classes: Sequence[int] | None) -> Tensor:
 def _paths(
     space: Space, plan: TrainingPlan, rng: np.random.Generator, *, alone: bool
 ) -> list[Codes]:
-    """The step's paths, the largest first, all of one resolution."""
+    """The step's paths, all of one resolution."""
     resolutions = space.decisions[0].values
     drawn = resolutions[int(rng.integers(len(resolutions)))]
     fixed = {"r": drawn, **plan.fixed}
@@ -205,7 +211,7 @@ def _paths(
     pinned = space.pinned(fixed)
     random = rng.integers(0, space.cardinalities, (plan.random_paths, len(space.decisions)))
     random[:, list(pinned)] = list(pinned.values())
-    return [largest(space, fixed), smallest(space, fixed), *space.canonical(random)]
+    return list(space.canonical(random))
 
 
 def _rows(n: int, plan: TrainingPlan, step: int) -> NDArray[np.int64]:

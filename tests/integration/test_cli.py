@@ -27,7 +27,7 @@ from hwbench.records import Outcome, Verdict
 HWBENCH = [sys.executable, "-m", "hwbench"]
 VERBS = (
     "doctor", "devices", "spaces", "bench", "profile", "suggest", "fit", "evaluate", "kernels",
-    "predict", "search", "generate", "verify", "export", "import", "demo",
+    "predict", "supernet", "search", "generate", "verify", "export", "import", "demo",
 )  # fmt: skip
 
 

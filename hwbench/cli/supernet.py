@@ -1,0 +1,143 @@
+"""``hwbench supernet``: train the weights of every architecture of a space at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hwbench import console
+from hwbench.cli.options import Debug, Json, Seed, SpaceName, choices, require_folder
+from hwbench.cli.profile import pinned
+
+if TYPE_CHECKING:
+    from hwbench.search.data import Dataset
+    from hwbench.search.supernet import Progress, Supernet, TrainingCost
+    from hwbench.spaces import Space
+
+_STEPS = 3000
+_REPORTS = 40
+
+Data = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME|FOLDER|FILE",
+        help="Images: digits, fashion-mnist, a folder of images, or an .npz file.",
+    ),
+]
+_Out = Annotated[
+    Path | None, typer.Option("-o", "--out", metavar="FILE", help="Default: SPACE.pt.")
+]
+_Steps = Annotated[int, typer.Option(min=1, metavar="N", help="Steps to train for.")]
+_Fix = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="Train paths with this value of a decision alone."),
+]
+_Threads = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Threads to train on (default: all cores).")
+]
+_Tasks = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Groups of classes (.json), of which steps take some."),
+]
+
+
+def supernet(
+    space: SpaceName,
+    data: Data,
+    out: _Out = None,
+    steps: _Steps = _STEPS,
+    fix: _Fix = None,
+    tasks: _Tasks = None,
+    threads: _Threads = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train a supernet: one set of weights that gives the accuracy of every architecture.
+
+    It is saved as it goes; the same command goes on where it was stopped. Then search takes it as
+    its source of accuracy, with --supernet.
+
+    Example:
+
+    hwbench supernet -s mbv3_small --data fashion-mnist --fix r=28 -o fashion.pt
+    """
+    import torch
+
+    from hwbench.search.eas.tasks import read_tasks, task_dropout
+    from hwbench.search.supernet import Supernet, TrainingPlan, steps_done, train
+    from hwbench.spaces import get_space
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    trained = get_space(space)
+    net = Supernet(trained, seed)
+    path = out or Path(f"{space}.pt")
+    require_folder(path)
+    fixed = pinned(trained, choices("--fix", fix or ()))
+    images = images_of(trained, data)
+    groups = None if tasks is None else read_tasks(tasks, images.name, images.classes)
+    before = steps_done(path, net) if path.exists() else 0
+    if 0 < before < steps:
+        console.note(f"{path} was trained for {before} of {steps} steps: going on from there")
+    try:
+        with console.stages() as report:
+            cost = train(
+                net,
+                images,
+                TrainingPlan(steps, seed=seed, fixed=fixed),
+                checkpoint=path,
+                tasks=None if groups is None else task_dropout(groups),
+                progress=lambda now: report(_told(now), now.step / now.steps),
+                report_every=max(1, steps // _REPORTS),
+            )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"{path} keeps what was done, the same command goes on from there"
+        ) from None
+    _show(path, net, images, cost, as_json=as_json)
+
+
+def images_of(space: Space, data: str) -> Dataset:
+    """The images of a name, file or folder, with the channels that networks of a space take."""
+    from hwbench.search.data import load_dataset
+    from hwbench.spaces.mbv3 import MobileNetV3Space
+
+    channels = space.skeleton.in_channels if isinstance(space, MobileNetV3Space) else 1
+    return load_dataset(data, channels=channels)
+
+
+def _told(now: Progress) -> str:
+    left = round(now.seconds_left)
+    return f"loss {now.loss:.3f}, accuracy {now.accuracy:.3f}, {left // 60}:{left % 60:02} left"
+
+
+def _show(path: Path, net: Supernet, images: Dataset, cost: TrainingCost, *, as_json: bool) -> None:
+    import numpy as np
+
+    from hwbench.search.accuracy.supernet import SupernetAccuracy
+    from hwbench.search.supernet import largest, smallest
+
+    source = SupernetAccuracy(net, images)
+    ends = np.stack([end(net.space, source.fixed) for end in (smallest, largest)])
+    accuracy = dict(zip(("smallest", "largest"), source.accuracy(ends).tolist(), strict=True))
+    if as_json:
+        console.write_json(
+            {
+                "supernet": path,
+                "space": net.space.name,
+                "data": images.name,
+                "fixed": source.fixed,
+                "steps": cost.steps,
+                "seconds": cost.seconds,
+                "accuracy": accuracy,
+            }
+        )
+        return
+    console.show(
+        f"{net.space.name} on {images.name}: {cost.steps} steps in {cost.seconds:.0f} s",
+        console.table(("path", "accuracy on validation images"), accuracy.items()),
+        f"Written to {path}",
+    )
