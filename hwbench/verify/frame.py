@@ -54,3 +54,9 @@ class Claim(ABC):
         created = datetime.now(UTC).isoformat(timespec="seconds")
         shown = None if figure is None else figure.name
         return Verdict(self.text, self.protocol, outcome, evidence, shown, created)
+
+
+def by_bars(bars: Mapping[str, bool]) -> Outcome:
+    """The outcome of a claim that has several bars, by whether they are met."""
+    met = bars.values()
+    return "confirmed" if all(met) else "partly" if any(met) else "refuted"

@@ -20,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import hwbench
-from hwbench.records import Outcome, Verdict, digest
+from hwbench.records import Verdict, digest
 from hwbench.search.pnag import Schedule
 from hwbench.verify.cells import DeviceTable, find_tables, read_device
-from hwbench.verify.frame import Claim, Setting
+from hwbench.verify.frame import Claim, Setting, by_bars
+from hwbench.verify.pnag_device import PnagOnDevice
 from hwbench.verify.pnag_trial import BUDGETS, CALLS, FITTED, LATENCY_LABELS, Task, run_trial
 
 Array = NDArray[np.float64]
@@ -62,19 +63,19 @@ class Pnag(Claim):
     )
 
     def run(self, setting: Setting) -> list[Verdict]:
-        """About 20 minutes on an idle machine; with ``quick`` 2. What is done is not done again."""
+        """About 20 minutes on an idle machine; with ``quick`` 2. What is done is not done again.
+
+        With tables, on those of the published devices; without, on this one.
+        """
         if setting.tables is None:
-            missing = {"needs": "--tables FOLDER with NAS-Bench-201's accuracies and latencies"}
-            return [self.verdict("not testable here", missing)]
+            return PnagOnDevice().run(setting)
         rows = list(collect(setting, setting.tables))
         evidence = {"quick": setting.quick, **summarise(rows)}
         figure = setting.folder / "pnag.png"
         from hwbench.verify.pnag_figure import pnag_figure
 
         pnag_figure(rows, figure)
-        bars = evidence["bars"].values()
-        outcome: Outcome = "confirmed" if all(bars) else "partly" if any(bars) else "refuted"
-        return [self.verdict(outcome, evidence, figure)]
+        return [self.verdict(by_bars(evidence["bars"]), evidence, figure)]
 
 
 def collect(setting: Setting, tables: Path) -> Iterator[dict[str, Any]]:

@@ -39,6 +39,37 @@ def pnag_figure(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     plt.close(figure)
 
 
+def device_figure(evidence: Mapping[str, Any], path: Path) -> None:
+    """Two panels: what measured answers use of their budgets, and accuracy by seed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (used, gained) = plt.subplots(1, 2, figsize=(9.5, 4.0))
+    for method, trials in evidence["trials"].items():
+        budgets = np.array([trial["budget_ms"] for trial in trials])
+        shares = np.array([trial["measured_ms"] for trial in trials]) / budgets
+        used.plot(budgets, 100 * shares, "o", ms=4, color=_SHOWN[method], label=method)
+        own = [row["test_accuracy"] for row in evidence["seeds"] if row["method"] == method]
+        judged = budgets[np.linspace(0, len(budgets) - 1, len(own[0])).round().astype(int)]
+        low, middle, high = 100 * np.quantile(own, [0, 0.5, 1], axis=0)
+        gained.plot(judged, middle, "o-", ms=4, lw=1, color=_SHOWN[method], label=method)
+        gained.fill_between(judged, low, high, color=_SHOWN[method], alpha=0.15, lw=0)
+    used.axhline(100, color="#333333", lw=0.8, ls=":")
+    used.set_ylabel("measured, % of the budget", fontsize=9)
+    gained.set_ylabel("test accuracy, % (all seeds)", fontsize=9)
+    for axis in (used, gained):
+        axis.set_xscale("log")
+        axis.set_xlabel("budget, ms", fontsize=9)
+        axis.grid(alpha=0.25, lw=0.6)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(frameon=False, fontsize=9)
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
 def _by_labels(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     counts = sorted({row["labels"] for row in rows})
     for method, colour in _SHOWN.items():

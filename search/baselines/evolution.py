@@ -7,26 +7,37 @@ do. They run side by side, which changes nothing but the time.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
 from hwbench.search.moves import mutated
 from hwbench.search.scoring import Scored, Scorer
+from hwbench.spaces.base import NOTHING_FIXED, Value
 
 Array = NDArray[np.float64]
 
 _POPULATION, _TOURNAMENT, _CHILDREN = 50, 10, 5
 
 
-def evolve(scorer: Scorer, budgets_ms: Array, calls: int, rng: np.random.Generator) -> Scored:
+def evolve(
+    scorer: Scorer,
+    budgets_ms: Array,
+    calls: int,
+    rng: np.random.Generator,
+    fixed: Mapping[str, Value] = NOTHING_FIXED,
+) -> Scored:
     """``calls`` evaluator calls for each budget (b,); returns all that was scored.
+
+    All have the values of ``fixed``.
 
     A member within its budget stands before one that is not, then the better score; of two beyond
     it the faster.
     """
     space, count = scorer.space, len(budgets_ms)
     members = min(_POPULATION, calls)
-    codes = np.stack([space.sample(members, rng) for _ in budgets_ms])
+    codes = np.stack([space.sample(members, rng, fixed=fixed) for _ in budgets_ms])
     found = scorer(codes.reshape(-1, codes.shape[2]))
     parts = [found]
     worth = _worth(found, np.repeat(budgets_ms, members)).reshape(count, members)
@@ -38,7 +49,7 @@ def evolve(scorer: Scorer, budgets_ms: Array, calls: int, rng: np.random.Generat
             drawn, worth[at[:, :, None], drawn].argmax(axis=2)[:, :, None], axis=2
         )[:, :, 0]
         parents = codes[at, winner].reshape(-1, codes.shape[2])
-        found = scorer(mutated(space, parents, rng))
+        found = scorer(mutated(space, parents, rng, fixed))
         parts.append(found)
         slots = (oldest + np.arange(_CHILDREN)) % members
         codes[:, slots] = found.codes.reshape(count, _CHILDREN, -1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 from hwbench.errors import UsageError
 from hwbench.predictors import MacsLine, Provenance, fit_predictor, training_set
 from hwbench.spaces import get_space
-from hwbench.verify import get_claim, pnag
+from hwbench.verify import get_claim, pnag, pnag_device
 from hwbench.verify.cells import DeviceTable, ListedCells, TableOracle, find_tables, read_device
 from hwbench.verify.frame import Setting
 from hwbench.verify.pnag_figure import pnag_figure
@@ -253,12 +252,14 @@ def test_what_is_done_is_not_done_again(
     assert len(ran) == 3
 
 
-def test_without_tables_it_says_what_it_needs(tmp_path: Path) -> None:
+def test_without_tables_and_without_torch_it_says_what_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pnag_device, "find_spec", lambda name: None)
     setting = Setting(None, None, tmp_path, True, 0, lambda what, share: None)  # type: ignore[arg-type]
     (verdict,) = get_claim("pnag").run(setting)
     assert verdict.outcome == "not testable here"
-    assert "--tables FOLDER" in verdict.evidence["needs"]
-    assert replace(setting, tables=tmp_path).tables == tmp_path
+    assert "--tables FOLDER" in verdict.evidence["reason"]
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason=f"needs the published tables in {SHARED}")
