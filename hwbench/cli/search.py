@@ -24,6 +24,7 @@ from hwbench.cli.options import (
     opened,
     require_folder,
 )
+from hwbench.cli.search_eas import Needs, search_eas
 from hwbench.cli.supernet import images_of
 from hwbench.errors import UnknownNameError, UsageError
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from hwbench.search.pnag import Generator
     from hwbench.spaces import Space, Value
 
-METHODS = ("pnag",)
+METHODS = ("pnag", "eas")
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
@@ -42,7 +43,8 @@ def _methods() -> list[str]:
 
 
 _Method = Annotated[
-    str, typer.Argument(metavar="METHOD", help="Today: pnag.", autocompletion=_methods)
+    str,
+    typer.Argument(metavar="METHOD", help="pnag, or eas: of tasks.", autocompletion=_methods),
 ]
 _Oracle = Annotated[
     Path | None,
@@ -66,6 +68,10 @@ _Data = Annotated[
     str | None,
     typer.Option(metavar="NAME|FOLDER|FILE", help="Images that the supernet was trained on."),
 ]
+_Tasks = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="For eas: groups of the images' classes (.json)."),
+]
 _Dataset = Annotated[str, typer.Option(metavar="NAME", help="Column of the table of accuracies.")]
 _Labels = Annotated[int, typer.Option(min=20, metavar="N", help="Accuracy labels to spend.")]
 _Measurements = Annotated[
@@ -85,6 +91,7 @@ def search(
     dataset: _Dataset = "cifar10",
     supernet: _Supernet = None,
     data: _Data = None,
+    tasks: _Tasks = None,
     labels: _Labels = 200,
     measurements: _Measurements = 0,
     confidence: Confidence = 0.98,
@@ -103,6 +110,9 @@ def search(
     hwbench search pnag -s mbv3_small -d cpu --budgets 0.5ms,0.8ms,1.2ms -o cpu.hwg
 
     hwbench search pnag -s mbv3_small --budgets 0.5ms,1ms --supernet f.pt --data fashion-mnist
+
+    hwbench search eas -s mbv3_small --budgets 0.5ms,1ms --supernet f.pt --data fashion-mnist
+    --tasks groups.json
     """
     from hwbench.predictors import BudgetOracle
     from hwbench.search.pnag import Costs, require_reachable, save_generator, train_generator
@@ -115,6 +125,14 @@ def search(
     path = out or Path(f"{device}-{space}.hwg")
     require_folder(path)
     predictor = _predictor(oracle or Path(f"{device}-{space}.hwp"), searched, device)
+    if method == "eas":
+        if accuracy is not None or measurements:
+            raise UsageError("search eas takes no --accuracy and no --measurements: leave them out")
+        needs = Needs(tasks, supernet, data)
+        search_eas(searched, predictor, wanted, path, needs, labels, confidence, seed, as_json)
+        return
+    if tasks is not None:
+        raise UsageError("search pnag knows no tasks: leave --tasks out, or search eas")
     fixed: Mapping[str, Value] = {}
     if supernet is None and data is None:
         source, objective = accuracy_source(searched, accuracy, dataset)

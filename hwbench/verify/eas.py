@@ -24,7 +24,6 @@ from hwbench.errors import UsageError
 from hwbench.predictors import BudgetOracle
 from hwbench.records import Outcome, Verdict, digest
 from hwbench.search.eas import Lesson, Task, TaskGenerator, TaskGroups, task_dropout
-from hwbench.search.eas.search import fixed_for
 from hwbench.search.generator_file import load_generator, save_generator
 from hwbench.spaces import Space, get_space
 from hwbench.verify.eas_trial import (
@@ -45,12 +44,12 @@ from hwbench.verify.frame import Claim, Setting
 
 if TYPE_CHECKING:
     from hwbench.search.data import Dataset
-    from hwbench.search.supernet import Supernet, TrainingPlan
+    from hwbench.search.supernet import Supernet
 
 Array = NDArray[np.float64]
 Row = Mapping[str, Any]
 
-SPACE = "mbv3_small"
+SPACE, FIXED = "mbv3_small", {"r": 28}
 BUDGETS = 10
 #: Budgets lie between the bounds of the smallest and of the largest architecture, a bit inside.
 _INSIDE = (1.06, 0.96)
@@ -80,7 +79,7 @@ FULL = Extent(
     seeds=5,
     profile=120,
     images=600,
-    supernet_steps=500,
+    supernet_steps=700,
     lesson=Lesson(steps=48),
 )
 #: Digits by the shape of their strokes; a supernet that has hardly begun.
@@ -91,7 +90,7 @@ QUICK = Extent(
     seeds=2,
     profile=40,
     images=200,
-    supernet_steps=60,
+    supernet_steps=120,
     lesson=Lesson(steps=15),
 )
 
@@ -151,7 +150,6 @@ def prepared(setting: Setting, extent: Extent) -> tuple[Arena, str]:
     groups = groups_of(data, extent)
     quarter = replace(setting, progress=lambda what, done: setting.progress(what, done / 6))
     oracle = fitted_oracle(quarter, space, extent.profile)
-    fixed = fixed_for(space, data)
     nets = [
         _supernet(setting, space, data, groups if dropout else None, extent)
         for dropout in (True, False)
@@ -162,7 +160,7 @@ def prepared(setting: Setting, extent: Extent) -> tuple[Arena, str]:
         images=extent.images,
         groups=groups,
         tasks=tuple(groups.union(name.split("+")) for name in extent.judged),
-        budgets=budgets_of(space, oracle, fixed),
+        budgets=budgets_of(space, oracle, FIXED),
         oracle=oracle,
         net=nets[0],
         plain=nets[1],
@@ -195,24 +193,11 @@ def budgets_of(space: Space, oracle: BudgetOracle, fixed: Mapping[str, Any]) -> 
     return np.geomspace(low, high, BUDGETS)
 
 
-def plan_of(extent: Extent, fixed: Mapping[str, Any]) -> TrainingPlan:
-    """How the supernets are trained, both alike."""
-    from hwbench.search.supernet import TrainingPlan
-
-    return TrainingPlan(
-        steps=extent.supernet_steps,
-        random_paths=2,
-        alone=0.25,
-        learning_rate=0.25,
-        fixed=fixed,
-    )
-
-
 def _supernet(
     setting: Setting, space: Space, data: Dataset, groups: TaskGroups | None, extent: Extent
 ) -> Supernet:
     """One with dropout of these groups, or without; trained on where an earlier run stopped."""
-    from hwbench.search.supernet import Progress, Supernet, train
+    from hwbench.search.supernet import Progress, Supernet, TrainingPlan, train
 
     what, begins = ("plain", 0.28) if groups is None else ("dropout", 0.16)
     net = Supernet(space)
@@ -221,7 +206,7 @@ def _supernet(
         done = begins + 0.12 * progress.step / progress.steps
         setting.progress(f"training the supernet ({what})", done)
 
-    plan = plan_of(extent, fixed_for(space, data))
+    plan = TrainingPlan(steps=extent.supernet_steps, fixed=FIXED)
     path = setting.folder / f"eas-{what}-{digest([data.digest, plan.steps])[:8]}.pt"
     tasks = None if groups is None else task_dropout(groups)
     train(net, data, plan, checkpoint=path, tasks=tasks, progress=tell)

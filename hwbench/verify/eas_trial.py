@@ -276,7 +276,7 @@ def evolved_codes(arena: Arena, task: Task, rng: np.random.Generator) -> Codes:
     tried = _Tried(arena, task)
     first = min(2 * len(arena.some), arena.calls)
     _random_start(arena, tried, first, rng)
-    (pinned,) = arena.space.pinned(fixed_for(arena.space, arena.data)).items()
+    (pinned,) = arena.space.pinned(fixed_for(arena.net, arena.data)).items()
     for call in range(arena.calls - first):
         budget = arena.some[call % len(arena.some)]
         parent = tried.found.codes[best_each(tried.found, np.array([budget]))]
@@ -290,7 +290,7 @@ def evolved_codes(arena: Arena, task: Task, rng: np.random.Generator) -> Codes:
 
 
 def _random_start(arena: Arena, tried: _Tried, calls: int, rng: np.random.Generator) -> None:
-    pool = candidates(arena.space, _POOL, rng, fixed=fixed_for(arena.space, arena.data))
+    pool = candidates(arena.space, _POOL, rng, fixed=fixed_for(arena.net, arena.data))
     upper = arena.oracle.upper(pool, CONFIDENCE)
     for call in range(calls):
         good = tried.within(pool, upper, float(arena.some[call % len(arena.some)]))

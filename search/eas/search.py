@@ -21,9 +21,10 @@ from hwbench.search.eas.policy import Choices, TaskPolicy
 from hwbench.search.eas.tasks import Task, TaskGroups
 from hwbench.search.ledger import SearchLedger
 from hwbench.search.pnag.search import checked_budgets
-from hwbench.spaces.base import Codes, Space, Value, unique_in_order
+from hwbench.spaces.base import Codes, Value, unique_in_order
 
 if TYPE_CHECKING:
+    from hwbench.search.accuracy import AccuracySource
     from hwbench.search.data import Dataset
     from hwbench.search.supernet import Supernet
 
@@ -81,6 +82,7 @@ def train_task_generator(
     It learns on the validation images: the supernet knows the others. The resolution is that of
     the images where the space has it. UsageError where the parts do not fit together.
     """
+    from hwbench.search.accuracy.supernet import SupernetAccuracy
     from hwbench.search.eas.training import train_policy
 
     costs = costs or EasCosts()
@@ -91,8 +93,12 @@ def train_task_generator(
             f"the supernet is of {space.name}, the oracle of {oracle.predictor.space.name}: give "
             "two of one space"
         )
-    choices = Choices(space, fixed_for(space, data))
+    choices = Choices(space, fixed_for(net, data))
     _require_between(oracle.upper(_ends(choices), confidence), budgets, choices, confidence)
+    tasks = [*groups.groups, groups.every]
+    sources = [
+        SupernetAccuracy(net, data, images=costs.images, classes=task.classes) for task in tasks
+    ]
     ledger = SearchLedger()
     with ledger.timed():
         policy = train_policy(
@@ -110,11 +116,10 @@ def train_task_generator(
         ledger.training_steps = costs.plan.first + costs.plan.steps
         ledger.evaluator_calls = costs.plan.steps * costs.plan.scenarios
         ledger.oracle_queries = ledger.training_steps * costs.plan.kept
-        tasks = [*groups.groups, groups.every]
         kept = candidates_of(policy, groups, choices, tasks, budgets)
         labels = Labels([], kept[:0], np.zeros(0))
         plain = TaskGenerator(policy, groups, choices.fixed, labels, oracle, kept, confidence)
-        labels = _validated(plain, net, data, tasks, budgets, costs, progress)
+        labels = _validated(plain, tasks, sources, budgets, costs.labels, progress)
         ledger.validations = len(labels.tasks)
     return (
         TaskGenerator(policy, groups, choices.fixed, labels, oracle, kept, confidence),
@@ -122,12 +127,18 @@ def train_task_generator(
     )
 
 
-def fixed_for(space: Space, data: Dataset) -> Mapping[str, Value]:
-    """The resolution that suits the images: theirs, or the next larger one, or the largest."""
-    (resolutions,) = (d.values for d in space.decisions if d.name == "r")
+def fixed_for(net: Supernet, data: Dataset) -> Mapping[str, Value]:
+    """What the supernet was trained with; if all resolutions, the one that suits the images.
+
+    That is theirs, or the next larger one, or the largest.
+    """
+    learned = {} if net.learned is None else dict(net.learned.fixed)
+    if "r" in learned:
+        return learned
+    (resolutions,) = (d.values for d in net.space.decisions if d.name == "r")
     size = data.train.images.shape[-1]
     enough = [r for r in resolutions if int(r) >= size]
-    return {"r": min(enough) if enough else max(resolutions)}
+    return {**learned, "r": min(enough) if enough else max(resolutions)}
 
 
 def _ends(choices: Choices) -> Codes:
@@ -163,27 +174,22 @@ def candidates_of(
 
 def _validated(
     generator: TaskGenerator,
-    net: Supernet,
-    data: Dataset,
     tasks: Sequence[Task],
+    sources: Sequence[AccuracySource],
     budgets: Array,
-    costs: EasCosts,
+    count: int,
     progress: Tell,
 ) -> Labels:
-    """Accuracies of what the generator answers to some budgets for each task."""
-    from hwbench.search.accuracy.supernet import SupernetAccuracy
-
+    """Accuracies of what the generator answers to ``count`` budgets for each task."""
     low, high = generator.range_ms
-    between = np.geomspace(max(low, budgets[0]), min(high, budgets[-1]), max(costs.labels, 1))
-    between = np.clip(between, low, high)[: costs.labels]
+    between = np.clip(np.geomspace(budgets[0], budgets[-1], max(count, 1)), low, high)[:count]
     of, codes, accuracy = [], [generator.kept[:0]], [np.zeros(0)]
-    for i, task in enumerate(tasks):
+    for i, (task, source) in enumerate(zip(tasks, sources, strict=True)):
         progress("validating", i / len(tasks))
         answers = generator.generate([(task, float(b)) for b in between])
         if not answers:
             continue
         rows = unique_in_order(np.stack([answer.code for answer in answers]))
-        source = SupernetAccuracy(net, data, images=costs.images, classes=task.classes)
         codes.append(rows)
         accuracy.append(source.accuracy(rows))
         of += [task.classes] * len(rows)

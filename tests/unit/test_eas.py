@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hwbench.cli import main
 from hwbench.errors import PredictorError, UsageError
 from hwbench.predictors import BudgetOracle, MacsLine, Provenance, files, fit_predictor
+from hwbench.search.data import digits
 from hwbench.search.eas import (
     EasCosts,
     Lesson,
@@ -542,13 +543,22 @@ def ready(supernet: Supernet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = main(["generate", *arguments])
+    code = main([*arguments])
     shown = capsys.readouterr()
     return code, shown.out, shown.err
 
 
 def test_the_verb_answers_tasks(ready: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["tasks.hwg", "--task", "bars:across,1", "--budget", "1.9ms", "--budget", "1ms"]
+    command = [
+        "generate",
+        "tasks.hwg",
+        "--task",
+        "bars:across,1",
+        "--budget",
+        "1.9ms",
+        "--budget",
+        "1ms",
+    ]
     code, out, err = run(capsys, *command, "--json")
     assert code == 0, err
     found = json.loads(out)
@@ -581,6 +591,78 @@ def test_the_verb_answers_tasks(ready: Path, capsys: pytest.CaptureFixture[str])
 def test_the_verb_refuses_in_one_line(
     ready: Path, capsys: pytest.CaptureFixture[str], arguments: str, words: str
 ) -> None:
-    code, out, err = run(capsys, "tasks.hwg", *arguments.split())
+    code, out, err = run(capsys, "generate", "tasks.hwg", *arguments.split())
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert words in err
+
+
+@pytest.fixture
+def searchable(ready: Path) -> Path:
+    """A predictor, a supernet that has hardly begun, and groups of digits."""
+    loaded, _ = load_generator(ready / "tasks.hwg")
+    loaded.oracle.predictor.save(ready / "cpu-mbv3_small.hwp")
+    space, plan = get_space("mbv3_small"), TrainingPlan(steps=1, batch=4, fixed={"r": 28})
+    net = Supernet(space)
+    train(net, digits(), plan, checkpoint=ready / "net.pt")
+    groups = {"round": ["0", 6, 8, 9], "straight": [1, 4, 7]}
+    (ready / "groups.json").write_text(json.dumps(groups))
+    (ready / "odd.json").write_text(json.dumps({"odd": ["1", "eleven"]}))
+    return ready
+
+
+SEARCH = "search eas -s mbv3_small --budgets 0.9ms,1.9ms"
+
+
+def test_the_verb_searches_for_tasks(
+    searchable: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With less of everything: what is tried is the way from the options to a file that answers."""
+    short = EasCosts(labels=1, images=20, plan=replace(SHORT, first=5, steps=1, kept=4))
+
+    def hasty(*arguments, costs: EasCosts, **others):
+        assert costs.labels == 21 // 3
+        return train_task_generator(*arguments, costs=short, **others)
+
+    monkeypatch.setattr("hwbench.search.eas.train_task_generator", hasty)
+    files = "--tasks groups.json --supernet net.pt --data digits --labels 21 --json"
+    code, out, err = run(capsys, *SEARCH.split(), *files.split())
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["tasks"] == {"round": ["0", "6", "8", "9"], "straight": ["1", "4", "7"]}
+    assert found["data"] == "digits"
+    command = "generate cpu-mbv3_small.hwg --task digits:0,1,7 --budget 1.5ms --json"
+    code, out, err = run(capsys, *command.split())
+    assert code == 0, err
+    (answer,) = json.loads(out)["results"]
+    assert (answer["task"], answer["accuracy"]) == ("0,1,7", None)
+    code, _, err = run(capsys, *command.replace("0,1,7", "0,3").split())
+    assert (code, "'3' is in none of the groups" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (SEARCH, "search eas needs --tasks FILE.json"),
+        (f"{SEARCH} --supernet net.pt --data digits", "search eas needs --tasks FILE.json"),
+        (f"{SEARCH} --measurements 3", "takes no --accuracy and no --measurements"),
+        (
+            f"{SEARCH} --supernet net.pt --data digits --tasks odd.json",
+            "unknown class of digits 'eleven'",
+        ),
+        (
+            "search eas -s mbv3_small --budgets 0.1ms,1.9ms --supernet net.pt --data digits "
+            "--tasks groups.json",
+            "a budget of 0.1 ms is outside what mbv3_small with r 28 can reach",
+        ),
+        (
+            "search pnag -s mbv3_small --budgets 0.9ms,1.9ms --tasks groups.json",
+            "search pnag knows no tasks",
+        ),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused_in_one_line(
+    searchable: Path, capsys: pytest.CaptureFixture[str], arguments: str, words: str
+) -> None:
+    code, out, err = run(capsys, *arguments.split())
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert words in err
