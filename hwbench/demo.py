@@ -1,8 +1,9 @@
 """The whole of hwbench in one go: measure, predict, keep a budget, report.
 
 Profiles this CPU over ``ofa_mbv3``, fits a latency predictor, tests it on architectures that a
-later session measured and it never saw, searches the largest network under three budgets,
-measures the winners again, and writes a page that says what was promised and what was kept.
+later session measured and it never saw, trains a PNAG generator that answers any budget with the
+largest network within it, measures its answers to three budgets, and writes a page that says what
+was promised and what was kept.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ from hwbench.predictors import (
 )
 from hwbench.predictors.measured import provenance_of, training_from
 from hwbench.records import Measurement
-from hwbench.search import SearchResult, random_search_each
+from hwbench.search.accuracy.proxy import CapacityProxy
+from hwbench.search.ledger import SearchLedger
+from hwbench.search.pnag import Costs, Generated, Generator, save_generator, train_generator
+from hwbench.search.random_search import CAPACITY_PROXY
 from hwbench.spaces import Space, get_space
 from hwbench.spaces.design import candidates
 from hwbench.store import Store
@@ -51,6 +55,8 @@ SAMPLES = 160
 TEST_SAMPLES = 40
 #: Where in the achievable range (of log latency) the three budgets lie.
 BUDGETS_AT = (0.3, 0.55, 0.8)
+#: Budgets that the generator is trained on, and architectures whose MACs it is told.
+TRAINED_ON, LABELS = 8, 200
 CONFIDENCE = 0.98
 PREDICTORS = {
     "hwbench": CostRegression.kind,
@@ -109,11 +115,11 @@ def run_demo(
     with stages.stage(f"measure {TEST_SAMPLES} it never saw") as share:
         unseen = _unseen(device, space, learned, seed)
         tested = _measured(unseen, store, share)
-    with stages.stage("search under three budgets"):
-        oracle = BudgetOracle(fitted["hwbench"])
-        found = _search(space, oracle, np.random.default_rng(seed + 2))
-    with stages.stage("measure the winners again") as share:
-        codes = np.array([result.code for result in found])
+    with stages.stage("train a generator") as share:
+        generator, ledger = _generator(space, BudgetOracle(fitted["hwbench"]), seed + 2, share)
+        found = generator.generate(_budgets(generator))
+    with stages.stage("measure its answers again") as share:
+        codes = np.array([answer.code for answer in found])
         winners = measure_architectures(device, space, codes, store, plan=Plan(), progress=share)
     report = page.DemoReport(
         title="hwbench demo",
@@ -124,22 +130,32 @@ def run_demo(
         epoch=epoch,
         profile=_profile(space, learned),
         evaluation=_evaluation(space, fitted, tested),
-        budgets=[_budget(r, m) for r, m in zip(found, winners, strict=True)],
+        budgets=[_budget(space, g, m) for g, m in zip(found, winners, strict=True)],
         stages=stages.done,
     )
     predictor = fitted["hwbench"]
     predictor.save(folder / "cpu-ofa_mbv3.hwp")
+    save_generator(
+        generator, folder / "cpu-ofa_mbv3.hwg", objective=CAPACITY_PROXY, ledger=ledger.row()
+    )
     predictor_figure(report.profile, report.evaluation, report.budgets, folder / "demo.png")
     return Demo(report, predictor, page.write_page(report, folder))
 
 
 def _measured(profile: Profile, store: Store, share: Callable[[float], None]) -> list[Measurement]:
     """Run a profile, or what is left of it; its measurements from the store."""
+    disturbed: InconclusiveError | None = None
     for result in profile.run(store, PROFILE_PLAN, share):
+        if not isinstance(result, Failure):
+            continue
         # One that was disturbed throughout is left out; anything else is worth stopping for.
-        if isinstance(result, Failure) and not isinstance(result.error, InconclusiveError):
+        if not isinstance(result.error, InconclusiveError):
             raise DeviceError(f"{result.workload.name}: {result.reason}")
-    return profile.stored(store)
+        disturbed = result.error
+    stored = profile.stored(store)
+    if disturbed is not None and not stored:
+        raise disturbed
+    return stored
 
 
 def _unseen(device: Device, space: Space, learned: Sequence[Measurement], seed: int) -> Profile:
@@ -150,12 +166,27 @@ def _unseen(device: Device, space: Space, learned: Sequence[Measurement], seed: 
     return Profile(space, np.array(fresh[:TEST_SAMPLES]), device)
 
 
-def _search(space: Space, oracle: BudgetOracle, rng: np.random.Generator) -> list[SearchResult]:
-    upper = oracle.upper(candidates(space, 20_000, rng), CONFIDENCE)
-    low, high = np.log(upper.min()), np.log(upper.max())
-    # Budgets that a person would type: three digits.
-    budgets = [float(f"{np.exp(low + at * (high - low)):.3g}") for at in BUDGETS_AT]
-    return random_search_each(space, oracle, budgets, rng=rng, confidence=CONFIDENCE)
+def _generator(
+    space: Space, oracle: BudgetOracle, seed: int, share: Callable[[float], None]
+) -> tuple[Generator, SearchLedger]:
+    """PNAG over all that can be reached, by MACs: nothing was trained that an accuracy is of."""
+    upper = oracle.upper(candidates(space, 20_000, np.random.default_rng(seed)), CONFIDENCE)
+    trained = np.geomspace(upper.min(), upper.max(), TRAINED_ON)
+    return train_generator(
+        CapacityProxy(space),
+        oracle,
+        list(trained),
+        costs=Costs(LABELS),
+        confidence=CONFIDENCE,
+        seed=seed,
+        progress=lambda _, done: share(done),
+    )
+
+
+def _budgets(generator: Generator) -> list[float]:
+    """Such as a person would type: three digits."""
+    low, high = np.log(generator.range_ms)
+    return [float(f"{np.exp(low + at * (high - low)):.3g}") for at in BUDGETS_AT]
 
 
 def _profile(space: Space, learned: Sequence[Measurement]) -> page.Profile:
@@ -191,17 +222,17 @@ def _evaluation(
     )
 
 
-def _budget(result: SearchResult, measured: Measurement) -> page.Budget:
+def _budget(space: Space, answer: Generated, measured: Measurement) -> page.Budget:
     nan = float("nan")
     figures = (measured.latency_ns, measured.low_ns, measured.high_ns)
     latency, low, high = (nan if f is None else f / 1e6 for f in figures)
     return page.Budget(
-        budget_ms=result.budget_ms,
-        architecture=result.text,
-        macs=int(result.score),
-        predicted_ms=result.predicted_ms,
-        upper_ms=result.upper_ms,
-        confidence=result.confidence,
+        budget_ms=answer.budget_ms,
+        architecture=answer.text,
+        macs=int(space.macs(answer.code[None])[0]),
+        predicted_ms=answer.predicted_ms,
+        upper_ms=answer.upper_ms,
+        confidence=CONFIDENCE,
         measured_ms=latency,
         low_ms=low,
         high_ms=high,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ import typer
 from hwbench import console
 from hwbench.cli import accuracy
 from hwbench.cli.options import Debug, Json, Seed, StoreUrl, opened
+from hwbench.errors import UsageError
 
 if TYPE_CHECKING:
     from hwbench.watch.page import Budget
@@ -28,9 +30,10 @@ def demo(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Profile this CPU, fit a predictor, search under three budgets, and measure the winners.
+    """Profile this CPU, fit a predictor, train a generator, and measure three of its answers.
 
-    What the store holds already is not measured again; the winners always are.
+    What the store holds already is not measured again; the answers always are. Needs torch, to
+    train the generator.
 
     Example:
 
@@ -38,6 +41,8 @@ def demo(
     """
     from hwbench.demo import run_demo
 
+    if find_spec("torch") is None:
+        raise UsageError("the demo trains a generator, which needs torch: pip install torch")
     try:
         with opened(store) as results, console.stages() as report:
             done = run_demo(results, out, report, samples=samples, seed=seed)

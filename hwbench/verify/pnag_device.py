@@ -60,7 +60,7 @@ class Extent:
     images: int
 
 
-FULL = Extent("fashion-mnist", 120, 1000, 5, 100, 60, 10, 10_000)
+FULL = Extent("fashion-mnist", 120, 3000, 5, 100, 60, 10, 10_000)
 QUICK = Extent("digits", 40, 60, 2, 40, 12, 4, 200)
 
 
