@@ -3,15 +3,16 @@
 
     python results/supernet.py FOLDER train
     python results/supernet.py FOLDER judge
-    python results/supernet.py FOLDER alone
+    python results/supernet.py FOLDER alone --seed 0
     python results/supernet.py FOLDER compare
 
 ``train`` makes FOLDER/supernet.pt for mbv3_small at 28 pixels on Fashion-MNIST; ``judge`` prints
 validation accuracies of the smallest, the median (by MACs) and the largest path and of random
 ones; ``alone`` trains 20 nets of all sizes by themselves, with an equal number of steps each, and
-writes FOLDER/alone.csv; ``compare`` holds their accuracies against those of the supernet's paths
-(Kendall's tau, with a bootstrap interval over the nets) and against MACs. ``train`` and ``alone``
-go on where a killed run was. The test images are not touched.
+writes FOLDER/alone-SEED.csv; ``compare`` holds the accuracies of each such file, and their mean,
+against those of the supernet's paths and against MACs (Kendall's tau, with a bootstrap interval
+over the nets), and the files against each other. ``train`` and ``alone`` go on where a killed run
+was. The test images are not touched.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import csv
 import time
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +44,7 @@ from hwbench.spaces import Codes, get_space, spread_sample
 SPACE = get_space("mbv3_small")
 FIXED = {"r": 28}
 NETS = 20
-ALONE_STEPS = 400
+SUPERNET_STEPS, ALONE_STEPS = 3000, 400
 RESAMPLED = 10_000
 
 
@@ -94,17 +96,17 @@ def the_nets() -> Codes:
     return rng.permutation(spread_sample(SPACE, NETS, rng, fixed=FIXED))
 
 
-def alone(folder: Path, steps: int, images: int) -> None:
-    table = folder / "alone.csv"
+def alone(folder: Path, steps: int, seed: int, images: int) -> None:
+    table = folder / f"alone-{seed}.csv"
     done = read_alone(table)
     rows = the_nets()
     for i, (row, text) in enumerate(zip(rows, SPACE.decode(rows), strict=True)):
         if text in done:
             continue
         start = time.process_time()
-        net, data = Supernet(SPACE), load_dataset("fashion-mnist")
-        plan = TrainingPlan(steps=steps, fixed=SPACE.choice(row))
-        train(net, data, plan, checkpoint=folder / f"alone-{i}.pt")
+        net, data = Supernet(SPACE, seed), load_dataset("fashion-mnist")
+        plan = TrainingPlan(steps=steps, seed=seed, fixed=SPACE.choice(row))
+        train(net, data, plan, checkpoint=folder / f"alone-{seed}-{i}.pt")
         (accuracy,) = SupernetAccuracy(net, data, images=images).accuracy(row[None])
         with table.open("a", newline="") as file:
             csv.writer(file).writerow([text, accuracy])
@@ -118,13 +120,23 @@ def read_alone(table: Path) -> dict[str, float]:
 
 
 def compare(folder: Path, images: int) -> None:
-    rows, known = the_nets(), read_alone(folder / "alone.csv")
-    alone = np.array([known[text] for text in SPACE.decode(rows)])
-    paths = source_of(folder, images).accuracy(rows)
-    for text, *figures in zip(SPACE.decode(rows), SPACE.macs(rows), paths, alone, strict=True):
-        print(text, *(f"{figure:.4f}" for figure in figures))
-    tell_tau("paths against alone", paths, alone)
-    tell_tau("MACs against alone", SPACE.macs(rows), alone)
+    rows = the_nets()
+    texts, macs, paths = (
+        SPACE.decode(rows),
+        SPACE.macs(rows),
+        source_of(folder, images).accuracy(rows),
+    )
+    tables = {path.stem: read_alone(path) for path in sorted(folder.glob("alone-*.csv"))}
+    alone = {name: np.array([table[text] for text in texts]) for name, table in tables.items()}
+    alone["their mean"] = np.mean(list(alone.values()), axis=0)
+    for text, size, *figures in zip(texts, macs, paths, *alone.values(), strict=True):
+        print(text, f"{size / 1e6:.2f}", *(f"{figure:.4f}" for figure in figures))
+    for name, accuracy in alone.items():
+        tell_tau(f"paths against {name}", paths, accuracy)
+        tell_tau(f"MACs against {name}", macs, accuracy)
+    tell_tau("MACs against paths", macs, paths)
+    for (one, first), (other, second) in combinations(list(alone.items())[:-1], 2):
+        tell_tau(f"{one} against {other}", first, second)
 
 
 def tell_tau(what: str, one: ArrayLike, other: ArrayLike) -> None:
@@ -143,17 +155,20 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("what", choices=["train", "judge", "alone", "compare"])
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     asked.folder.mkdir(parents=True, exist_ok=True)
     if asked.what == "train":
-        make(asked.folder, TrainingPlan(steps=asked.steps or 700, fixed=FIXED))
+        make(
+            asked.folder, TrainingPlan(asked.steps or SUPERNET_STEPS, seed=asked.seed, fixed=FIXED)
+        )
     elif asked.what == "judge":
         judge(asked.folder, asked.images)
     elif asked.what == "alone":
-        alone(asked.folder, asked.steps or ALONE_STEPS, asked.images)
+        alone(asked.folder, asked.steps or ALONE_STEPS, asked.seed, asked.images)
     else:
         compare(asked.folder, asked.images)
 

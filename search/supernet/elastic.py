@@ -182,27 +182,6 @@ class ElasticLayer(nn.Module):
         ]
         return torch.einsum("k,kcoyx->coyx", weights, torch.stack(filters))
 
-    @torch.no_grad()
-    def sort_channels(self) -> None:
-        """Put the inner channels in order of falling L1 norm of what the last convolution takes.
-
-        So that the first ones, which small expansions keep, are the important ones (as in
-        Once-for-All). The outputs of the largest expansion stay the same.
-        """
-        assert self.expand is not None, "without an expansion the channels are the input's"
-        order = self.project.weight.abs().sum((0, 2, 3)).argsort(descending=True, stable=True)
-        for conv in (self.expand, self.depthwise):
-            for values in (conv.weight, conv.scale, conv.shift):
-                values.copy_(values[order])
-        self.project.weight.copy_(self.project.weight[:, order])
-        if self.se is not None:
-            se = self.se
-            hidden = se.excite.abs().sum((0, 2, 3)).argsort(descending=True, stable=True)
-            se.squeeze.copy_(se.squeeze[hidden][:, order])
-            se.squeeze_bias.copy_(se.squeeze_bias[hidden])
-            se.excite.copy_(se.excite[order][:, hidden])
-            se.excite_bias.copy_(se.excite_bias[order])
-
 
 def _share_of_first(sizes: Sequence[int], weights: Tensor) -> Tensor:
     """How much of each channel is there, (max(sizes),), if the first ``sizes[i]`` are by

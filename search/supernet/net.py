@@ -107,14 +107,6 @@ class Supernet(nn.Module):
         logits: Tensor = self.classifier(x.flatten(1))
         return logits
 
-    def sort_channels(self) -> None:
-        """Bring the most important inner channels of each layer to the front.
-
-        Smaller expansions keep the first ones. What the largest path computes stays the same.
-        """
-        for layer in self.layers:
-            layer.sort_channels()
-
 
 def largest(space: Space, fixed: Mapping[str, Value] = NOTHING_FIXED) -> Codes:
     """The code (L,) of the most of everything, but for what ``fixed`` pins."""

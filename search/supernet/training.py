@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.nn import functional
 
 from hwbench.errors import UsageError
@@ -30,11 +29,10 @@ from hwbench.search.supernet.elastic import Norms
 from hwbench.search.supernet.net import (
     Learned,
     Supernet,
-    largest,
     resolution_of,
     to_inputs,
 )
-from hwbench.spaces.base import NOTHING_FIXED, Codes, Space, Value
+from hwbench.spaces.base import NOTHING_FIXED, Value
 
 #: The classes of a step, drawn by its random generator: an EAS task. None: all. Its ``repr`` is
 #: part of what identifies a training.
@@ -45,26 +43,21 @@ Tasks = Callable[[np.random.Generator], Sequence[int] | None]
 class TrainingPlan:
     """How long and how fast. ``fixed`` pins decisions of all paths, e.g. ``{"r": 28}``.
 
-    Each step takes ``batch`` images and runs ``random_paths`` on them, uniformly drawn: with all
-    decisions fixed, one architecture is trained by itself. The first ``alone`` of the steps (a
-    share) train the largest path only; then its channels are sorted. The learning rate rises over
-    the first twentieth of the steps, and falls to zero by a cosine.
+    Each step runs a path, uniformly drawn, on ``batch`` images: with all decisions fixed, one
+    architecture is trained by itself. The learning rate rises over the first twentieth of the
+    steps, and falls to zero by a cosine.
     """
 
     steps: int
     batch: int = 64
-    random_paths: int = 1
-    alone: float = 0.0
     learning_rate: float = 0.3
     weight_decay: float = 3e-5
     seed: int = 0
     fixed: Mapping[str, Value] = field(default_factory=lambda: NOTHING_FIXED)
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 2 or self.random_paths < 1:
-            raise UsageError("a training needs 1 step, 2 images in it, and 1 path")
-        if not 0 <= self.alone <= 1:
-            raise UsageError(f"a share of {self.alone} of the steps for one path: give 0 to 1")
+        if self.steps < 1 or self.batch < 2:
+            raise UsageError("a training needs 1 step, and 2 images in it")
         if not (0 < self.learning_rate < math.inf and 0 <= self.weight_decay < math.inf):
             raise UsageError("learning rate and weight decay have to be positive numbers")
 
@@ -74,15 +67,10 @@ class TrainingPlan:
         cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
         return self.learning_rate * min(1.0, (step + 1) / rise) * cosine
 
-    @property
-    def sorted_at(self) -> int:
-        """The step before which the channels are sorted, and the smaller paths begin."""
-        return round(self.alone * self.steps)
-
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a training stands. Loss and accuracy are the paths' on the last batches."""
+    """Where a training stands. Loss and accuracy are those of the last steps' paths."""
 
     step: int
     steps: int
@@ -136,9 +124,6 @@ def train(
     start = saved = time.monotonic()
     recent: list[tuple[float, float]] = []
     for step in range(done, plan.steps):
-        if step == plan.sorted_at > 0:
-            net.sort_channels()
-            optimizer.state.clear()  # momentum is of the channels as they lay
         for group in optimizer.param_groups:
             group["lr"] = plan.rate(step)
         recent.append(_step(net, data, plan, step, optimizer, tasks))
@@ -169,7 +154,7 @@ def _step(
     optimizer: torch.optim.Optimizer,
     tasks: Tasks | None,
 ) -> tuple[float, float]:
-    """One step's loss and accuracy, by the mean of its paths."""
+    """One step's loss and accuracy."""
     rng = np.random.default_rng([plan.seed, step])
     classes = None if tasks is None else tasks(rng)
     part = data.train
@@ -180,38 +165,16 @@ def _step(
         chosen = rng.choice(of_classes, plan.batch, replace=len(of_classes) < plan.batch)
         part = part.take(chosen).of_classes(classes)
     labels = torch.from_numpy(part.labels)
-    paths = _paths(net.space, plan, rng, alone=step < plan.sorted_at)
-    images = to_inputs(part.images, resolution_of(net.space, paths[0]))
+    (code,) = net.space.sample(1, rng, fixed=plan.fixed)
+    images = to_inputs(part.images, resolution_of(net.space, code))
 
     optimizer.zero_grad(set_to_none=True)
-    seen = []
-    for code in paths:
-        logits = _of(net(images, code, Norms()), classes)
-        loss = functional.cross_entropy(logits, labels)
-        (loss / len(paths)).backward()  # type: ignore[no-untyped-call]
-        seen.append((loss.item(), (logits.argmax(1) == labels).double().mean().item()))
+    logits = net(images, code, Norms())
+    logits = logits if classes is None else logits[:, list(classes)]
+    loss = functional.cross_entropy(logits, labels)
+    loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
-    loss_of_all, accuracy = np.mean(seen, axis=0).tolist()
-    return loss_of_all, accuracy
-
-
-def _of(logits: Tensor, classes: Sequence[int] | None) -> Tensor:
-    return logits if classes is None else logits[:, list(classes)]
-
-
-def _paths(
-    space: Space, plan: TrainingPlan, rng: np.random.Generator, *, alone: bool
-) -> list[Codes]:
-    """The step's paths, all of one resolution."""
-    resolutions = space.decisions[0].values
-    drawn = resolutions[int(rng.integers(len(resolutions)))]
-    fixed = {"r": drawn, **plan.fixed}
-    if alone:
-        return [largest(space, fixed)]
-    pinned = space.pinned(fixed)
-    random = rng.integers(0, space.cardinalities, (plan.random_paths, len(space.decisions)))
-    random[:, list(pinned)] = list(pinned.values())
-    return list(space.canonical(random))
+    return loss.item(), (logits.argmax(1) == labels).double().mean().item()
 
 
 def _rows(n: int, plan: TrainingPlan, step: int) -> NDArray[np.int64]:

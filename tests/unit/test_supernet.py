@@ -110,20 +110,6 @@ def test_a_smaller_kernel_is_the_centre_through_a_learned_matrix() -> None:
     assert torch.equal(kernels(weight, 3), 2 * weight[:, :, 2:5, 2:5].flip((2, 3)))
 
 
-def test_sorting_puts_what_matters_first_and_keeps_the_largest_path(trained: Supernet) -> None:
-    net = Supernet(SPACE)
-    net.load_state_dict(trained.state_dict())
-    images = torch.rand(8, 1, 14, 14)
-    code = largest(SPACE)
-    before = net(images, code, Norms())
-    net.sort_channels()
-    torch.testing.assert_close(net(images, code, Norms()), before, rtol=1e-4, atol=1e-4)
-    for old, new in zip(trained.layers, net.layers, strict=True):
-        importance = new.project.weight.abs().sum((0, 2, 3))
-        assert (importance.diff() <= 0).all()
-        assert not torch.equal(old.project.weight, new.project.weight)
-
-
 # --- paths -----------------------------------------------------------------------------------
 
 
@@ -254,38 +240,10 @@ def weights_equal(one: Supernet, other: Supernet) -> bool:
     return all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_the_largest_path_may_learn_alone_first() -> None:
-    plan = replace(PLAN, steps=10, alone=0.5)
-    net, sorted_at = Supernet(SPACE), []
-    sort = net.sort_channels
-    net.sort_channels = lambda: (sorted_at.append(len(seen)), sort())  # type: ignore[method-assign]
-    seen: list[Progress] = []
-    start = Supernet(SPACE)
-    train(net, bars(), plan, progress=seen.append, report_every=1)
-    assert sorted_at == [5]
-    untouched = train_one(start, replace(plan, steps=10_000, alone=0.5))
-    for layer in untouched.layers:
-        assert all(torch.equal(m, torch.eye(len(m))) for m in layer.kernel.matrices)
-
-
-def train_one(net: Supernet, plan: TrainingPlan) -> Supernet:
-    """The first two steps of a long plan."""
-
-    class Enough(Exception):  # noqa: N818
-        pass
-
-    def stop(progress: Progress) -> None:
-        raise Enough
-
-    with pytest.raises(Enough):
-        train(net, bars(), plan, progress=stop, report_every=2)
-    return net
-
-
 def test_one_architecture_may_learn_by_itself() -> None:
     code = some_codes(1, seed=3)[0]
     net, start = Supernet(SPACE), Supernet(SPACE)
-    plan = replace(PLAN, steps=30, alone=1.0, fixed=SPACE.choice(code))
+    plan = replace(PLAN, steps=30, fixed=SPACE.choice(code))
     train(net, bars(), plan)
     assert SupernetAccuracy(net, bars()).accuracy(code[None])[0] > 0.9
     used = {layer for layer, _, _ in net.path(code)}
@@ -296,7 +254,7 @@ def test_one_architecture_may_learn_by_itself() -> None:
 
 def test_what_is_fixed_is_all_that_is_trained() -> None:
     fixed = {"k0": 7, "d0": 1, "r": 12}
-    plan = replace(PLAN, steps=6, weight_decay=0.0, alone=0.0, fixed=fixed)
+    plan = replace(PLAN, steps=6, weight_decay=0.0, fixed=fixed)
     net = Supernet(SPACE)
     train(net, bars(), plan)
     assert all(torch.equal(m, torch.eye(len(m))) for m in net.layers[0].kernel.matrices)
@@ -423,7 +381,6 @@ def test_a_file_runs_no_code(tmp_path: Path) -> None:
     [
         ({"steps": 0}, "a training needs 1 step"),
         ({"batch": 1}, "2 images in it"),
-        ({"alone": 1.1}, r"a share of 1\.1 of the steps"),
         ({"learning_rate": float("nan")}, "have to be positive"),
         ({"batch": 1000}, "bars has 168 images to train on: take less a step"),
         ({"fixed": {"k0": 4}}, "k0"),
