@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwbench.predictors.costs import COSTS, CostTables
+from hwbench.predictors.linear import thin_svd
 from hwbench.predictors.tables import Floats, Symbols, TableSum, scope_states, table_sum
 from hwbench.predictors.views import Views
 
@@ -264,7 +265,7 @@ def _centred(columns: TableSum, values: Floats, scales: Floats | float) -> Table
     (whose sums are all 1) and costs (bytes in proportion to MACs) depend on each other a lot.
     """
     centre = values.mean(axis=0)
-    _, size, turn = np.linalg.svd((values - centre) * scales, full_matrices=False)
+    _, size, turn = thin_svd((values - centre) * scales)
     spans = size > 1e-8 * size[0]
     return columns.project(np.reshape(scales, (-1, 1)) * turn[spans].T, centre)
 

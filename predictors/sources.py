@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from hwbench.errors import PredictorError
 from hwbench.predictors.features import Block, Prior
+from hwbench.predictors.linear import thin_svd
 from hwbench.predictors.tables import Symbols, TableSum
 from hwbench.predictors.views import Views
 from hwbench.spaces import Codes, Space
@@ -98,7 +99,7 @@ def source_blocks(
         return (common,)
     apart = (np.eye(count) - mean) / np.sqrt(count - 1)
     centred = values - values.mean(axis=0)
-    _, size, turn = np.linalg.svd(centred @ apart, full_matrices=False)
+    _, size, turn = thin_svd(centred @ apart)
     spans = size > 1e-6 * np.linalg.norm(centred)
     if not spans.any():  # one device twice, or another of twice the speed
         return (common,)
