@@ -111,7 +111,7 @@ class Eas(Claim):
     )
 
     def run(self, setting: Setting) -> list[Verdict]:
-        """About 20 minutes on two idle cores; with ``quick`` under 4. Resumes where it was."""
+        """Some 16 minutes of one core, and the measuring. Resumes where it was."""
         extent = QUICK if setting.quick else FULL
         arena, oracle_key = prepared(setting, extent)
         path = setting.folder / f"eas-{_key(arena, extent, oracle_key)}.jsonl"
