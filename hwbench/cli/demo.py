@@ -59,7 +59,7 @@ def demo(
     console.show(
         "Predicted latency on architectures that it never saw",
         accuracy.table(scores),
-        "The largest network under each budget, measured again",
+        "What the generator gave under each budget, measured again",
         console.table(headings, map(_row, budgets)),
         f"Page: {done.path}",
     )

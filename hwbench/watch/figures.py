@@ -107,5 +107,5 @@ def _draw_profile(axes: Axes, profile: Profile, budgets: Sequence[Budget]) -> No
     )  # fmt: skip
     axes.set(xlabel="million MACs", ylabel="measured latency, ms")
     axes.set(xlim=(0, None), ylim=(0, None))
-    axes.set_title("The largest network within each budget")
+    axes.set_title("What the generator gave within each budget")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), handletextpad=0.2)
