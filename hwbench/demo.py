@@ -2,8 +2,8 @@
 
 Profiles this CPU over ``ofa_mbv3``, fits a latency predictor, tests it on architectures that a
 later session measured and it never saw, trains a PNAG generator that answers any budget with the
-largest network that it knows of, measures its answers to three budgets, and writes a page that says what
-was promised and what was kept.
+largest network that it knows of, measures its answers to three budgets, and writes a page that
+says what was promised and what was kept.
 """
 
 from __future__ import annotations
