@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 import hwbench
 from hwbench.errors import UsageError
 from hwbench.predictors import BudgetOracle
-from hwbench.records import Outcome, Verdict, digest
+from hwbench.records import Verdict, digest
 from hwbench.search.eas import Lesson, Task, TaskGenerator, TaskGroups, task_dropout
 from hwbench.search.generator_file import load_generator, save_generator
 from hwbench.spaces import Space, get_space
@@ -40,7 +40,7 @@ from hwbench.verify.eas_trial import (
     run_trial,
     timings,
 )
-from hwbench.verify.frame import Claim, Setting
+from hwbench.verify.frame import Claim, Setting, by_bars
 
 if TYPE_CHECKING:
     from hwbench.search.data import Dataset
@@ -349,8 +349,6 @@ def verdicts(claim: Claim, evidence: Mapping[str, Any], figure: Path) -> list[Ve
     found = []
     for text, at in _STATEMENTS:
         bars = {name: evidence["bars"][name] for name in names[at]}
-        met = bars.values()
-        outcome: Outcome = "confirmed" if all(met) else "partly" if any(met) else "refuted"
-        verdict = claim.verdict(outcome, {**evidence, "bars": bars}, figure)
+        verdict = claim.verdict(by_bars(bars), {**evidence, "bars": bars}, figure)
         found.append(verdict if text is None else replace(verdict, claim=text))
     return found

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from hwbench.verify.eas_trial import METHODS, OWN, Arena, paired
+from hwbench.verify.figures import log_budgets
 
 _COLOURS = dict(
     zip(METHODS, ("#0b6e4f", "#c1440e", "#8d8d8d", "#7b4b94", "#b8a44c", "#3a6ea5"), strict=True)
@@ -28,14 +29,14 @@ def eas_figure(
     for method, colour in _COLOURS.items():
         by_budget = 100 * np.mean([row["accuracy"][method] for row in rows], axis=(0, 1))
         axes[0].plot(arena.some, by_budget, "o-", ms=3.5, lw=1, color=colour, label=method)
-    axes[0].set_xscale("log")
+    log_budgets(axes[0])
     axes[0].set_xlabel("budget, ms", fontsize=9)
     axes[0].set_ylabel("accuracy, % (mean of the tasks)", fontsize=9)
     _rivals(axes[1], rows)
     budgets = np.tile(arena.budgets, len(arena.tasks))
     axes[2].plot(budgets, np.asarray(measured) / budgets, "o", ms=4, color=_COLOURS[OWN])
     axes[2].axhline(1, color="#333333", lw=0.8, ls=":")
-    axes[2].set_xscale("log")
+    log_budgets(axes[2])
     axes[2].set_xlabel("budget, ms", fontsize=9)
     axes[2].set_ylabel("measured / budget", fontsize=9)
     for axis in axes:

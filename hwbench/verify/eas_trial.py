@@ -8,7 +8,6 @@ alone, which takes about as long as one forward and backward pass of the relaxed
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from hwbench.search.moves import mutated
 from hwbench.search.scoring import Scored, best_each
 from hwbench.spaces import Codes, Space
 from hwbench.spaces.design import candidates
+from hwbench.verify.frame import over_seeds
 
 if TYPE_CHECKING:
     from hwbench.search.accuracy.supernet import SupernetAccuracy
@@ -163,14 +163,10 @@ def paired(rows: Sequence[Mapping[str, Any]], other: str) -> tuple[float, float]
 
     Over seeds, each the mean of its scenarios: Student's t.
     """
-    from scipy.stats import t
-
     by_seed = np.array(
         [100 * np.mean(np.subtract(r["accuracy"][OWN], r["accuracy"][other])) for r in rows]
     )
-    n = len(by_seed)
-    half = t.ppf(0.975, n - 1) * by_seed.std(ddof=1) / math.sqrt(n) if n > 1 else math.inf
-    return float(by_seed.mean()), float(half)
+    return over_seeds(by_seed)
 
 
 def distinct_of_tasks(answers: Sequence[Codes]) -> float:

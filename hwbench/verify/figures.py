@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -88,10 +88,7 @@ def budgets_figure(trials: Sequence[Trial], path: Path) -> None:
         uppers = [t.result.upper_ms / t.result.budget_ms for t in chosen]
         axis.plot(budgets, uppers, "_", ms=6, color="#8d8d8d")
     axis.plot([], [], "_", color="#8d8d8d", label="promised (upper bound)")
-    axis.set_xscale("log")
-    ticks = np.geomspace(*axis.get_xlim(), 7)[1:-1]
-    axis.set_xticks(ticks, [f"{t:.2g}" for t in ticks])
-    axis.minorticks_off()
+    log_budgets(axis)
     axis.set_xlabel("budget, ms", fontsize=9)
     axis.set_ylabel("measured latency / budget", fontsize=9)
     axis.grid(alpha=0.25, lw=0.6)
@@ -100,6 +97,15 @@ def budgets_figure(trials: Sequence[Trial], path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def log_budgets(axis: Any) -> None:
+    """A logarithmic axis of what was drawn, with five ticks in plain numbers."""
+    axis.set_xscale("log")
+    low, high = axis.get_xlim()
+    ticks = np.geomspace(low, high, 7)[1:-1]
+    axis.set_xticks(ticks, [f"{t:.2g}" for t in ticks])
+    axis.minorticks_off()
 
 
 def kernels_figure(

@@ -7,12 +7,16 @@ store, whichever way they fall: a claim that fails is reported as failing.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hwbench.devices.base import Device
 from hwbench.records import Outcome, Verdict
@@ -60,3 +64,12 @@ def by_bars(bars: Mapping[str, bool]) -> Outcome:
     """The outcome of a claim that has several bars, by whether they are met."""
     met = bars.values()
     return "confirmed" if all(met) else "partly" if any(met) else "refuted"
+
+
+def over_seeds(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean over seeds (n,), and the half of its 95 % interval by Student's t; infinite for one."""
+    from scipy.stats import t
+
+    n = len(values)
+    half = t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n) if n > 1 else math.inf
+    return float(values.mean()), float(half)

@@ -22,8 +22,8 @@ from hwbench.measure.plan import Failure, Plan
 from hwbench.predictors.kernels import KernelPredictor, fit_kernels, read_samples
 from hwbench.predictors.kernels.campaign import collect
 from hwbench.predictors.metrics import Metrics
-from hwbench.records import Measurement, Outcome, Verdict
-from hwbench.verify.frame import Claim, Setting
+from hwbench.records import Measurement, Verdict
+from hwbench.verify.frame import Claim, Setting, by_bars
 
 NETWORKS, QUICK_NETWORKS = 500, 80
 WITHIN_BAR, FILES_BAR, HELD_BARS = 0.8, 0.8, (0.85, 0.95)
@@ -118,9 +118,7 @@ class Kernels(Claim):
         from hwbench.verify.figures import kernels_figure
 
         kernels_figure(predictor.meta.left_out, files, figure)
-        bars = evidence["bars"].values()
-        outcome: Outcome = "confirmed" if all(bars) else "partly" if any(bars) else "refuted"
-        return [self.verdict(outcome, evidence, figure)]
+        return [self.verdict(by_bars(evidence["bars"]), evidence, figure)]
 
 
 def summarise(left_out: Mapping[str, Metrics], files: Sequence[FileResult]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ is modelled and labels are spent, on the accuracies of other datasets.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +22,7 @@ import hwbench
 from hwbench.records import Verdict, digest
 from hwbench.search.pnag import Schedule
 from hwbench.verify.cells import DeviceTable, find_tables, read_device
-from hwbench.verify.frame import Claim, Setting, by_bars
+from hwbench.verify.frame import Claim, Setting, by_bars, over_seeds
 from hwbench.verify.pnag_device import PnagOnDevice
 from hwbench.verify.pnag_trial import BUDGETS, CALLS, FITTED, LATENCY_LABELS, Task, run_trial
 
@@ -194,8 +193,6 @@ def paired(rows: Sequence[Row], one: str, other: str) -> tuple[float, float]:
 
     Over seeds, each the mean of its devices: Student's t.
     """
-    from scipy.stats import t
-
     regret: dict[str, dict[int, list[float]]] = {one: {}, other: {}}
     for row in rows:
         if row["method"] in regret:
@@ -204,9 +201,7 @@ def paired(rows: Sequence[Row], one: str, other: str) -> tuple[float, float]:
     by_seed = np.array(
         [np.mean(regret[one][seed]) - np.mean(regret[other][seed]) for seed in regret[one]]
     )
-    n = len(by_seed)
-    half = t.ppf(0.975, n - 1) * by_seed.std(ddof=1) / math.sqrt(n) if n > 1 else math.inf
-    return float(by_seed.mean()), float(half)
+    return over_seeds(by_seed)
 
 
 def _mean(rows: Sequence[Row], method: str) -> dict[str, dict[str, float]]:

@@ -31,7 +31,7 @@ from hwbench.search.pnag import Costs, train_generator
 from hwbench.search.scoring import Scorer, best_each
 from hwbench.spaces import Codes, Space, get_space
 from hwbench.verify.budgets import GUARDED, KEPT_BAR, USE_BAR, WINNERS_PLAN, fitted_oracle
-from hwbench.verify.frame import Claim, Setting, by_bars
+from hwbench.verify.frame import Claim, Setting, by_bars, over_seeds
 
 if TYPE_CHECKING:
     from hwbench.search.accuracy.supernet import SupernetAccuracy
@@ -257,8 +257,8 @@ def _summary(
 ) -> dict[str, Any]:
     by = {m: [row for row in rows if row["method"] == m] for m in METHODS}
     accuracy = {m: np.array([row["test_accuracy"] for row in by[m]]) for m in METHODS}
-    gain = 100 * (accuracy["pnag"] - accuracy["evolution"]).mean(axis=1)
-    half = _half_width(gain)
+    by_seed = 100 * (accuracy["pnag"] - accuracy["evolution"]).mean(axis=1)
+    gain, half = over_seeds(by_seed)
     kept = {m: float(np.mean([t["kept"] for t in trials[m]])) for m in METHODS}
     used = {
         m: float(np.mean([t["measured_ms"] / t["budget_ms"] for t in trials[m]])) for m in METHODS
@@ -269,7 +269,7 @@ def _summary(
         "bars": {
             f"satisfaction >= {KEPT_BAR}": kept["pnag"] >= KEPT_BAR,
             f"utilisation >= {USE_BAR}": used["pnag"] >= USE_BAR,
-            "accuracy at least evolution's, within its error": bool(gain.mean() + half >= 0),
+            "accuracy at least evolution's, within its error": gain + half >= 0,
             f"pipeline <= {PIPELINE_SECONDS:.0f} s": pipeline <= PIPELINE_SECONDS,
             f"a seed <= {SEED_SECONDS:.0f} s": max(searching) <= SEED_SECONDS,
         },
@@ -278,7 +278,7 @@ def _summary(
         "satisfaction": kept["pnag"],
         "utilisation_mean": used["pnag"],
         "test_accuracy": float(accuracy["pnag"].mean()),
-        "gain_over_evolution_points": float(gain.mean()),
+        "gain_over_evolution_points": gain,
         "gain_half_width_95": half,
         "evolution_satisfaction": kept["evolution"],
         "evolution_utilisation_mean": used["evolution"],
@@ -288,11 +288,3 @@ def _summary(
         "seeds": rows,
         "trials": trials,
     }
-
-
-def _half_width(values: Array) -> float:
-    """Of the 95 % interval of a mean over seeds, by Student's t."""
-    from scipy import stats
-
-    spread = float(values.std(ddof=1)) / len(values) ** 0.5
-    return float(stats.t.ppf(0.975, len(values) - 1) * spread)

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from hwbench.verify.figures import log_budgets
+
 _SHOWN = {
     "pnag": "#0b6e4f",
     "best of labelled": "#8d8d8d",
@@ -59,11 +61,8 @@ def device_figure(evidence: Mapping[str, Any], path: Path) -> None:
     used.axhline(100, color="#333333", lw=0.8, ls=":")
     used.set_ylabel("measured, % of the budget", fontsize=9)
     gained.set_ylabel("test accuracy, % (all seeds)", fontsize=9)
-    ticks = [float(f"{tick:.2g}") for tick in np.geomspace(budgets[0], budgets[-1], 6)]
     for axis in (used, gained):
-        axis.set_xscale("log")
-        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
-        axis.set_xticks([], minor=True)
+        log_budgets(axis)
         axis.set_xlabel("budget, ms", fontsize=9)
         axis.grid(alpha=0.25, lw=0.6)
         axis.spines[["top", "right"]].set_visible(False)
