@@ -1,0 +1,59 @@
+"""S2DNAS: a static network becomes a multi-stage one, whose easy inputs leave early.
+
+Names are loaded when first used, so that a process that only runs a deployed network
+(:class:`DynamicModel`) never imports torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hwbench.search.s2dnas.deployment import deploy
+    from hwbench.search.s2dnas.dynamic import Answers, DynamicModel
+    from hwbench.search.s2dnas.manifest import Manifest, read_manifest
+    from hwbench.search.s2dnas.net import MultiStageNet
+    from hwbench.search.s2dnas.space import SplitSpace
+    from hwbench.search.s2dnas.split import Split
+    from hwbench.search.s2dnas.stages import Stage, prefix, stage_graphs
+    from hwbench.search.s2dnas.static import StaticNet
+    from hwbench.search.s2dnas.tracing import trace
+
+_HOMES = {
+    "Answers": "dynamic",
+    "DynamicModel": "dynamic",
+    "Manifest": "manifest",
+    "MultiStageNet": "net",
+    "Split": "split",
+    "SplitSpace": "space",
+    "Stage": "stages",
+    "StaticNet": "static",
+    "deploy": "deployment",
+    "prefix": "stages",
+    "read_manifest": "manifest",
+    "stage_graphs": "stages",
+    "trace": "tracing",
+}
+
+__all__ = [
+    "Answers",
+    "DynamicModel",
+    "Manifest",
+    "MultiStageNet",
+    "Split",
+    "SplitSpace",
+    "Stage",
+    "StaticNet",
+    "deploy",
+    "prefix",
+    "read_manifest",
+    "stage_graphs",
+    "trace",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,178 @@
+"""Runs a deployed multi-stage network: each input leaves where it is sure enough. Without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwbench.errors import ModelError, UsageError
+from hwbench.lower import create_session, open_onnx
+from hwbench.lower.onnx_file import external_tensors
+from hwbench.search.s2dnas.manifest import Manifest, StageEntry, TensorPort, read_manifest
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """For each of n images: ``labels`` (n,), ``confidences`` (n,), ``stages`` (n,) at which it
+    left (from 1), ``logits`` (n, classes)."""
+
+    labels: NDArray[np.int64]
+    confidences: Floats
+    stages: NDArray[np.int64]
+    logits: Floats
+
+
+class StageRunner(Protocol):
+    """One stage in a runtime: tensors by name, (n, …) each, in and out."""
+
+    def __call__(self, tensors: Mapping[str, Floats]) -> dict[str, Floats]: ...
+
+
+class DynamicModel:
+    """A network that :func:`~hwbench.search.s2dnas.deploy` wrote, in onnxruntime or LiteRT.
+
+    >>> model = DynamicModel("net/manifest.json")
+    >>> model.predict(model.inputs(pixels)).labels
+
+    ``thresholds`` replace the manifest's: one for each stage but the last. ModelError where a file
+    is missing, damaged or another than the manifest says. Not for use from several threads.
+    """
+
+    def __init__(
+        self,
+        manifest: str | Path,
+        *,
+        thresholds: Sequence[float] | None = None,
+        threads: int = 1,
+    ) -> None:
+        self.manifest = read_manifest(manifest)
+        stages = self.manifest.stages
+        given = [stage.threshold for stage in stages[:-1]] if thresholds is None else thresholds
+        if len(given) != len(stages) - 1:
+            raise UsageError(
+                f"{len(given)} thresholds for {len(stages)} stages: give one for each but the last"
+            )
+        if threads < 1:
+            raise UsageError(f"{threads} threads: give at least 1")
+        self.thresholds = tuple(float(t) for t in given if t is not None)
+        if not all(0 <= t <= 1 for t in self.thresholds):
+            raise UsageError(f"thresholds {list(self.thresholds)} are not all from 0 to 1")
+        self._runners = [_runner(self.manifest, stage, threads) for stage in stages]
+        self._later = [
+            {port.name for later in stages[j + 1 :] for port in later.inputs}
+            for j in range(len(stages))
+        ]
+
+    def inputs(self, pixels: NDArray[Any]) -> Floats:
+        """Images (n, c, h, w) as the network reads them: uint8 over 255, less mean, over std."""
+        entry = self.manifest.image
+        x = np.asarray(pixels, dtype=np.float32)
+        if pixels.dtype == np.uint8:
+            x = x / np.float32(255)
+        mean, std = (np.asarray(v, np.float32)[:, None, None] for v in (entry.mean, entry.std))
+        images: Floats = (x - mean) / std
+        return images
+
+    def predict(self, images: NDArray[Any]) -> Answers:
+        """Classify images (n, c, h, w), float32 as :meth:`inputs` gives them.
+
+        After each stage the undecided go on together, and nothing else: one image leaves where it
+        can, of many the rest becomes a smaller batch.
+        """
+        shape = self.manifest.image.shape
+        if images.ndim != 4 or images.shape[1:] != shape or not len(images):
+            wanted = ", ".join(map(str, shape))
+            raise UsageError(f"images have shape {images.shape}: give (n, {wanted})")
+        n, last = len(images), len(self._runners) - 1
+        logits = np.empty((n, self.manifest.classes), np.float32)
+        confidences, left_at = np.empty(n, np.float32), np.empty(n, np.int64)
+        rows = np.arange(n)
+        live: dict[str, Floats] = {"image": np.ascontiguousarray(images, np.float32)}
+        for j, (stage, run) in enumerate(zip(self.manifest.stages, self._runners, strict=True)):
+            live |= run({port.name: live[port.name] for port in stage.inputs})
+            sure = live[stage.confidence]
+            done = sure >= self.thresholds[j] if j < last else np.ones(len(rows), bool)
+            at = rows[done]
+            logits[at], confidences[at], left_at[at] = live[stage.logits][done], sure[done], j + 1
+            if done.all():
+                break
+            live = {name: live[name] for name in self._later[j] if name in live}
+            if done.any():
+                rows, live = rows[~done], {name: x[~done] for name, x in live.items()}
+        if not np.isfinite(confidences).all():
+            raise UsageError("the network gives values that are no numbers: look at the images")
+        return Answers(logits.argmax(axis=1), confidences, left_at, logits)
+
+
+def _runner(manifest: Manifest, stage: StageEntry, threads: int) -> StageRunner:
+    content, what = manifest.content(stage), manifest.folder / stage.file
+    if manifest.runtime == "onnxruntime":
+        return _OnnxStage(what, stage, threads)
+    return _LiteRtStage(what, content, stage, threads)
+
+
+class _OnnxStage:
+    """A stage in onnxruntime, which takes a whole batch at once."""
+
+    def __init__(self, what: Path, stage: StageEntry, threads: int) -> None:
+        import onnxruntime as ort
+
+        if any(external_tensors(open_onnx(what))):
+            raise ModelError(f"{what}: its weights lie in another file: deploy again")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        self._session = create_session(what, options)
+        self._outputs = [port.name for port in stage.outputs]
+        _check_names(what, stage.inputs, (i.name for i in self._session.get_inputs()))
+        _check_names(what, stage.outputs, (o.name for o in self._session.get_outputs()))
+
+    def __call__(self, tensors: Mapping[str, Floats]) -> dict[str, Floats]:
+        found = self._session.run(self._outputs, tensors)
+        return dict(zip(self._outputs, found, strict=True))
+
+
+class _LiteRtStage:
+    """A stage in LiteRT, whose files are of one image: a batch goes through it one by one."""
+
+    def __init__(self, what: Path, content: bytes, stage: StageEntry, threads: int) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        try:
+            self._interpreter = Interpreter(model_content=content, num_threads=threads)
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise ModelError(f"{what}: LiteRT cannot load it: {reason}") from None
+        inputs = self._interpreter.get_input_details()
+        outputs = self._interpreter.get_output_details()
+        _check_names(what, stage.inputs, (d["name"] for d in inputs))
+        _check_names(what, stage.outputs, (d["name"] for d in outputs))
+        at = {d["name"]: (d["index"], d["shape"]) for d in (*inputs, *outputs)}
+        self._inputs = [(port, *at[port.name]) for port in stage.inputs]
+        self._outputs = [(port, *at[port.name]) for port in stage.outputs]
+
+    def __call__(self, tensors: Mapping[str, Floats]) -> dict[str, Floats]:
+        found: dict[str, list[Floats]] = {port.name: [] for port, *_ in self._outputs}
+        for row in range(len(next(iter(tensors.values())))):
+            for port, index, shape in self._inputs:
+                own = tensors[port.name][row : row + 1].transpose(port.order).reshape(shape)
+                self._interpreter.set_tensor(index, own)
+            self._interpreter.invoke()
+            for port, index, _ in self._outputs:
+                value = self._interpreter.get_tensor(index)
+                lying = value.reshape([port.shape[axis] for axis in port.order])
+                found[port.name].append(lying.transpose(np.argsort(port.order)))
+        return {name: np.concatenate(rows) for name, rows in found.items()}
+
+
+def _check_names(what: Path, ports: Sequence[TensorPort], names: Any) -> None:
+    if sorted(names) != sorted(port.name for port in ports):
+        raise ModelError(f"{what}: its inputs and outputs are not those of the manifest")
