@@ -30,9 +30,16 @@ class Answers:
 
 
 class StageRunner(Protocol):
-    """One stage in a runtime: tensors by name, (n, …) each, in and out."""
+    """One stage in a runtime."""
 
-    def __call__(self, tensors: Mapping[str, Floats]) -> dict[str, Floats]: ...
+    def bind(self, buffers: Mapping[str, Floats]) -> None:
+        """Work on these tensors of one image from now on, in and out, by name."""
+
+    def once(self) -> None:
+        """Run on the bound tensors."""
+
+    def batch(self, tensors: Mapping[str, Floats]) -> dict[str, Floats]:
+        """Run on others, (n, …) each."""
 
 
 class DynamicModel:
@@ -69,6 +76,10 @@ class DynamicModel:
             {port.name for later in stages[j + 1 :] for port in later.inputs}
             for j in range(len(stages))
         ]
+        ports = [port for stage in stages for port in (*stage.inputs, *stage.outputs)]
+        self._one = {port.name: np.zeros(port.shape, np.float32) for port in ports}
+        for runner in self._runners:
+            runner.bind(self._one)
 
     def inputs(self, pixels: NDArray[Any]) -> Floats:
         """Images (n, c, h, w) as the network reads them: uint8 over 255, less mean, over std."""
@@ -90,13 +101,31 @@ class DynamicModel:
         if images.ndim != 4 or images.shape[1:] != shape or not len(images):
             wanted = ", ".join(map(str, shape))
             raise UsageError(f"images have shape {images.shape}: give (n, {wanted})")
+        found = self._single(images) if len(images) == 1 else self._several(images)
+        if not np.isfinite(found.confidences).all():
+            raise UsageError("the network gives values that are no numbers: look at the images")
+        return found
+
+    def _single(self, image: NDArray[Any]) -> Answers:
+        """Without a copy: each stage finds what earlier ones left where they left it."""
+        np.copyto(self._one["image"], image)
+        stages = self.manifest.stages
+        for j, (stage, runner) in enumerate(zip(stages, self._runners, strict=True)):
+            runner.once()
+            confidence = self._one[stage.confidence]
+            if j == len(stages) - 1 or confidence[0] >= self.thresholds[j]:
+                break
+        logits = self._one[stage.logits].copy()
+        return Answers(logits.argmax(axis=1), confidence.copy(), np.array([j + 1]), logits)
+
+    def _several(self, images: NDArray[Any]) -> Answers:
         n, last = len(images), len(self._runners) - 1
         logits = np.empty((n, self.manifest.classes), np.float32)
         confidences, left_at = np.empty(n, np.float32), np.empty(n, np.int64)
         rows = np.arange(n)
         live: dict[str, Floats] = {"image": np.ascontiguousarray(images, np.float32)}
-        for j, (stage, run) in enumerate(zip(self.manifest.stages, self._runners, strict=True)):
-            live |= run({port.name: live[port.name] for port in stage.inputs})
+        for j, (stage, runner) in enumerate(zip(self.manifest.stages, self._runners, strict=True)):
+            live |= runner.batch({port.name: live[port.name] for port in stage.inputs})
             sure = live[stage.confidence]
             done = sure >= self.thresholds[j] if j < last else np.ones(len(rows), bool)
             at = rows[done]
@@ -106,8 +135,6 @@ class DynamicModel:
             live = {name: live[name] for name in self._later[j] if name in live}
             if done.any():
                 rows, live = rows[~done], {name: x[~done] for name, x in live.items()}
-        if not np.isfinite(confidences).all():
-            raise UsageError("the network gives values that are no numbers: look at the images")
         return Answers(logits.argmax(axis=1), confidences, left_at, logits)
 
 
@@ -130,11 +157,25 @@ class _OnnxStage:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         self._session = create_session(what, options)
-        self._outputs = [port.name for port in stage.outputs]
+        self._stage, self._outputs = stage, [port.name for port in stage.outputs]
         _check_names(what, stage.inputs, (i.name for i in self._session.get_inputs()))
         _check_names(what, stage.outputs, (o.name for o in self._session.get_outputs()))
 
-    def __call__(self, tensors: Mapping[str, Floats]) -> dict[str, Floats]:
+    def bind(self, buffers: Mapping[str, Floats]) -> None:
+        self._binding = binding = self._session.io_binding()
+        for bind, ports in (
+            (binding.bind_input, self._stage.inputs),
+            (binding.bind_output, self._stage.outputs),
+        ):
+            for port in ports:
+                at = buffers[port.name].ctypes.data
+                bind(port.name, "cpu", 0, np.float32, port.shape, at)
+        self._bound = buffers  # the runtime holds their addresses alone
+
+    def once(self) -> None:
+        self._session.run_with_iobinding(self._binding)
+
+    def batch(self, tensors: Mapping[str, Floats]) -> dict[str, Floats]:
         found = self._session.run(self._outputs, tensors)
         return dict(zip(self._outputs, found, strict=True))
 
@@ -159,17 +200,27 @@ class _LiteRtStage:
         self._inputs = [(port, *at[port.name]) for port in stage.inputs]
         self._outputs = [(port, *at[port.name]) for port in stage.outputs]
 
-    def __call__(self, tensors: Mapping[str, Floats]) -> dict[str, Floats]:
+    def bind(self, buffers: Mapping[str, Floats]) -> None:
+        self._bound = buffers
+
+    def once(self) -> None:
+        for port, index, shape in self._inputs:
+            lying = self._bound[port.name].transpose(port.order).reshape(shape)
+            self._interpreter.set_tensor(index, lying)
+        self._interpreter.invoke()
+        for port, index, _ in self._outputs:
+            value = self._interpreter.get_tensor(index)
+            lying = value.reshape([port.shape[axis] for axis in port.order])
+            np.copyto(self._bound[port.name], lying.transpose(np.argsort(port.order)))
+
+    def batch(self, tensors: Mapping[str, Floats]) -> dict[str, Floats]:
         found: dict[str, list[Floats]] = {port.name: [] for port, *_ in self._outputs}
         for row in range(len(next(iter(tensors.values())))):
-            for port, index, shape in self._inputs:
-                own = tensors[port.name][row : row + 1].transpose(port.order).reshape(shape)
-                self._interpreter.set_tensor(index, own)
-            self._interpreter.invoke()
-            for port, index, _ in self._outputs:
-                value = self._interpreter.get_tensor(index)
-                lying = value.reshape([port.shape[axis] for axis in port.order])
-                found[port.name].append(lying.transpose(np.argsort(port.order)))
+            for name, x in tensors.items():
+                np.copyto(self._bound[name], x[row : row + 1])
+            self.once()
+            for name, rows in found.items():
+                rows.append(self._bound[name].copy())
         return {name: np.concatenate(rows) for name, rows in found.items()}
 
 

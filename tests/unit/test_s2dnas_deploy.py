@@ -140,23 +140,42 @@ def test_any_thresholds_leave_where_they_say(folders, first, second, n) -> None:
     assert relative_error(got.logits[last], never.logits[last]) <= 1e-5 if last.any() else True
 
 
+class Counted:
+    """A stage's runner that notes how many images it runs on."""
+
+    def __init__(self, runner, seen: list[int]) -> None:
+        self.runner, self.seen = runner, seen
+
+    def once(self) -> None:
+        self.seen.append(1)
+        self.runner.once()
+
+    def batch(self, tensors):
+        (n,) = {len(x) for x in tensors.values()}
+        self.seen.append(n)
+        return self.runner.batch(tensors)
+
+
 def test_only_the_undecided_go_on(folders, monkeypatch) -> None:
     model, seen = DynamicModel(folders["vgg", "onnxruntime"]), []
-
-    def counted(run: Callable[..., Any]) -> Callable[..., Any]:
-        def call(tensors):
-            seen.append({len(x) for x in tensors.values()})
-            return run(tensors)
-
-        return call
-
-    monkeypatch.setattr(model, "_runners", [counted(run) for run in model._runners])
+    monkeypatch.setattr(model, "_runners", [Counted(run, seen) for run in model._runners])
     stages = model.predict(images(40)).stages
-    assert seen == [{40}, {int((stages > 1).sum())}, {int((stages > 2).sum())}]
-    seen.clear()
-    sure = int(np.flatnonzero(stages == 1)[0])
-    model.predict(images(40)[sure : sure + 1])
-    assert seen == [{1}]
+    assert seen == [40, (stages > 1).sum(), (stages > 2).sum()]
+    for wanted in (1, 2, 3):
+        seen.clear()
+        row = int(np.flatnonzero(stages == wanted)[0])
+        model.predict(images(40)[row : row + 1])
+        assert seen == [1] * wanted
+
+
+def test_an_answer_stays_when_the_next_is_given(folders) -> None:
+    for runtime in RUNTIMES:
+        model, x = DynamicModel(folders["resnet-b", runtime]), images(2)
+        first = model.predict(x[:1])
+        kept = first.logits.copy(), first.confidences.copy()
+        model.predict(x[1:])
+        assert np.array_equal(first.logits, kept[0])
+        assert np.array_equal(first.confidences, kept[1])
 
 
 def test_a_net_of_one_stage_needs_no_threshold(tmp_path) -> None:
