@@ -1,9 +1,11 @@
 """The time of kernels of one kind against their sizes: a roofline, and a Gaussian process on it.
 
-``t = (a + MACs / rate + activation bytes / bandwidth + weight bytes / bandwidth) exp(f(sizes))``:
-the bracket is fitted with coefficients that can't be negative (Lawson and Hanson, "Solving least
-squares problems", 1974) to logarithms, and says how time grows beyond the sizes that were
-measured; ``f`` is a Gaussian process over the logarithms of the sizes with a Matérn kernel, one
+``t = (a + sum of costs over their rates) exp(f(sizes))``: the costs are MACs, bytes of activations
+and of weights, groups that are worked on one by one, and what a window gathers from its input
+(im2col: numbers, and runs of them that lie together, which is what a convolution that fills no
+vectors spends its time on). The bracket is fitted with coefficients that can't be negative
+(Lawson and Hanson, "Solving least squares problems", 1974) to logarithms, and says how time grows
+beyond the sizes that were measured; ``f`` is a Gaussian process over the logarithms of the sizes with a Matérn kernel, one
 length scale a size (Rasmussen and Williams, "Gaussian processes for machine learning", 2006): it
 learns how far a shape is from the best rate. Each size is as if it were within those that were
 measured: beyond them ``f`` keeps its value at the edge, and its scale grows to that of the prior.
@@ -35,18 +37,21 @@ _SMALL_NS = 5000.0
 _BLOCK = 16
 #: Inputs beside the features: channels lost in blocks (read, made), bytes in use.
 EXTRA_INPUTS = 3
+#: Costs in a roofline, and the sizes that some of them are made of.
+COSTS = 7
+_GATHERING = [FEATURES.index(name) for name in ("groups", "window", "deep", "rows", "inner")]
 #: Of the roofline's fit: rounds, the error of an odd kernel, what the shortest count at least.
 _LINE_ROUNDS, _ODD, _LEAST_COUNT = 20, 0.5, 0.2
 
 
 @dataclass(frozen=True, eq=False)
 class KindModel:
-    """Kernels of one kind: their roofline ``line`` (4,), and a process where there are enough.
+    """Kernels of one kind: their roofline ``line``, and a process where there are enough.
 
-    ``points`` (n, D) are what was measured: the ``columns`` of the inputs, less ``centre``, in
-    units of the length scales ``lengths``; ``target`` (n,) are logarithms of time over roofline,
-    with their ``variance``. ``amplitude`` is the process' prior scale, ``noise`` what two kernels
-    of the same sizes differ by, relative.
+    ``line`` (COSTS,) is what one of each cost takes in ns. ``points`` (n, D) are what was measured:
+    the ``columns`` of the inputs, less ``centre``, in units of the length scales ``lengths``;
+    ``target`` (n,) are logarithms of time over roofline, with their ``variance``. ``amplitude`` is
+    the process' prior scale, ``noise`` what two kernels of the same sizes differ by, relative.
     """
 
     line: Array
@@ -142,7 +147,7 @@ class KindModel:
         if len(state) < 8 or not (state[:2] >= 0).all() or state[:2].max() > len(state):
             raise ValueError("a kind of kernels is cut short")
         n, d = map(int, state[:2])
-        sizes = (4, 4, d, d, d, n, n, n * d)
+        sizes = (4, COSTS, d, d, d, n, n, n * d)
         if len(state) < sum(sizes):
             raise ValueError("a kind of kernels is cut short")
         head, line, columns, centre, lengths, target, variance, points, rest = np.split(
@@ -266,7 +271,7 @@ def _merged(
 
 
 def _roofline(data: KindData) -> Array:
-    """Non-negative (a, per MAC, per activation byte, per weight byte), for small errors.
+    """What one of each cost takes (COSTS,), never negative, for small errors.
 
     These are logarithmic, and each round is a step of Gauss and Newton. Weights that fall with
     the error (Cauchy's) keep the odd kernel from bending it. Short kernels count less, or the many
@@ -278,7 +283,7 @@ def _roofline(data: KindData) -> Array:
     costs, above = _costs(data.sizes), data.ns + RESOLUTION_NS
     costs /= (scale := np.maximum(costs.mean(axis=0), 1e-300))
     size = np.maximum(data.ns / (data.ns + _SMALL_NS), _LEAST_COUNT)
-    line, base = np.zeros(4), above
+    line, base = np.zeros(COSTS), above
     for _ in range(_LINE_ROUNDS):
         error = np.log(above / base)
         weight = np.sqrt(size / (1 + (error / _ODD) ** 2))
@@ -311,9 +316,12 @@ def _known(data: KindData) -> Array:
 
 
 def _costs(sizes: Array) -> Array:
-    """What the roofline sums: one, MACs, activation bytes, weight bytes."""
+    """What the roofline sums: one, MACs, bytes of activations and weights, groups, gathers, runs."""
     macs, read, written, weights = sizes[:, :4].T
-    return np.stack([np.ones(len(sizes)), macs, read + written, weights], axis=1)
+    groups, window, deep, rows, inner = sizes[:, _GATHERING].T
+    gathered = np.where(window > 1, groups * window * deep * rows, 0.0)
+    each = [np.ones(len(sizes)), macs, read + written, weights]
+    return np.stack([*each, groups - 1, gathered, gathered / np.maximum(inner, 1)], axis=1)
 
 
 def _inputs(sizes: Array) -> Array:

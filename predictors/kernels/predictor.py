@@ -35,7 +35,7 @@ from hwbench.predictors.kernels.kernels import (
     Signature,
     split,
 )
-from hwbench.predictors.kernels.kind_model import KindModel
+from hwbench.predictors.kernels.kind_model import COSTS, KindModel
 from hwbench.predictors.kernels.models import (
     UNKNOWN,
     Models,
@@ -54,6 +54,8 @@ from hwbench.records import digest
 Array = NDArray[np.float64]
 
 KIND = "kernels"
+#: What models of kinds are made of: a file of others says nothing to these.
+_DESCRIBED = digest([*FEATURES, COSTS])
 #: A network with a larger share of its time in kinds that were never timed is out of
 #: distribution, as is one whose scale is that many times that of the networks measured.
 MOST_UNKNOWN, MOST_SPREAD = 0.1, 2.0
@@ -120,7 +122,7 @@ class KernelPredictor:
         m = self.models
         header = {
             "kind": KIND,
-            "features": digest(FEATURES),
+            "features": _DESCRIBED,
             "kinds": list(m.kinds),
             "fused": [
                 [*signature, kind, joins] for (signature, kind), joins in m.rules.fused.items()
@@ -243,7 +245,7 @@ def load_kernels(
     if header.get("kind") != KIND:
         raise PredictorError(f"{path} predicts architectures of a space, not any network")
     try:
-        if header["features"] != digest(FEATURES):
+        if header["features"] != _DESCRIBED:
             raise ValueError("kernels are described otherwise by now: fit it again")
         models = _models(header, {name: array.astype(np.float64) for name, array in arrays.items()})
         calibration = Calibration.restored(arrays["calibration"])

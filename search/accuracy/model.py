@@ -8,6 +8,8 @@ the scale has a closed form.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,8 @@ Floats = NDArray[np.floating[Any]]
 _ABOVE = 1.03
 _LENGTHS = (0.5, 0.8, 1.2, 2.0, 3.5)
 _NOISES = (0.01, 0.03, 0.1, 0.3)
+#: What size does beside the other process' 1, and over how many standard deviations it bends.
+_SIZES, _SIZE_LENGTH = (0.0, 1.0, 10.0, 100.0, 1000.0), 6.0
 #: Labels that choose length and noise; all of them make the prediction.
 _TUNED_ON = 200
 _LEAST = 5
@@ -40,25 +44,36 @@ def restored(target: Array) -> Array:
     return np.clip(_ABOVE - np.exp(-target), 0.0, 1.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """How smooth accuracy is in the features, what size does beside them, and the labels' noise.
+
+    ``length`` is in typical distances; ``size`` and ``noise`` in variances of the first process.
+    """
+
+    length: float
+    size: float
+    noise: float
+
+    def __post_init__(self) -> None:
+        if not (0 < self.length < np.inf and 0 <= self.size < np.inf and 0 < self.noise < np.inf):
+            raise ValueError("scales of accuracy that cannot be")
+
+
 class AccuracyModel:
     """Posterior over accuracy, on the scale of the target; :func:`fit_accuracy` makes one.
 
     ``codes`` (m, L) are the labelled architectures, canonical and distinct, ``accuracy`` (m,) their
-    labels; ``length`` and ``noise`` what the evidence chose. The same four give the same model.
+    labels; ``scales`` are what the evidence chose. The same three give the same model.
     """
 
-    def __init__(
-        self, space: Space, codes: Codes, accuracy: Array, length: float, noise: float
-    ) -> None:
-        self.space, self.codes, self.accuracy = space, codes, accuracy
-        self.length, self.noise = length, noise
-        raw, target = features(space, codes), transformed(accuracy)
-        self._varying = raw.std(axis=0) > 1e-9
-        self._centre = raw[:, self._varying].mean(axis=0)
-        self._spread = raw[:, self._varying].std(axis=0)
+    def __init__(self, space: Space, codes: Codes, accuracy: Array, scales: Scales) -> None:
+        self.space, self.codes, self.accuracy, self.scales = space, codes, accuracy, scales
+        target = transformed(accuracy)
+        self._inputs = _Inputs.of(space, codes)
         self._mean, self._scale = float(target.mean()), float(target.std()) or 1.0
-        self._seen = self._standardised(raw)
-        gram = _kernel(self._seen, self._seen, length) + noise * np.eye(len(codes))
+        self._seen = self._inputs.standardised(codes)
+        gram = _kernel(self._seen, self._seen, scales) + scales.noise * np.eye(len(codes))
         factor, _ = cho_factor(gram, lower=True)
         self._lower = np.tril(factor)
         standard = (target - self._mean) / self._scale
@@ -71,7 +86,8 @@ class AccuracyModel:
         near = self._near(codes)
         mean = self._mean + self._scale * (near @ self._weights)
         solved = solve_triangular(self._lower, near.T, lower=True)
-        variance = self._amplitude * np.maximum(1 - (solved**2).sum(axis=0), 0)
+        prior = 1 + self.scales.size
+        variance = self._amplitude * np.maximum(prior - (solved**2).sum(axis=0), 0)
         return mean, self._scale * np.sqrt(variance)
 
     def score(self, codes: Codes) -> Array:
@@ -86,13 +102,9 @@ class AccuracyModel:
 
     def _near(self, codes: Codes) -> Array:
         # Single precision: ten thousand architectures are scored at once, and the fit is done.
-        rows = self._standardised(features(self.space, codes)).astype(np.float32)
-        near = _kernel(rows, self._seen.astype(np.float32), self.length)
+        rows = self._inputs.standardised(codes).astype(np.float32)
+        near = _kernel(rows, self._seen.astype(np.float32), self.scales)
         return near.astype(np.float64)
-
-    def _standardised(self, raw: Array) -> Array:
-        scaled: Array = (raw[:, self._varying] - self._centre) / self._spread
-        return scaled
 
 
 def fit_accuracy(space: Space, codes: Codes, accuracy: Array) -> AccuracyModel:
@@ -105,27 +117,66 @@ def fit_accuracy(space: Space, codes: Codes, accuracy: Array) -> AccuracyModel:
             f"{len(codes)} accuracies from {accuracy.min(initial=1):.4g} to "
             f"{accuracy.max(initial=0):.4g} teach nothing: give at least {_LEAST} that differ"
         )
-    raw, target = features(space, codes), transformed(accuracy)
     chosen = np.linspace(0, len(codes) - 1, min(len(codes), _TUNED_ON)).astype(int)
-    raw, target = raw[chosen], target[chosen]
-    varying = raw.std(axis=0) > 1e-9
-    seen = (raw[:, varying] - raw[:, varying].mean(axis=0)) / raw[:, varying].std(axis=0)
+    target = transformed(accuracy[chosen])
+    seen = _Inputs.of(space, codes[chosen]).standardised(codes[chosen])
     standard = (target - target.mean()) / (target.std() or 1.0)
     evidence = {
-        (length, noise): _log_evidence(gram + noise * np.eye(len(seen)), standard)
-        for length in _LENGTHS
-        for gram in [_kernel(seen, seen, length)]
-        for noise in _NOISES
+        scales: _log_evidence(near + scales.noise * np.eye(len(seen)), standard)
+        for length, size in product(_LENGTHS, _SIZES)
+        for near in [_kernel(seen, seen, Scales(length, size, min(_NOISES)))]
+        for scales in (Scales(length, size, noise) for noise in _NOISES)
     }
-    length, noise = max(evidence, key=lambda key: evidence[key])
-    return AccuracyModel(space, codes, accuracy, length, noise)
+    return AccuracyModel(space, codes, accuracy, max(evidence, key=lambda each: evidence[each]))
 
 
-def _kernel(one: Floats, other: Floats, length: float) -> Floats:
-    """Matern 5/2 of (n, F) and (m, F); the length is in units of a typical distance."""
-    squares = (one**2).sum(axis=1)[:, None] + (other**2).sum(axis=1) - 2 * one @ other.T
-    per_length = one.dtype.type(5 / (max(one.shape[1], 1) * length**2))
-    scaled = np.sqrt(np.maximum(squares, 0) * per_length)
+@dataclass(frozen=True, eq=False)
+class _Inputs:
+    """Features as the kernel takes them: those that vary, in standard deviations; size is last."""
+
+    space: Space
+    varying: NDArray[np.bool_]
+    centre: Array
+    spread: Array
+
+    @classmethod
+    def of(cls, space: Space, codes: Codes) -> _Inputs:
+        raw = _described(space, codes)
+        varying = raw.std(axis=0) > 1e-9
+        varying[-1] = True
+        spread = np.maximum(raw[:, varying].std(axis=0), 1e-9)
+        return cls(space, varying, raw[:, varying].mean(axis=0), spread)
+
+    def standardised(self, codes: Codes) -> Array:
+        """(n, F) of codes (n, L)."""
+        raw = _described(self.space, codes)[:, self.varying]
+        scaled: Array = (raw - self.centre) / self.spread
+        return scaled
+
+
+def _described(space: Space, codes: Codes) -> Array:
+    """The features, and size once more."""
+    size = np.log1p(space.macs(codes).astype(np.float64))
+    return np.concatenate([features(space, codes), size[:, None]], axis=1)
+
+
+def _kernel(one: Floats, other: Floats, scales: Scales) -> Floats:
+    """Covariances of (n, F) and (m, F), in units of the first process' variance.
+
+    Its length is in units of a typical distance.
+    """
+    choices, others = one[:, :-1], other[:, :-1]
+    squares = (choices**2).sum(axis=1)[:, None] + (others**2).sum(axis=1) - 2 * choices @ others.T
+    near = _matern(np.maximum(squares, 0) / (max(choices.shape[1], 1) * scales.length**2))
+    if scales.size:
+        apart = (one[:, -1:] - other[:, -1]) / _SIZE_LENGTH
+        near += one.dtype.type(scales.size) * _matern(apart**2)
+    return near
+
+
+def _matern(squares: Floats) -> Floats:
+    """Matern 5/2 of squared distances in lengths."""
+    scaled = np.sqrt(5 * squares)
     kernel: Floats = (1 + scaled * (1 + scaled / 3)) * np.exp(-scaled)
     return kernel
 

@@ -11,6 +11,7 @@ latency bound is within the budget. Every answer says which of the two it was.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwbench.predictors import BudgetOracle
-from hwbench.search.accuracy.model import AccuracyModel, restored
+from hwbench.search.accuracy.model import AccuracyModel, Scales, restored
 from hwbench.search.answering import (
     Answering,
     Array,
@@ -44,7 +45,7 @@ class Generator(Answering):
     and of the slowest architecture that was seen. ``fixed`` are decisions that all answers share.
     """
 
-    kind, version = "pnag", 2
+    kind, version = "pnag", 3
 
     def __init__(
         self,
@@ -67,8 +68,7 @@ class Generator(Answering):
             "accuracy": evaluator.accuracy,
             **{f"policy.{name}": array for name, array in self.policy.state().items()},
         }
-        meta = {"length": evaluator.length, "noise": evaluator.noise, "fixed": self.fixed}
-        return meta, arrays
+        return {"scales": asdict(evaluator.scales), "fixed": self.fixed}, arrays
 
     @classmethod
     def from_parts(
@@ -83,8 +83,7 @@ class Generator(Answering):
         labelled, accuracy = codes_of(arrays, "labelled", space), numbers_of(arrays, "accuracy")
         if len(labelled) != len(accuracy):
             raise ValueError("labels are missing")
-        length, noise = float(meta["length"]), float(meta["noise"])
-        evaluator = AccuracyModel(space, labelled, accuracy, length, noise)
+        evaluator = AccuracyModel(space, labelled, accuracy, Scales(**meta["scales"]))
         policy = Policy.restored(below(arrays, "policy."), space)
         return cls(policy, evaluator, oracle, kept, confidence, dict(meta["fixed"]))
 

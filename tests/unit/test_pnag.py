@@ -354,7 +354,13 @@ def test_a_file_with_parts_of_another_make_is_refused(generator: Generator, tmp_
         files.write(path, meta, {**arrays, **change})
         with pytest.raises(PredictorError, match="do not fit together"):
             load_generator(path)
-    for header in ({"generator_version": 99}, {"confidence": 2.0}, {"noise": "much"}):
+    for header in (
+        {"generator_version": 99},
+        {"confidence": 2.0},
+        {"scales": {**meta["scales"], "noise": "much"}},
+        {"scales": {**meta["scales"], "noise": -1.0}},
+        {"scales": {"length": 1.0}},
+    ):
         files.write(path, {**meta, **header}, arrays)
         with pytest.raises(PredictorError):
             load_generator(path)
