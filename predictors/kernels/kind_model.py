@@ -5,10 +5,11 @@ and of weights, groups that are worked on one by one, and what a window gathers 
 (im2col: numbers, and runs of them that lie together, which is what a convolution that fills no
 vectors spends its time on). The bracket is fitted with coefficients that can't be negative
 (Lawson and Hanson, "Solving least squares problems", 1974) to logarithms, and says how time grows
-beyond the sizes that were measured; ``f`` is a Gaussian process over the logarithms of the sizes with a Matérn kernel, one
-length scale a size (Rasmussen and Williams, "Gaussian processes for machine learning", 2006): it
-learns how far a shape is from the best rate. Each size is as if it were within those that were
-measured: beyond them ``f`` keeps its value at the edge, and its scale grows to that of the prior.
+beyond the sizes that were measured; ``f`` is a Gaussian process over the logarithms of the sizes
+with a Matérn kernel, one length scale a size (Rasmussen and Williams, "Gaussian processes for
+machine learning", 2006): it learns how far a shape is from the best rate. Each size is as if it
+were within those that were measured: beyond them ``f`` keeps its value at the edge, and its scale
+grows to that of the prior.
 """
 
 from __future__ import annotations
@@ -316,7 +317,7 @@ def _known(data: KindData) -> Array:
 
 
 def _costs(sizes: Array) -> Array:
-    """What the roofline sums: one, MACs, bytes of activations and weights, groups, gathers, runs."""
+    """What the roofline sums: one, MACs, bytes (activations, weights), groups, gathers, runs."""
     macs, read, written, weights = sizes[:, :4].T
     groups, window, deep, rows, inner = sizes[:, _GATHERING].T
     gathered = np.where(window > 1, groups * window * deep * rows, 0.0)
