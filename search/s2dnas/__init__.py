@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hwbench.search.s2dnas.costs import StageOracle, mean_latency, on_device
     from hwbench.search.s2dnas.deployment import deploy
     from hwbench.search.s2dnas.dynamic import Answers, DynamicModel
     from hwbench.search.s2dnas.manifest import Manifest, read_manifest
@@ -28,8 +29,11 @@ _HOMES = {
     "Split": "split",
     "SplitSpace": "space",
     "Stage": "stages",
+    "StageOracle": "costs",
     "StaticNet": "static",
     "deploy": "deployment",
+    "mean_latency": "costs",
+    "on_device": "costs",
     "prefix": "stages",
     "read_manifest": "manifest",
     "stage_graphs": "stages",
@@ -44,8 +48,11 @@ __all__ = [
     "Split",
     "SplitSpace",
     "Stage",
+    "StageOracle",
     "StaticNet",
     "deploy",
+    "mean_latency",
+    "on_device",
     "prefix",
     "read_manifest",
     "stage_graphs",
