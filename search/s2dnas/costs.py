@@ -124,7 +124,7 @@ class StageOracle:
         costs = np.array([self._known.get(graph.hash, math.nan) for graph in stages])
         unknown = np.flatnonzero(np.isnan(costs))
         if len(unknown):
-            costs[unknown] = self.model.predict([stages[row] for row in unknown])
+            costs[unknown] = self.model.predict([stages[row] for row in unknown.tolist()])
         self.ledger = replace(
             self.ledger,
             queries=self.ledger.queries + 1,
