@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hwbench.search.s2dnas.stages import Stage, prefix, stage_graphs
     from hwbench.search.s2dnas.static import StaticNet
     from hwbench.search.s2dnas.tracing import trace
+    from hwbench.search.s2dnas.training import StagePlan, recalibrate, stage_logits, train_stages
 
 _HOMES = {
     "Answers": "dynamic",
@@ -30,14 +31,18 @@ _HOMES = {
     "SplitSpace": "space",
     "Stage": "stages",
     "StageOracle": "costs",
+    "StagePlan": "training",
     "StaticNet": "static",
     "deploy": "deployment",
     "mean_latency": "costs",
     "on_device": "costs",
     "prefix": "stages",
     "read_manifest": "manifest",
+    "recalibrate": "training",
     "stage_graphs": "stages",
+    "stage_logits": "training",
     "trace": "tracing",
+    "train_stages": "training",
 }
 
 __all__ = [
@@ -49,14 +54,18 @@ __all__ = [
     "SplitSpace",
     "Stage",
     "StageOracle",
+    "StagePlan",
     "StaticNet",
     "deploy",
     "mean_latency",
     "on_device",
     "prefix",
     "read_manifest",
+    "recalibrate",
     "stage_graphs",
+    "stage_logits",
     "trace",
+    "train_stages",
 ]
 
 

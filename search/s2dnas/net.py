@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -56,6 +57,18 @@ class MultiStageNet(nn.Module):
         every = live[self.graph.outputs[0]]
         return every.view(len(images), self.space.stages, -1).transpose(0, 1)
 
+    @contextmanager
+    def momentum(self, share: float) -> Iterator[None]:
+        """Let each batch in training move the batch norms' statistics by so much (usually .1)."""
+        before = self.layers[0].momentum
+        for layer in self.layers:
+            layer.momentum = share
+        try:
+            yield
+        finally:
+            for layer in self.layers:
+                layer.momentum = before
+
     def weights(self) -> Mapping[str, NDArray[np.float32]]:
         """A copy of the wide network's weights, by ``"<layer>.<param>"``."""
         return {
@@ -76,7 +89,7 @@ class _Layer(nn.Module):
 
     def __init__(self, wide: StaticNet, op: Op) -> None:
         super().__init__()
-        self.op = op
+        self.op, self.momentum = op, _MOMENTUM
         self.register_buffer("mask", None, persistent=False)
         self._params = tuple(wide.graph.params(op))
         for param in self._params:
@@ -95,7 +108,7 @@ class _Layer(nn.Module):
         if self.op.kind == "batch_norm":
             mean, var, scale, bias = (self.value(p) for p in ("mean", "var", "scale", "bias"))
             return functional.batch_norm(
-                inputs[0], mean, var, scale, bias, self.training, _MOMENTUM, self.op["epsilon"]
+                inputs[0], mean, var, scale, bias, self.training, self.momentum, self.op["epsilon"]
             )
         params = {param: self.value(param) for param in self._params}
         if self.mask is not None:

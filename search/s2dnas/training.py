@@ -1,0 +1,163 @@
+"""Trains a multi-stage network: one split of it, or all splits at once in shared weights."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hwbench.errors import UsageError
+from hwbench.search.s2dnas.net import MultiStageNet
+from hwbench.spaces.base import Codes
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """How long and how fast a multi-stage network is trained.
+
+    The learning rate rises over the first twentieth of the steps and falls to zero by a cosine.
+    ``distillation`` weighs what earlier stages learn from the last one's answers, softened by
+    ``temperature`` (Hinton et al., arXiv 1503.02531), beside what they learn from the labels.
+    """
+
+    steps: int
+    batch: int = 64
+    learning_rate: float = 0.05
+    weight_decay: float = 1e-4
+    distillation: float = 0.5
+    temperature: float = 2.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 2:
+            raise UsageError("a training needs 1 step, and 2 images in it")
+        if not (0 < self.learning_rate < math.inf and 0 < self.temperature < math.inf):
+            raise UsageError("learning rate and temperature have to be positive numbers")
+        if not (0 <= self.weight_decay < math.inf and 0 <= self.distillation < math.inf):
+            raise UsageError("weight decay and distillation cannot be negative")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        rise = max(1, self.steps // 20)
+        cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return self.learning_rate * min(1.0, (step + 1) / rise) * cosine
+
+
+@dataclass(frozen=True, slots=True)
+class StageProgress:
+    """Where a training stands: loss, and accuracy of each stage (s,), of the last steps."""
+
+    step: int
+    loss: float
+    accuracies: tuple[float, ...]
+
+
+def stage_loss(logits: Tensor, labels: Tensor, plan: StagePlan) -> Tensor:
+    """The loss of logits (stages, n, classes) on labels (n,): a number.
+
+    The sum of the stages' cross-entropies, and of the earlier ones' divergences from the last
+    one, which is not moved by them.
+    """
+    loss = torch.stack([functional.cross_entropy(each, labels) for each in logits]).sum()
+    if plan.distillation and len(logits) > 1:
+        wanted = functional.log_softmax(logits[-1].detach() / plan.temperature, dim=1)
+        for each in logits[:-1]:
+            given = functional.log_softmax(each / plan.temperature, dim=1)
+            apart = functional.kl_div(given, wanted, reduction="batchmean", log_target=True)
+            # Soft answers have gradients smaller by the square of their temperature.
+            loss = loss + plan.distillation * plan.temperature**2 * apart
+    return loss
+
+
+def train_stages(
+    net: MultiStageNet,
+    images: Tensor,
+    labels: Tensor,
+    plan: StagePlan,
+    *,
+    codes: Codes | None = None,
+    progress: Callable[[StageProgress], None] | None = None,
+    report_every: int = 20,
+) -> float:
+    """Train on images (n, c, h, w), as the network reads them, and labels (n,); the seconds taken.
+
+    Each step runs one split: of ``codes`` (m, L), in turns, or any of the space. One row trains
+    one network; none trains the weights that all splits share, each as likely. What a step does
+    follows from the seed and its number. The net is left at inference, under the split of the last
+    step; :func:`recalibrate` it under the split that is wanted. UsageError where batch, labels or
+    images do not fit, and where the training diverges.
+    """
+    _check(net, images, labels, plan)
+    matrices = [p for p in net.parameters() if p.dim() > 1]
+    vectors = [p for p in net.parameters() if p.dim() <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": plan.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.SGD(groups, lr=plan.learning_rate, momentum=0.9, nesterov=True)
+    began = time.monotonic()
+    net.train()
+    for step in range(plan.steps):
+        rng = np.random.default_rng([plan.seed, step])
+        net.use(net.space.sample(1, rng)[0] if codes is None else codes[step % len(codes)])
+        rows = torch.from_numpy(rng.permutation(len(labels))[: plan.batch])
+        for group in optimizer.param_groups:
+            group["lr"] = plan.rate(step)
+        optimizer.zero_grad(set_to_none=True)
+        logits = net(images[rows])
+        loss = stage_loss(logits, labels[rows], plan)
+        if not math.isfinite(loss.item()):
+            raise UsageError(
+                f"the training diverged at step {step + 1} of {plan.steps}: take a learning rate "
+                f"below {plan.learning_rate:g}"
+            )
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        if progress is not None and ((step + 1) % report_every == 0 or step + 1 == plan.steps):
+            right = (logits.argmax(dim=2) == labels[rows]).double().mean(dim=1)
+            progress(StageProgress(step + 1, loss.item(), tuple(right.tolist())))
+    net.eval()
+    return time.monotonic() - began
+
+
+@torch.no_grad()
+def recalibrate(net: MultiStageNet, images: Tensor) -> None:
+    """Set the batch norms' statistics to those of images (n, c, h, w), under the present split.
+
+    What was recorded while other splits ran is wrong for this one. The net is left at inference.
+    """
+    net.train()
+    with net.momentum(1.0):
+        net(images)
+    net.eval()
+
+
+@torch.no_grad()
+def stage_logits(net: MultiStageNet, images: Tensor, batch: int = 500) -> Tensor:
+    """Logits (stages, n, classes) of images (n, c, h, w) at inference, some at a time."""
+    net.eval()
+    parts = [net(images[start : start + batch]) for start in range(0, len(images), batch)]
+    return torch.cat(parts, dim=1)
+
+
+def _check(net: MultiStageNet, images: Tensor, labels: Tensor, plan: StagePlan) -> None:
+    shape, static = tuple(images.shape[1:]), net.space.net
+    if shape != static.image_shape:
+        raise UsageError(
+            f"images of shape {shape} are not what the network takes: {static.image_shape}"
+        )
+    if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+        raise UsageError(f"{len(images)} images need as many whole numbers as labels")
+    if int(labels.min()) < 0 or int(labels.max()) >= static.classes:
+        raise UsageError(
+            f"labels run from {int(labels.min())} to {int(labels.max())}, but the network "
+            f"{static.graph.name} tells {static.classes} classes apart"
+        )
+    if plan.batch > len(images):
+        raise UsageError(f"there are {len(images)} images to train on: take less a step")
