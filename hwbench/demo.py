@@ -3,11 +3,12 @@
 Profiles this CPU over ``ofa_mbv3``, fits a latency predictor, tests it on architectures that a
 later session measured and it never saw, trains a PNAG generator that answers any budget with the
 largest network that it knows of, measures its answers to three budgets, and writes a page that
-says what was promised and what was kept.
+says what was promised and what was kept. Predictor and generator are saved as soon as they stand.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,11 +23,12 @@ from hwbench.devices.base import Device
 from hwbench.devices.profile import (
     PROFILE_PLAN,
     Profile,
-    measure_architectures,
+    answered,
+    architecture_jobs,
     sample_profile,
 )
 from hwbench.errors import DeviceError, InconclusiveError
-from hwbench.measure.campaign import anchor
+from hwbench.measure.campaign import anchor, record
 from hwbench.measure.plan import Failure, Plan
 from hwbench.predictors import (
     BudgetOracle,
@@ -69,10 +71,11 @@ Tell = Callable[[str, float], None]
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """What the demo found, and where its page is."""
+    """What the demo found, and where its page and its generator are."""
 
     report: page.DemoReport
     predictor: LatencyPredictor
+    generator: Path
     path: Path
 
 
@@ -98,13 +101,14 @@ def run_demo(
 
     What the store holds of the same device, sample and environment is not measured again; the
     winners always are. ``tell`` is told the stage and the share of it that is done.
+    InconclusiveError where most of the sample, or of the test, could not be measured.
     """
     folder.mkdir(parents=True, exist_ok=True)  # now, not after minutes of measuring
     device, space, stages = get_device("cpu"), get_space(SPACE), _Stages(tell)
     with stages.stage("calibrate the canaries") as share:
         epoch = anchor(device, 1, store, share)
     with stages.stage(f"profile {samples} architectures") as share:
-        learned = _measured(sample_profile(device, space, samples, seed=seed), store, share)
+        learned, tried = _measured(sample_profile(device, space, samples, seed=seed), store, share)
     with stages.stage("fit the predictors"):
         provenance = provenance_of(learned)
         training = training_from(space, learned)
@@ -112,15 +116,18 @@ def run_demo(
             name: fit_predictor(space, training, provenance, seed=seed, kind=kind)
             for name, kind in PREDICTORS.items()
         }
+        predictor = fitted["hwbench"]
+        predictor.save(folder / f"cpu-{SPACE}.hwp")
     with stages.stage(f"measure {TEST_SAMPLES} it never saw") as share:
         unseen = _unseen(device, space, learned, seed)
-        tested = _measured(unseen, store, share)
+        tested, tested_of = _measured(unseen, store, share)
     with stages.stage("train a generator") as share:
-        generator, ledger = _generator(space, BudgetOracle(fitted["hwbench"]), seed + 2, share)
+        generator, ledger = _generator(space, BudgetOracle(predictor), seed + 2, share)
+        path = folder / f"cpu-{SPACE}.hwg"
+        save_generator(generator, path, objective=CAPACITY_PROXY, ledger=ledger.row())
         found = generator.generate(_budgets(generator))
     with stages.stage("measure its answers again") as share:
-        codes = np.array([answer.code for answer in found])
-        winners = measure_architectures(device, space, codes, store, plan=Plan(), progress=share)
+        winners = _winners(device, space, found, store, share)
     report = page.DemoReport(
         title="hwbench demo",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -128,34 +135,58 @@ def run_demo(
         space=SPACE,
         fingerprint=device.fingerprint(1),
         epoch=epoch,
-        profile=_profile(space, learned),
-        evaluation=_evaluation(space, fitted, tested),
+        profile=_profile(space, learned, tried),
+        evaluation=_evaluation(space, fitted, tested, tested_of),
         budgets=[_budget(space, g, m) for g, m in zip(found, winners, strict=True)],
         stages=stages.done,
     )
-    predictor = fitted["hwbench"]
-    predictor.save(folder / "cpu-ofa_mbv3.hwp")
-    save_generator(
-        generator, folder / "cpu-ofa_mbv3.hwg", objective=CAPACITY_PROXY, ledger=ledger.row()
-    )
     predictor_figure(report.profile, report.evaluation, report.budgets, folder / "demo.png")
-    return Demo(report, predictor, page.write_page(report, folder))
+    return Demo(report, predictor, path, page.write_page(report, folder))
 
 
-def _measured(profile: Profile, store: Store, share: Callable[[float], None]) -> list[Measurement]:
-    """Run a profile, or what is left of it; its measurements from the store."""
-    disturbed: InconclusiveError | None = None
+def _measured(
+    profile: Profile, store: Store, share: Callable[[float], None]
+) -> tuple[list[Measurement], page.Tried]:
+    """Run a profile, or what is left of it; its measurements from the store, and how many failed.
+
+    InconclusiveError where less than half has a latency: nothing would be proved by the rest.
+    """
     for result in profile.run(store, PROFILE_PLAN, share):
-        if not isinstance(result, Failure):
-            continue
-        # One that was disturbed throughout is left out; anything else is worth stopping for.
-        if not isinstance(result.error, InconclusiveError):
-            raise DeviceError(f"{result.workload.name}: {result.reason}")
-        disturbed = result.error
+        _require_disturbed(result)
     stored = profile.stored(store)
-    if disturbed is not None and not stored:
-        raise disturbed
-    return stored
+    keys = {m.workload.key for m in stored if m.latency_ns is not None}
+    asked = len({job.workload.key for job in profile.jobs})
+    tried = page.Tried(asked, len(keys), len(keys - answered(stored)))
+    if 2 * tried.measured < asked:
+        raise InconclusiveError(
+            f"{tried}, the machine is too busy: leave it a free core, then run the same command "
+            "again; what was measured is stored, it goes on from there"
+        )
+    return stored, tried
+
+
+def _require_disturbed(result: Measurement | Failure) -> None:
+    """What was disturbed throughout is left out; any other failure is worth stopping for."""
+    if isinstance(result, Failure) and not isinstance(result.error, InconclusiveError):
+        raise DeviceError(f"{result.workload.name}: {result.reason}")
+
+
+def _winners(
+    device: Device,
+    space: Space,
+    found: Sequence[Generated],
+    store: Store,
+    share: Callable[[float], None],
+) -> list[Measurement | None]:
+    """Measure answers anew, in their order; None where the machine was too busy for one."""
+    jobs = architecture_jobs(device, space, np.array([answer.code for answer in found]))
+    once = {job.workload.key: job for job in jobs}
+    epoch, measured = anchor(device, 1, store), dict[str, Measurement]()
+    for result in record(device, list(once.values()), Plan(), store, epoch, progress=share):
+        _require_disturbed(result)
+        if isinstance(result, Measurement):
+            measured[result.workload.key] = result
+    return [measured.get(job.workload.key) for job in jobs]
 
 
 def _unseen(device: Device, space: Space, learned: Sequence[Measurement], seed: int) -> Profile:
@@ -189,7 +220,7 @@ def _budgets(generator: Generator) -> list[float]:
     return [float(f"{np.exp(low + at * (high - low)):.3g}") for at in BUDGETS_AT]
 
 
-def _profile(space: Space, learned: Sequence[Measurement]) -> page.Profile:
+def _profile(space: Space, learned: Sequence[Measurement], tried: page.Tried) -> page.Profile:
     usable = [m for m in learned if m.latency_ns is not None]
     texts = [str(m.workload.arch) for m in usable]
     codes = space.encode(texts)
@@ -201,12 +232,15 @@ def _profile(space: Space, learned: Sequence[Measurement]) -> page.Profile:
         high_ms=np.array([m.high_ns for m in usable], float) / 1e6,
         macs=space.macs(codes),
         resolution=np.array(resolution),
-        refused=len(learned) - len(usable),
+        tried=tried,
     )
 
 
 def _evaluation(
-    space: Space, fitted: dict[str, LatencyPredictor], tested: Sequence[Measurement]
+    space: Space,
+    fitted: dict[str, LatencyPredictor],
+    tested: Sequence[Measurement],
+    tried: page.Tried,
 ) -> page.Evaluation:
     test = training_from(space, tested)
     scores: dict[str, Metrics] = {name: evaluate(p, test) for name, p in fitted.items()}
@@ -219,13 +253,15 @@ def _evaluation(
         low_ms=low,
         high_ms=high,
         scores=scores,
+        tried=tried,
     )
 
 
-def _budget(space: Space, answer: Generated, measured: Measurement) -> page.Budget:
-    nan = float("nan")
-    figures = (measured.latency_ns, measured.low_ns, measured.high_ns)
-    latency, low, high = (nan if f is None else f / 1e6 for f in figures)
+def _budget(space: Space, answer: Generated, measured: Measurement | None) -> page.Budget:
+    figures: tuple[float | None, ...] = (None, None, None)
+    if measured is not None:
+        figures = (measured.latency_ns, measured.low_ns, measured.high_ns)
+    latency, low, high = (math.nan if f is None else f / 1e6 for f in figures)
     return page.Budget(
         budget_ms=answer.budget_ms,
         architecture=answer.text,
@@ -236,4 +272,5 @@ def _budget(space: Space, answer: Generated, measured: Measurement) -> page.Budg
         measured_ms=latency,
         low_ms=low,
         high_ms=high,
+        inconclusive=measured is not None and measured.status == "inconclusive",
     )

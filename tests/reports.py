@@ -11,7 +11,7 @@ from hwbench.predictors.metrics import metrics
 from hwbench.records import Fingerprint
 from hwbench.spaces import get_space
 from hwbench.spaces.design import spread_sample
-from hwbench.watch.page import Budget, DemoReport, Evaluation, Profile, Stage
+from hwbench.watch.page import Budget, DemoReport, Evaluation, Profile, Stage, Tried
 from tests.measurements import epoch
 
 
@@ -108,7 +108,7 @@ def _profile(rng: np.random.Generator, n: int) -> Profile:
         high_ms=sample.latency_ms * (1 + width),
         macs=sample.macs,
         resolution=sample.resolution,
-        refused=2,
+        tried=Tried(n + 2, n, 7),
     )
 
 
@@ -132,4 +132,5 @@ def _evaluation(rng: np.random.Generator, n: int, profile: Profile) -> Evaluatio
             "line through MACs": metrics(measured, line, 0.8 * line, 1.2 * line),
             "constant": metrics(measured, constant, 0.4 * constant, 1.7 * constant),
         },
+        tried=Tried(n, n, 0),
     )

@@ -15,6 +15,7 @@ from hwbench.cli.options import Debug, Json, Seed, StoreUrl, opened
 from hwbench.errors import UsageError
 
 if TYPE_CHECKING:
+    from hwbench.demo import Demo
     from hwbench.watch.page import Budget
 
 
@@ -53,17 +54,37 @@ def demo(
     scores, budgets = done.report.evaluation.scores, done.report.budgets
     if as_json:
         entries = [{**asdict(budget), "kept": budget.kept} for budget in budgets]
-        console.write_json({"page": done.path, "accuracy": scores, "budgets": entries})
-        return
+        tried = {"profile": done.report.profile.tried, "test": done.report.evaluation.tried}
+        console.write_json(
+            {"page": done.path, "accuracy": scores, "budgets": entries, "tried": tried}
+        )
+    else:
+        _show(done)
+    if undecided := [b for b in budgets if b.kept is None or b.inconclusive]:
+        asked = " ".join(f"--budget {b.budget_ms:g}ms" for b in undecided)
+        console.note(
+            f"{len(undecided)} of {len(budgets)} answers were not measured well enough: leave the "
+            f"machine a free core, then hwbench generate {done.generator} {asked} --measure"
+        )
+
+
+def _show(done: Demo) -> None:
+    report = done.report
     headings = ("budget ms", "promised ms", "measured ms", "kept", "MMACs (capacity proxy)")
     console.show(
+        f"To learn from: {report.profile.tried}",
+        f"To be tested on: {report.evaluation.tried}",
         "Predicted latency on architectures that it never saw",
-        accuracy.table(scores),
+        accuracy.table(report.evaluation.scores),
         "What the generator gave under each budget, measured again",
-        console.table(headings, map(_row, budgets)),
+        console.table(headings, map(_row, report.budgets)),
         f"Page: {done.path}",
     )
 
 
 def _row(budget: Budget) -> tuple[object, ...]:
-    return budget.budget_ms, budget.upper_ms, budget.measured_ms, budget.kept, budget.macs / 1e6
+    """A budget as the table has it: kept is open where its interval holds the budget."""
+    measured = budget.measured_ms if budget.measured else "not measured"
+    kept = "open" if budget.kept is None else console.cell(budget.kept)
+    wide = ", inconclusive" if budget.inconclusive else ""
+    return budget.budget_ms, budget.upper_ms, measured, kept + wide, budget.macs / 1e6

@@ -101,7 +101,7 @@ def latency_over_macs(profile: Profile, budgets: Sequence[Budget]) -> Chart:
         title="Latency over MACs, by resolution",
         summary=_macs_summary(profile),
         y_label="measured latency, ms",
-        traces=[*traces, _winners([b for b in budgets if b.kept is not None])],
+        traces=[*traces, _winners([b for b in budgets if b.measured])],
         layout={
             "xaxis": {"title": {"text": "million MACs"}, "rangemode": "tozero"},
             "yaxis": {"rangemode": "tozero"},

@@ -69,12 +69,16 @@ def _draw_predictions(axes: Axes, evaluation: Evaluation) -> None:
         )  # fmt: skip
     axes.plot(ends, ends, color=MUTED, lw=0.8)
     beyond = np.abs(charts.errors_percent(evaluation)) >= charts.BANDS_PERCENT[0]
-    for chosen, colour, marker in ((~beyond, ACCENT, "o"), (beyond, BAD, "x")):
+    outer = f"±{charts.BANDS_PERCENT[0]} %"
+    looks = ((~beyond, ACCENT, "o", f"within {outer}"), (beyond, BAD, "x", f"beyond {outer}"))
+    for chosen, colour, marker, label in looks:
+        if not chosen.any():
+            continue
         # A calibrated interval may lie wholly to one side of the prediction.
         around = np.maximum([predicted - evaluation.low_ms, evaluation.high_ms - predicted], 0)
         axes.errorbar(
             measured[chosen], predicted[chosen], yerr=around[:, chosen],
-            fmt=marker, ms=3.5, color=colour, ecolor=colour, elinewidth=0.6, alpha=0.8,
+            fmt=marker, ms=3.5, color=colour, ecolor=colour, elinewidth=0.6, alpha=0.8, label=label,
         )  # fmt: skip
     axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
     for axis in (axes.xaxis, axes.yaxis):

@@ -50,12 +50,30 @@ _WORDS: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """How many architectures were to be measured, and what became of them.
+
+    ``inconclusive`` are among the ``measured``; those that are not gave no latency at all.
+    """
+
+    asked: int
+    measured: int
+    inconclusive: int
+
+    def __str__(self) -> str:
+        lost = self.asked - self.measured
+        wide = f", {self.inconclusive} of them inconclusive" if self.inconclusive else ""
+        failed = f"; {lost} could not be" if lost else ""
+        return f"{self.measured} of {self.asked} architectures measured{wide}{failed}"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Profile:
     """The n architectures that the predictor learned from, all arrays (n,).
 
     ``[low_ms, high_ms]`` is the 95 % interval of the undisturbed latency; ``resolution`` is that
-    of the input image in pixels. ``refused`` more were tried and gave no latency.
+    of the input image in pixels. ``tried`` tells how many were to be learned from.
     """
 
     architectures: Sequence[str]
@@ -64,7 +82,7 @@ class Profile:
     high_ms: Floats
     macs: Integers
     resolution: Integers
-    refused: int = 0
+    tried: Tried
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +90,8 @@ class Evaluation:
     """Predictions for m architectures that the predictor never saw, all arrays (m,).
 
     ``[low_ms, high_ms]`` is the 90 % interval of the prediction. ``scores`` are those of every
-    predictor compared, by the name a reader sees, hwbench's own first.
+    predictor compared, by the name a reader sees, hwbench's own first. ``tried`` tells of how
+    many architectures the m are.
     """
 
     architectures: Sequence[str]
@@ -81,6 +100,7 @@ class Evaluation:
     low_ms: Floats
     high_ms: Floats
     scores: Mapping[str, Metrics]
+    tried: Tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +109,7 @@ class Budget:
 
     The search held ``upper_ms``, the predictor's bound at ``confidence``, against the budget.
     ``[low_ms, high_ms]`` is the 95 % interval of ``measured_ms``; all three are NaN where the
-    winner gave no latency.
+    winner gave no latency. It may be too wide to be an answer: ``inconclusive``.
     """
 
     budget_ms: float
@@ -101,11 +121,22 @@ class Budget:
     measured_ms: float
     low_ms: float
     high_ms: float
+    inconclusive: bool = False
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is a latency."""
+        return not math.isnan(self.measured_ms)
 
     @property
     def kept(self) -> bool | None:
-        """Whether the promise was kept; ``None`` where nothing was measured."""
-        return None if math.isnan(self.measured_ms) else self.measured_ms <= self.budget_ms
+        """Whether the promise was kept, by all of the interval.
+
+        ``None``, open, where it holds the budget, or nothing was measured.
+        """
+        if self.high_ms <= self.budget_ms:
+            return True
+        return False if self.low_ms > self.budget_ms else None
 
     @property
     def used(self) -> float:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from hwbench.records import Fingerprint
 from hwbench.watch import charts, figures
-from hwbench.watch.page import DemoReport, Stage, render, write_page
+from hwbench.watch.page import Budget, DemoReport, Stage, render, write_page
 from hwbench.watch.policy import content_policy
 from tests.reports import demo_report
 
@@ -120,10 +120,34 @@ def test_budget_that_could_not_be_measured_is_neither_kept_nor_broken(report: De
     assert winners["x"] == []
 
 
-def test_a_latency_equal_to_the_budget_keeps_it(report: DemoReport) -> None:
+def test_an_interval_that_ends_at_the_budget_keeps_it(report: DemoReport) -> None:
     budget = report.budgets[1]
     assert budget.kept is False
-    assert dataclasses.replace(budget, measured_ms=budget.budget_ms).kept is True
+    ends_there = dataclasses.replace(budget, low_ms=0.99 * budget.budget_ms, high_ms=13.5)
+    assert ends_there.budget_ms == 13.5
+    assert ends_there.kept is True
+
+
+@given(st.floats(0.1, 100), st.floats(0.1, 100), st.floats(0, 0.5))
+def test_a_budget_within_the_interval_is_open(budget: float, measured: float, wide: float) -> None:
+    low, high = measured * (1 - wide), measured * (1 + wide)
+    one = Budget(budget, "r224", 10**8, measured, measured, 0.98, measured, low, high)
+    assert one.kept is (True if high <= budget else False if budget < low else None)
+
+
+def test_an_open_budget_and_an_inconclusive_one_are_called_so(report: DemoReport) -> None:
+    one = dataclasses.replace(report.budgets[0], high_ms=8.8, inconclusive=True)
+    text = read(dataclasses.replace(report, budgets=[one])).text
+    assert "0 of 1 budgets kept. 1 open." in text
+    assert "Under 8 ms Open: the budget lies in the interval 7.880 ms" in text
+    assert "to 8.800 ms (inconclusive: too wide to be an answer)" in text
+
+
+def test_what_was_lost_is_told(report: DemoReport) -> None:
+    text = read(report).text
+    profile = "300 of 302 architectures measured, 7 of them inconclusive; 2 could not be"
+    assert text.count(profile) == 2
+    assert "100 of 100 architectures measured. One" in text
 
 
 def test_all_predictors_stand_in_one_table_and_undefined_figures_are_dashes(
