@@ -32,6 +32,8 @@ Array = NDArray[np.float64]
 
 #: Fewer errors are filled up to so many.
 _ENOUGH = 50
+#: No error is that many scales.
+_MOST_ERROR = 1e6
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +53,8 @@ class Calibration:
             raise ValueError("the calibration is not a list of errors")
         if (np.diff(errors) < 0).any():
             raise ValueError("the calibration's errors are not sorted")
+        if not np.abs(errors).max() <= _MOST_ERROR:
+            raise ValueError(f"the calibration has errors beyond {_MOST_ERROR:g} scales")
         return cls(errors.astype(np.float64))
 
     def quantile(self, level: float) -> float:

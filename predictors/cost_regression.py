@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from hwbench.predictors.bayes import MAX_ROUNDS, Data, Regression, regress, spread
 from hwbench.predictors.calibration import half_width
 from hwbench.predictors.costs import cost_tables, nearby_costs
-from hwbench.predictors.data import Prediction, TrainingSet
+from hwbench.predictors.data import MOST_MS, Prediction, TrainingSet
 from hwbench.predictors.features import (
     Basis,
     choice_blocks,
@@ -72,6 +72,8 @@ _BESIDE_SOURCES = 0.3
 
 #: A prediction is never below this share of the shortest latency learned from.
 _FLOOR = 0.25
+#: What a number of a file may be at most: all are in units of a median or a deviation.
+_MOST = 1e6
 
 
 @register_model("cost-regression")
@@ -171,6 +173,12 @@ class CostRegression(LatencyModel):
     def restore(cls, space: Space, state: State) -> Self:
         unit_ms, floor, tail_variance, *noise = (float(v) for v in state["scalars"])
         learned, power, labels, factor = noise
+        known = [state[name] for name in ("tables", "offset", "centres", "kernel_map")]
+        scales = np.concatenate([[tail_variance, learned, labels, factor], *map(np.ravel, known)])
+        if not (np.abs(scales).max() <= _MOST and scales[:4].min() >= 0 and factor > 0):
+            raise ValueError("scales that cannot be")
+        if not (unit_ms * floor > 0 and unit_ms <= MOST_MS and floor <= 1 and power in (0, 1)):
+            raise ValueError("a unit, a floor or a power that cannot be")
         tables = np.split(state["tables"].astype(np.float32), np.cumsum(state["table_rows"])[:-1])
         scopes = tuple(tuple(int(j) for j in row if j >= 0) for row in state["scopes"])
         return cls(

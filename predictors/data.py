@@ -18,6 +18,10 @@ Array = NDArray[np.float64]
 
 #: With fewer distinct architectures there is nothing to calibrate an interval with.
 MIN_SAMPLES = 5
+#: No network takes eleven days: such a latency is one in another unit, or no latency.
+MOST_MS = 1e9
+#: Latencies that differ by less than this, relative, differ by rounding.
+_SAME = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +32,8 @@ class TrainingSet:
     deviation of each label's own error, 0 where it is unknown (whole-millisecond timers:
     0.3 ms). ``session_sd`` is the relative one of what all labels may share, as labels of one
     session do. ``sources`` is what is known of other devices, for a family that can use it.
-    :class:`PredictorError` names the first row that is out of order.
+    :class:`PredictorError` names the first row that is out of order: no latency is above
+    :data:`MOST_MS`.
     """
 
     codes: NDArray[np.integer]
@@ -55,6 +60,12 @@ class TrainingSet:
         if (bad := self.sd_ms < 0).any():
             row = int(bad.argmax())
             raise PredictorError(f"sd_ms of row {row} is negative ({self.sd_ms[row]:g})")
+        if (bad := np.maximum(self.latency_ms, self.sd_ms) > MOST_MS).any():
+            row = int(bad.argmax())
+            raise PredictorError(
+                f"latency_ms of row {row} is {self.latency_ms[row]:g} (sd {self.sd_ms[row]:g}): "
+                f"no network takes {MOST_MS:g} ms, is it in another unit?"
+            )
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -101,7 +112,7 @@ def prepared(space: Space, training: TrainingSet) -> TrainingSet:
             f"a predictor needs at least {MIN_SAMPLES}"
         )
     latency = training.latency_ms
-    if np.ptp(latency) == 0:
+    if np.ptp(latency) <= _SAME * latency.max():
         raise PredictorError(
             f"all {len(training)} latencies are {latency[0]:g} ms: the timer is too coarse "
             "or the measurement broken"

@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import hwbench
-from hwbench.errors import PredictorError, UnknownNameError
+from hwbench.errors import PredictorError, UnknownNameError, UsageError
 from hwbench.predictors import files
 from hwbench.predictors.calibration import Calibration, normal_quantile
 from hwbench.predictors.costs import op_costs
-from hwbench.predictors.data import Prediction, TrainingSet, prepared
+from hwbench.predictors.data import MIN_SAMPLES, MOST_MS, Prediction, TrainingSet, prepared
 from hwbench.predictors.metrics import Metrics, metrics
 from hwbench.predictors.model import LatencyModel, model_kind
 from hwbench.records import digest
@@ -33,6 +33,8 @@ Array = NDArray[np.float64]
 
 #: Relative: sessions that differ by more than this are of two machines.
 _MOST_SESSION_SD = 2.0
+#: Labels, threads and relative scales of a file that cannot be; what a correlation of 1 rounds to.
+_MOST_LABELS, _MOST_THREADS, _MOST_SD, _ONE = 10**9, 2**16, 1e6, 1 + 1e-9
 
 #: Networks whose costs are kept in the file, to see whether the space is still the same.
 _WITNESSES = 3
@@ -234,8 +236,14 @@ def load_predictor(
         errors = arrays.pop("calibration")
         state = {name.removeprefix("model."): array for name, array in arrays.items()}
         model = family.restore(space, state)
+        if {*arrays} != {f"model.{name}" for name in model.state()}:
+            raise ValueError("arrays that no predictor of this kind has")
         predictor = LatencyPredictor(space, model, Calibration.restored(errors), meta)
-        predictor.predict(np.array(meta.witnesses, dtype=np.int16))
+        found = predictor.predict(np.array(meta.witnesses, dtype=np.int16))
+        if not ((found.mean_ms > 0) & (found.mean_ms <= MOST_MS)).all():
+            raise ValueError(f"they say that a network takes {found.mean_ms.min():g} ms")
+        if not ((found.sd_ms > 0) & (found.sd_ms <= _MOST_SD * found.mean_ms)).all():
+            raise ValueError(f"they say that a latency's scale is {found.sd_ms.min():g} ms")
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise PredictorError(f"{path}: its arrays do not fit together ({error})") from None
     return predictor
@@ -284,7 +292,11 @@ def _require_same_space(path: Path, meta: PredictorMeta, space: Space) -> None:
         raise PredictorError(
             f"{path}: the decisions of {meta.space} have changed since it was fitted: fit it again"
         )
-    if _features_hash(space, meta.witnesses) != meta.features_hash:
+    try:
+        features_hash = _features_hash(space, meta.witnesses)
+    except (UsageError, IndexError, ValueError) as error:
+        raise PredictorError(f"{path}: its witnesses are no networks ({error})") from None
+    if features_hash != meta.features_hash:
         raise PredictorError(
             f"{path}: the networks of {meta.space}, or how their costs are counted, have changed "
             "since it was fitted: fit it again"
@@ -297,16 +309,36 @@ def _meta(header: Mapping[str, Any]) -> PredictorMeta:
     values["provenance"] = provenance_from(header["provenance"])
     if not 0 <= values["session_sd"] <= _MOST_SESSION_SD:
         raise ValueError(f"session_sd is {values['session_sd']}")
-    if values["widest_sd"] is not None and not values["widest_sd"] > 0:
+    if values["widest_sd"] is not None and not 0 < values["widest_sd"] <= _MOST_SD:
         raise ValueError(f"widest_sd is {values['widest_sd']}")
+    if not MIN_SAMPLES <= values["n_train"] <= _MOST_LABELS or values["seed"] < 0:
+        raise ValueError(f"n_train is {values['n_train']}, seed {values['seed']}")
     values["sources"] = tuple(str(name) for name in values["sources"])
-    values["cross_validated"] = Metrics(**typed(Metrics, header["cross_validated"]))
+    values["cross_validated"] = metrics_from(header["cross_validated"])
     values["witnesses"] = tuple(tuple(int(c) for c in code) for code in header["witnesses"])
-    if any(not 0 <= c < 2**15 for code in values["witnesses"] for c in code):
+    if not values["witnesses"] or any(
+        not 0 <= c < 2**15 for code in values["witnesses"] for c in code
+    ):
         raise ValueError("witnesses are no codes")
     if datetime.fromisoformat(values["created"]).tzinfo is None:
         raise ValueError(f"created has no UTC offset: {values['created']!r}")
     return PredictorMeta(**values)
+
+
+def metrics_from(row: Any) -> Metrics:
+    """Of a JSON object; KeyError, TypeError, ValueError or OverflowError where it is not that."""
+    found = Metrics(**typed(Metrics, row))
+    ranks = [rank for rank in (found.spearman, found.kendall) if rank is not None]
+    shares = (found.within_5, found.within_10, found.coverage_90)
+    if not (
+        2 <= found.n <= _MOST_LABELS
+        and all(abs(rank) <= _ONE for rank in ranks)
+        and all(0 <= share <= 1 for share in shares)
+        and 0 <= found.rmspe < math.inf
+        and math.isfinite(found.width_90)
+    ):
+        raise ValueError("metrics that cannot be")
+    return found
 
 
 def provenance_from(row: Any) -> Provenance:
@@ -314,7 +346,9 @@ def provenance_from(row: Any) -> Provenance:
     values = typed(Provenance, row)
     values["c0_ns"] = tuple(float(c) for c in values["c0_ns"])
     values["options"] = tuple((str(k), str(v)) for k, v in values["options"])
-    if values["threads"] < 1 or not all(0 < c < math.inf for c in values["c0_ns"]):
+    if not 1 <= values["threads"] <= _MOST_THREADS or not all(
+        0 < c < math.inf for c in values["c0_ns"]
+    ):
         raise ValueError("threads or c0_ns cannot be")
     return Provenance(**values)
 

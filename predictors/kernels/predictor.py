@@ -9,9 +9,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,7 @@ from hwbench.predictors.kernels.models import (
 from hwbench.predictors.kernels.samples import NetworkSample
 from hwbench.predictors.kernels.training import LEAST_NETWORKS, training_from
 from hwbench.predictors.metrics import Metrics, metrics
-from hwbench.predictors.predictor import Provenance, provenance_from, typed
+from hwbench.predictors.predictor import Provenance, metrics_from, provenance_from, typed
 from hwbench.records import digest
 
 Array = NDArray[np.float64]
@@ -318,9 +317,7 @@ def _meta(header: Mapping[str, Any]) -> KernelMeta:
     values = typed(KernelMeta, header)
     if not isinstance(values["left_out"], dict):
         raise TypeError("left_out is no JSON object")
-    scores = {family: Metrics(**typed(Metrics, m)) for family, m in values["left_out"].items()}
-    if not all(math.isfinite(v) for m in scores.values() for v in astuple(m) if v is not None):
-        raise ValueError("left_out has figures that are none")
+    scores = {str(family): metrics_from(row) for family, row in values["left_out"].items()}
     if values["n_train"] < LEAST_NETWORKS or not _number(values["typical_sd"]):
         raise ValueError("n_train or typical_sd cannot be")
     provenance = provenance_from(values["provenance"])

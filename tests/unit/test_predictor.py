@@ -211,6 +211,23 @@ def test_equal_latencies_teach_nothing() -> None:
         fit_predictor(SMALL, training_set(SMALL, codes, np.full(20, 3.0)), HERE)
 
 
+def test_latencies_that_differ_by_rounding_teach_nothing() -> None:
+    codes = SMALL.sample(20, np.random.default_rng(0))
+    latency = 3.0 + 1e-13 * np.arange(20)
+    with pytest.raises(PredictorError, match="all 20 latencies are 3 ms"):
+        fit_predictor(SMALL, training_set(SMALL, codes, latency), HERE)
+
+
+def test_latencies_that_no_network_takes_are_refused() -> None:
+    codes = SMALL.sample(20, np.random.default_rng(0))
+    latency = np.linspace(1, 2, 20)
+    latency[7] = 1e300
+    with pytest.raises(PredictorError, match=r"row 7 is 1e\+300 .* in another unit"):
+        training_set(SMALL, codes, latency)
+    with pytest.raises(PredictorError, match=r"row 0 is 1 \(sd 1e\+10\)"):
+        training_set(SMALL, codes, np.linspace(1, 2, 20), 1e10)
+
+
 def test_too_few_architectures_however_often_measured() -> None:
     codes = SMALL.sample(4, np.random.default_rng(0)).repeat(10, axis=0)
     latency = np.linspace(1, 2, 40)

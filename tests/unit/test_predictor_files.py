@@ -196,6 +196,31 @@ def forged(name: str, array: np.ndarray) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def scalar(place: int, value: float) -> Callable[[dict[str, Any]], None]:
+    """One of unit, floor, tail, learned noise, its power, labels' noise, factor in its place."""
+
+    def change(parts: dict[str, Any]) -> None:
+        numbers = np.load(io.BytesIO(parts["members"]["model.scalars.npy"]))
+        numbers[place] = value
+        forged("model.scalars", numbers)(parts)
+
+    return change
+
+
+def filled(name: str, value: float) -> Callable[[dict[str, Any]], None]:
+    """An array of the same shape that holds this value everywhere."""
+
+    def change(parts: dict[str, Any]) -> None:
+        array = np.load(io.BytesIO(parts["members"][f"{name}.npy"]))
+        forged(name, np.full_like(array, value))(parts)
+
+    return change
+
+
+def validated_says(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda parts: parts["header"]["meta"]["cross_validated"].update(changes)
+
+
 def header_says(**changes: Any) -> Callable[[dict[str, Any]], None]:
     return lambda parts: parts["header"].update(changes)
 
@@ -259,12 +284,42 @@ def test_changes_are_noticed(
         (forged("model.kernel_map", np.zeros((3, 2), np.float32)), "arrays do not fit together"),
         (forged("model.scalars", np.zeros(2)), "arrays do not fit together"),
         (forged("calibration", np.array(["x"])), "has dtype '<U1'"),
+        # What would answer with latencies that are negative, zero, NaN or infinite.
+        *((scalar(0, unit), "a unit, a floor or a power") for unit in (-1.0, 0.0, 1e300)),
+        *((scalar(1, floor), "a unit, a floor or a power") for floor in (-1.0, 0.0, 1e300)),
+        *((scalar(place, -1.0), "scales that cannot be") for place in (2, 3, 5, 6)),
+        *((scalar(place, 1e300), "scales that cannot be") for place in (2, 3, 5, 6)),
+        (scalar(4, 1e300), "a unit, a floor or a power"),
+        (scalar(6, 0.0), "scales that cannot be"),
+        (filled("model.offset", 1e38), "scales that cannot be"),
+        (filled("model.centres", 1e38), "scales that cannot be"),
+        (filled("model.tables", -1e6), "a latency's scale is"),
+        (filled("calibration", -1e9), "errors beyond 1e+06 scales"),
+        (meta_says(widest_sd=float("inf")), "widest_sd is inf"),
+        (meta_says(n_train=-5), "n_train is -5"),
+        (meta_says(seed=-1), "seed -1"),
+        (validated_says(rmspe=float("nan")), "metrics that cannot be"),
+        (validated_says(coverage_90=1.5), "metrics that cannot be"),
+        (provenance_says(threads=10**400), "threads or c0_ns cannot be"),
+        (forged("extra", np.zeros(3)), "arrays that no predictor of this kind has"),
+        (meta_says(witnesses=[]), "witnesses are no codes"),
+        (meta_says(witnesses=[[9] * 46]), "its witnesses are no networks"),
     ],
 )
 def test_forgeries_with_a_fitting_checksum_are_refused_by_what_they_say(
     tmp_path: Path, content: bytes, change: Callable[[dict[str, Any]], None], message: str
 ) -> None:
     assert message in refusal(tmp_path, rewritten(content, change, honest=True))
+
+
+def test_a_baseline_that_answers_with_negative_latencies_is_refused(tmp_path: Path) -> None:
+    training = made_up_training(SPACE, 10)
+    for kind, name in (("constant", "model.mean_and_sd"), ("macs-line", "model.line")):
+        path = tmp_path / f"{kind}.hwp"
+        fit_predictor(SPACE, training, Provenance("cpu", KEY, "", 1), kind=kind).save(path)
+        load_predictor(path)
+        bad = rewritten(path.read_bytes(), filled(name, -1.0), honest=True)
+        assert "a network takes" in refusal(tmp_path, bad)
 
 
 @pytest.mark.parametrize(
