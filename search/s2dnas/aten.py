@@ -249,6 +249,10 @@ def _gelu(call: Call) -> str:
     return call.op("gelu")
 
 
+def _leaky_relu(call: Call) -> str:
+    return call.op("leaky_relu", {"alpha": float(call["negative_slope"])})
+
+
 def _dropout(call: Call) -> str:
     _needs(not call["train"], "drops at inference too: let it follow module.eval()")
     return call.x
@@ -276,6 +280,7 @@ ATEN: Mapping[str, Callable[[Call], str]] = {
     "aten.sigmoid": _unary("sigmoid"),
     "aten.tanh": _unary("tanh"),
     "aten.gelu": _gelu,
+    "aten.leaky_relu": _leaky_relu,
     "aten.max_pool2d": _pool("max_pool"),
     "aten.avg_pool2d": _pool("avg_pool"),
     "aten.adaptive_avg_pool2d": _adaptive("avg_pool"),

@@ -76,9 +76,7 @@ def find_ties(net: StaticNet, groups: int) -> Ties:
         tied.join(ids[name], np.full_like(ids[name], ids[name][0]))
     number = {tied.root(int(ids[net.image][0])): IMAGE}
     classes = tied.root(int(ids[net.output][0]))
-    if classes in number:
-        raise GraphError(f"{graph.name}: no layer between the image and the logits: nothing to cut")
-    number[classes] = CLASSES
+    number.setdefault(classes, CLASSES)
     makers: list[str] = []
     for op in graph.ops:
         root = tied.root(int(ids[op.output][0]))
@@ -91,6 +89,8 @@ def find_ties(net: StaticNet, groups: int) -> Ties:
             number[root] = len(makers)
             makers.append(op.name)
     tie_of = {name: number[tied.root(int(ids[name][0]))] for name in graph.tensors}
+    if not makers:
+        raise GraphError(f"{graph.name}: no layer between the image and the logits: nothing to cut")
     readers = _readers(graph, tie_of)
     ties: list[Tie] = []
     group_of: dict[str, Ints] = {}

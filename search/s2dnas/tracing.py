@@ -10,9 +10,13 @@ depends on values in the image is refused; in the end both nets answer the same 
 from __future__ import annotations
 
 import copy
+import io
+import logging
 import re
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -76,13 +80,26 @@ def _answer(name: str, module: nn.Module, images: Tensor) -> Tensor:
 
 def _exported(name: str, module: nn.Module, images: Tensor) -> ExportedProgram:
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _quiet():
             return torch.export.export(module, (images,), strict=False)
     except Exception as error:
         raise GraphError(
             f"{name} cannot be traced: {_reason(error)}: its layers must be the same for every "
             "image; take control flow that depends on values out of it"
         ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What torch logs and prints of a module that it cannot export is in the error, in short."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _reason(error: Exception) -> str:
