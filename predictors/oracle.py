@@ -186,9 +186,16 @@ class BudgetOracle:
         return found
 
     def know(self, archs: Archs, latency_ms: ArrayLike, sd_ms: ArrayLike) -> None:
-        """Answer with what was measured elsewhere from now on: (n,), and the sd of its errors."""
+        """Answer with what was measured elsewhere from now on: (n,), and the sd of its errors.
+
+        PredictorError where a latency is none, as :class:`TrainingSet` has it.
+        """
         codes = self.predictor.space.canonical(self._codes(archs))
-        latencies, sds = (np.broadcast_to(x, len(codes)) for x in (latency_ms, sd_ms))
+        latencies, sds = (
+            np.broadcast_to(np.asarray(x, dtype=np.float64), len(codes))
+            for x in (latency_ms, sd_ms)
+        )
+        TrainingSet(codes, latencies, sds)  # refuses what is no measurement
         for code, latency, sd in zip(codes, latencies, sds, strict=True):
             self._known[code.tobytes()] = _Known(float(latency), float(sd))
 

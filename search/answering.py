@@ -128,11 +128,13 @@ def codes_of(arrays: Arrays, name: str, space: Space) -> Codes:
     return rows
 
 
-def numbers_of(arrays: Arrays, name: str) -> Array:
-    """Numbers (n,) among arrays of unknown origin; ValueError where their shape is another."""
+def numbers_of(arrays: Arrays, name: str, most: float) -> Array:
+    """Numbers (n,) from 0 to ``most`` among arrays of unknown origin; ValueError if others."""
     values = arrays[name].astype(np.float64)
     if values.ndim != 1:
         raise ValueError(f"{name} has shape {values.shape}")
+    if not ((values >= 0) & (values <= most)).all():
+        raise ValueError(f"{name} has numbers outside 0 to {most:g}")
     return values
 
 

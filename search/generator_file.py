@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 import hwbench
 from hwbench.errors import PredictorError, UsageError
-from hwbench.predictors import BudgetOracle, files, load_predictor
+from hwbench.predictors import BudgetOracle, LatencyPredictor, files, load_predictor
+from hwbench.predictors.data import MOST_MS
 from hwbench.predictors.oracle import Measurer
 from hwbench.search.answering import Answering, codes_of, numbers_of
 from hwbench.spaces import Space
@@ -29,6 +30,12 @@ _KINDS = {
     "pnag": ("hwbench.search.pnag.generator", "Generator"),
     "eas": ("hwbench.search.eas.generator", "TaskGenerator"),
 }
+
+
+#: What all kinds have.
+_ARRAYS = ("predictor", "kept", "known", "known_ms", "known_sd_ms")
+#: Weights of a policy are of about 1.
+_MOST_WEIGHT = 1e6
 
 
 def save_generator(
@@ -89,37 +96,62 @@ def load_generator(
             f"{path} has version {meta.get('generator_version')!r} of the generator's format, this "
             f"hwbench reads {cls.version}: search again"
         )
+    predictor = _predictor(path, arrays, space, fingerprint_key)
     try:
-        oracle = _oracle(path, arrays, space, fingerprint_key, measurer)
+        oracle = _oracle(meta, arrays, predictor, measurer)
         kept = codes_of(arrays, "kept", oracle.predictor.space)
         confidence = float(meta["confidence"])
         if not len(kept):
             raise ValueError("candidates are missing")
         if not 0.5 <= confidence < 1:
             raise ValueError(f"confidence is {confidence}")
-        return cls.from_parts(meta, arrays, oracle, kept, confidence), meta
-    except PredictorError:
-        raise
-    except (KeyError, TypeError, ValueError, UsageError, np.linalg.LinAlgError) as error:
+        own = {name: array for name, array in arrays.items() if name not in _ARRAYS}
+        if any(np.abs(array).max(initial=0) > _MOST_WEIGHT for array in own.values()):
+            raise ValueError("weights that cannot be")
+        generator = cls.from_parts(meta, arrays, oracle, kept, confidence)
+        if {*own} != {*generator.parts()[1]}:
+            raise ValueError("arrays that no generator of this kind has")
+        low, high = generator.range_ms
+        if not 0 < low <= high <= MOST_MS:
+            raise ValueError(f"candidates that take {low:g} to {high:g} ms")
+    except _MISFITS as error:
         raise PredictorError(f"{path}: its parts do not fit together ({error})") from None
+    return generator, meta
 
 
-def _oracle(
+_MISFITS = (KeyError, TypeError, ValueError, OverflowError, UsageError, np.linalg.LinAlgError)
+
+
+def _predictor(
     path: Path,
     arrays: Mapping[str, NDArray[np.generic]],
     space: Space | None,
     fingerprint_key: str | None,
-    measurer: Measurer | None,
-) -> BudgetOracle:
+) -> LatencyPredictor:
+    if "predictor" not in arrays:
+        raise PredictorError(f"{path} has no predictor inside: search again")
     with tempfile.TemporaryDirectory() as folder:
         inside = Path(folder) / "oracle.hwp"
         inside.write_bytes(arrays["predictor"].astype(np.uint8).tobytes())
         try:
-            predictor = load_predictor(inside, space=space, fingerprint_key=fingerprint_key)
+            return load_predictor(inside, space=space, fingerprint_key=fingerprint_key)
         except PredictorError as error:
             raise PredictorError(str(error).replace(str(inside), str(path))) from None
+
+
+def _oracle(
+    meta: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[np.generic]],
+    predictor: LatencyPredictor,
+    measurer: Measurer | None,
+) -> BudgetOracle:
+    own = predictor.meta
+    if (meta["space"], meta["fingerprint_key"]) != (own.space, own.provenance.fingerprint_key):
+        raise ValueError("its predictor is of another space or device")
     oracle = BudgetOracle(predictor, measurer=measurer)
-    if len(arrays["known"]):
-        known = codes_of(arrays, "known", predictor.space)
-        oracle.know(known, numbers_of(arrays, "known_ms"), numbers_of(arrays, "known_sd_ms"))
+    latency_ms, sd_ms = (numbers_of(arrays, name, MOST_MS) for name in ("known_ms", "known_sd_ms"))
+    if not len(arrays["known"]) == len(latency_ms) == len(sd_ms):
+        raise ValueError("latencies of known ones are missing")
+    if len(latency_ms):
+        oracle.know(codes_of(arrays, "known", predictor.space), latency_ms, sd_ms)
     return oracle

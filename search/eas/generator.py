@@ -105,7 +105,7 @@ class TaskGenerator(Answering):
         space = oracle.predictor.space
         groups, fixed = TaskGroups.restored(meta), dict(meta["fixed"])
         tasks = [tuple(int(c) for c in task) for task in meta["labelled_tasks"]]
-        accuracy = numbers_of(arrays, "accuracy")
+        accuracy = numbers_of(arrays, "accuracy", most=1)
         labelled = codes_of(arrays, "labelled", space)
         if not len(labelled) == len(accuracy) == len(tasks):
             raise ValueError("labels are missing")

@@ -80,7 +80,10 @@ class Generator(Answering):
         confidence: float,
     ) -> Self:
         space = oracle.predictor.space
-        labelled, accuracy = codes_of(arrays, "labelled", space), numbers_of(arrays, "accuracy")
+        labelled, accuracy = (
+            codes_of(arrays, "labelled", space),
+            numbers_of(arrays, "accuracy", most=1),
+        )
         if len(labelled) != len(accuracy):
             raise ValueError("labels are missing")
         evaluator = AccuracyModel(space, labelled, accuracy, Scales(**meta["scales"]))

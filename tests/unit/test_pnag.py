@@ -337,6 +337,15 @@ def test_a_damaged_file_is_refused(generator: Generator, tmp_path: Path) -> None
             load_generator(broken)
 
 
+def _known(codes: np.ndarray, ms: float, sd_ms: float) -> dict[str, np.ndarray]:
+    """Measurements of a generator's file, all the same."""
+    return {
+        "known": codes,
+        "known_ms": np.full(len(codes), float(ms)),
+        "known_sd_ms": np.full(len(codes), float(sd_ms)),
+    }
+
+
 def test_a_file_with_parts_of_another_make_is_refused(generator: Generator, tmp_path: Path) -> None:
     """Checksums hold, but what they cover does not fit together."""
     from hwbench.predictors import files
@@ -350,9 +359,15 @@ def test_a_file_with_parts_of_another_make_is_refused(generator: Generator, tmp_
         {"accuracy": arrays["accuracy"][1:]},
         {"policy.heads": arrays["policy.heads"][1:]},
         {"known": arrays["labelled"]},
+        {"accuracy": np.full_like(arrays["accuracy"], 1e300)},
+        {"accuracy": np.full_like(arrays["accuracy"], -3.0)},
+        {"policy.heads": np.full_like(arrays["policy.heads"], 1e38)},
+        {"extra": np.zeros(3)},
+        *(_known(arrays["kept"][:3], *each) for each in ((-1, 0.1), (0, 0), (1, -5), (1e10, 0))),
+        {**_known(arrays["kept"][:3], 1.0, 0.1), "known_ms": np.ones(1)},
     ):
         files.write(path, meta, {**arrays, **change})
-        with pytest.raises(PredictorError, match="do not fit together"):
+        with pytest.raises(PredictorError, match=r"a\.hwg: its parts do not fit together"):
             load_generator(path)
     for header in (
         {"generator_version": 99},
@@ -360,6 +375,9 @@ def test_a_file_with_parts_of_another_make_is_refused(generator: Generator, tmp_
         {"scales": {**meta["scales"], "noise": "much"}},
         {"scales": {**meta["scales"], "noise": -1.0}},
         {"scales": {"length": 1.0}},
+        {"confidence": 10**400},
+        {"space": "nasbench201"},
+        {"fingerprint_key": "b" * 32},
     ):
         files.write(path, {**meta, **header}, arrays)
         with pytest.raises(PredictorError):
