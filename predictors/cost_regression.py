@@ -67,8 +67,9 @@ _PROJECTIONS = 32
 _FUSED_STATES = 2048
 _BATCH = 8192
 
-#: What is left to other columns, as a share of their scales, where devices like it are known.
-_BESIDE_SOURCES = 0.3
+#: What is left to other columns, as a share of their scales, where devices like it are known, and
+#: the log odds that they are like it: those that are not would spoil all that is learned.
+_BESIDE_SOURCES, _TRUST = 0.3, 3.0
 
 #: A prediction is never below this share of the shortest latency learned from.
 _FLOOR = 0.25
@@ -97,6 +98,7 @@ class CostRegression(LatencyModel):
     noise: tuple[float, float, float, float]
     tail_variance: float
     held_out: Prediction | None = None
+    used_sources: bool = False
 
     @classmethod
     def fit(cls, space: Space, training: TrainingSet, rng: np.random.Generator) -> Self:
@@ -104,8 +106,10 @@ class CostRegression(LatencyModel):
         reference = views.symbols(np.concatenate([_spread(space, rng), training.codes]))
         usual = views.symbols(_drawn(space, rng.random((_USUAL, len(space.decisions)))))
         labels, unit = _Labels.of(training), _unit_ms(training)
-        basis = _basis(views, reference, training.sources)
-        best = _choose(basis, views.symbols(training.codes), labels, rng)
+        bases = [_basis(views, reference, training.sources)]
+        if training.sources is not None:
+            bases.append(_basis(views, reference, None))
+        best = _choose(bases, views.symbols(training.codes), labels, rng)
         mean, scale = _held_out(best, labels, rng)
         factor = half_width((labels.target - mean) / scale)
         served = _serve(views, best, usual)
@@ -120,6 +124,7 @@ class CostRegression(LatencyModel):
             noise=(best.regression.noise, float(best.power), _label_noise(training), factor),
             tail_variance=served.tail_variance,
             held_out=Prediction(mean * unit, factor * scale * unit),
+            used_sources=training.sources is not None and best.basis is bases[0],
         )
 
     @cached_property
@@ -272,13 +277,24 @@ def _basis(views: Views, reference: Symbols, sources: Sources | None) -> Basis:
     return basis.shrunk(_BESIDE_SOURCES).joined(*known)
 
 
-def _choose(basis: Basis, seen: Symbols, labels: _Labels, rng: np.random.Generator) -> _Candidate:
-    """The noise that suits best, learned with the scales from a part where labels are many."""
-    design = basis.design(seen)
+def _choose(
+    bases: Sequence[Basis], seen: Symbols, labels: _Labels, rng: np.random.Generator
+) -> _Candidate:
+    """Columns and noise that suit best, learned from a part of the labels where there are many.
+
+    The first basis is what is expected to suit: others have to be decidedly better.
+    """
     n = len(labels.target)
     part = np.sort(rng.permutation(n)[:_LEARNING])
-    found = [c for tail in _TAILS for c in _candidates(basis, design, labels, tail, part)]
-    best = max(found, key=_density)
+    found = [
+        candidate
+        for basis in bases
+        for design in [basis.design(seen)]
+        for tail in _TAILS
+        for candidate in _candidates(basis, design, labels, tail, part)
+    ]
+    best = max(found, key=lambda each: _density(each) + _TRUST * (each.basis is bases[0]))
+    basis, design = best.basis, best.design
     if n < _MANY:
         return replace(best, regression=spread(best.regression, rng))
     if len(part) == n:

@@ -43,6 +43,8 @@ class LatencyModel(ABC):
     """
 
     kind: ClassVar[str]
+    #: Whether a fit learned from the training set's sources; those that are unlike are left out.
+    used_sources: bool = False
 
     @classmethod
     @abstractmethod

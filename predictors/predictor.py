@@ -192,7 +192,7 @@ def fit_predictor(
         seed=seed,
         # A label's session and a later one's: two draws.
         session_sd=math.sqrt(2) * training.session_sd,
-        sources=training.sources.names if training.sources else (),
+        sources=training.sources.names if training.sources and model.used_sources else (),
         widest_sd=float((held_out.sd_ms / held_out.mean_ms).max()),
         cross_validated=_cross_validated(training, held_out),
         created=datetime.now(UTC).isoformat(timespec="seconds"),

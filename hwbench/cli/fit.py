@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,9 +34,6 @@ if TYPE_CHECKING:
     from hwbench.predictors import LatencyPredictor
     from hwbench.records import Measurement
 
-#: Architectures of a space with which a fit was good on published tables (results/README.md).
-ENOUGH = 100
-
 
 def _kinds() -> list[str]:
     from hwbench.predictors import model_kinds
@@ -49,7 +45,12 @@ _Out = Annotated[
     Path | None, typer.Option("-o", "--out", metavar="FILE", help="Default: DEVICE-SPACE.hwp.")
 ]
 _Kind = Annotated[
-    str, typer.Option(metavar="NAME", help="Predictor family.", autocompletion=_kinds)
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Predictor family: cost-regression, macs-line, constant, or a plug-in's.",
+        autocompletion=_kinds,
+    ),
 ]
 _Environment = Annotated[
     str | None,
@@ -86,7 +87,7 @@ def fit(
 
     hwbench fit -d adb -s ofa_mbv3 --sources cpu.hwp,board.hwp -o phone.hwp
     """
-    from hwbench.predictors import fit_predictor
+    from hwbench.predictors import caveats, fit_predictor
     from hwbench.predictors.measured import provenance_of, training_from
     from hwbench.spaces import get_space
 
@@ -103,7 +104,7 @@ def fit(
             with_bursts=False,
         )
     measured = comparable(found, device, choices("--option", option or ()), threads)
-    command = _profile_command(device, space, option or (), threads, store)
+    command = accuracy.profile_command(device, space, option or (), threads, store)
     _require_enough(measured, space, device, threads, command)
     training, provenance = training_from(learned, measured), provenance_of(measured)
     training = replace(training, sources=sources_of(learned, sources))
@@ -111,21 +112,16 @@ def fit(
     predictor.save(path)
     baselines = accuracy.fit_baselines(learned, training, provenance, seed=seed)
     _show(path, {"predictor": predictor, **baselines}, measured, as_json=as_json)
-    _warn(predictor, baselines, command)
-
-
-def _profile_command(
-    device: str, space: str, options: Sequence[str], threads: int, store: str | None
-) -> str:
-    """The command that measures more of the same, without its -n."""
-    how = ["-d", device, "-s", space]
-    for option in options:
-        how += ["--option", option]
-    if threads > 1:
-        how += ["--threads", str(threads)]
-    if store is not None:
-        how += ["--store", store]
-    return shlex.join(["hwbench", "profile", *how])
+    if training.sources is not None and not predictor.meta.sources:
+        console.note(
+            f"{', '.join(training.sources.names)}: unlike this device, by its own measurements; "
+            "fitted without"
+        )
+    if kind not in accuracy.BASELINES.values():
+        for line in caveats.coarse_timer(training) + caveats.few(learned, predictor.meta.n_train):
+            console.note(line)
+    scores = {"predictor": predictor, **baselines}
+    accuracy.warn({n: p.meta.cross_validated for n, p in scores.items()}, predictor.meta, command)
 
 
 def _require_enough(
@@ -142,8 +138,9 @@ def _require_enough(
     distinct = len({m.workload.arch for m in measured if m.latency_ns is not None})
     if distinct < MIN_SAMPLES:
         raise UsageError(
-            f"{distinct} measured architectures of {space} are too few, a fit needs at least "
-            f"{MIN_SAMPLES}: run {command} -n {ENOUGH} first, which adds what is missing"
+            f"{console.counted(distinct, 'measured architecture')} of {space}: a fit needs at "
+            f"least {MIN_SAMPLES}: run {command} -n {accuracy.ENOUGH} first, which adds what is "
+            "missing"
         )
 
 
@@ -157,7 +154,6 @@ def _show(
     """The predictor that was written, beside the baselines."""
     scores = {name: each.meta.cross_validated for name, each in compared.items()}
     meta = compared["predictor"].meta
-    wide = sum(m.status == "inconclusive" for m in measured)
     if as_json:
         console.write_json(
             {
@@ -167,7 +163,7 @@ def _show(
                 "provenance": meta.provenance,
                 "n_train": meta.n_train,
                 "measurements": len(measured),
-                "inconclusive": wide,
+                "inconclusive": sum(m.status == "inconclusive" for m in measured),
                 "cross_validated": scores,
             }
         )
@@ -176,26 +172,8 @@ def _show(
     console.show(
         f"Cross-validated on {meta.n_train} architectures{repeated}", accuracy.table(scores)
     )
-    if wide:
-        console.show(
-            f"{wide} of the {len(measured)} measurements are inconclusive: "
-            "each counts with its own wide error"
-        )
-    console.show(f"Written to {path}")
-
-
-def _warn(
-    predictor: LatencyPredictor, baselines: Mapping[str, LatencyPredictor], command: str
-) -> None:
-    """Say where a line on MACs does as well, and what to do about it."""
-    name = "MACs line"
-    found, line = predictor.meta, baselines[name].meta
-    error, plain = found.cross_validated.rmspe, line.cross_validated.rmspe
-    if found.kind != accuracy.BASELINES[name] and error >= plain:
-        console.note(
-            f"no better than a {name} (RMSPE {error:.1f}% against {plain:.1f}%): {found.n_train} "
-            f"architectures may be too few, {command} -n {max(ENOUGH, 2 * found.n_train)} adds more"
-        )
+    told = accuracy.wide(measured, "each counts with its own wide error")
+    console.show(*told, f"Written to {path}")
 
 
 def comparable(
@@ -217,12 +195,29 @@ def comparable(
     wanted = _environment((own or fitting)[-1])
     kept = [m for m in fitting if _environment(m) == wanted]
     if len(kept) < len(found):
-        labels = ", ".join("=".join(pair) for pair in kept[0].workload.options)
-        console.note(
-            f"{len(found) - len(kept)} measurements of other environments left out"
-            + (f", kept are those with {labels}" if labels else "")
-        )
+        console.note(_left_out(found, kept))
     return kept
+
+
+def _left_out(found: Sequence[Measurement], kept: Sequence[Measurement]) -> str:
+    """How many measurements do not compare with those that are kept, and by what."""
+    left = {id(m): m for m in found}
+    for m in kept:
+        del left[id(m)]
+    own = kept[0]
+    labels = ", ".join("=".join(pair) for pair in own.workload.options)
+    ways = (
+        ("environments", "", {m.fingerprint.key for m in left.values()} - {own.fingerprint.key}),
+        ("thread counts", f"{own.workload.threads} threads", {m.workload.threads for m in left.values()} - {own.workload.threads}),
+        ("options", labels, {m.workload.options for m in left.values()} - {own.workload.options}),
+        ("canary epochs", f"epoch {own.epoch}", {m.epoch for m in left.values()} - {own.epoch}),
+    )
+    differing = [(name, label) for name, label, others in ways if others]
+    names = " or ".join(name for name, _ in differing)
+    named = ", ".join(label for _, label in differing if label)
+    return f"{len(left)} measurements of other {names} left out" + (
+        f", kept are those with {named}" if named else ""
+    )
 
 
 def _agrees(measured: Measurement, options: Mapping[str, str]) -> bool:

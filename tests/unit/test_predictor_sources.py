@@ -10,6 +10,7 @@ from hwbench.predictors import (
     Provenance,
     Sources,
     TrainingSet,
+    cost_regression,
     evaluate,
     fit_predictor,
     most_telling,
@@ -70,6 +71,17 @@ def test_a_source_that_knows_nothing_is_not_believed() -> None:
     with_noise = evaluate(fit_predictor(NB201, learned, HERE), fresh)
     without = evaluate(fit_predictor(NB201, alone, HERE), fresh)
     assert with_noise.rmspe < 1.3 * without.rmspe
+
+
+def test_columns_that_leave_no_room_for_what_was_measured_are_given_up() -> None:
+    """The first stay where others are as good, and go where these are decidedly better."""
+    views, labels = Views(NB201), few(0, 30, None)[0]
+    seen, target = views.symbols(labels.codes), cost_regression._Labels.of(labels)
+    free = cost_regression._basis(views, views.symbols(EVERY[:500]), None)
+    bound = free.shrunk(1e-4)
+    for first, other, best in ((free, free.shrunk(0.9), free), (bound, free, free)):
+        rng = np.random.default_rng(0)
+        assert cost_regression._choose([first, other], seen, target, rng).basis is best
 
 
 def test_a_device_and_another_of_twice_its_speed_are_one_source() -> None:
