@@ -29,11 +29,11 @@ from hwbench.errors import PredictorError
 from hwbench.records import digest
 
 FORMAT = "hwbench-predictor"
-VERSION = 3
+VERSION = 4
 
 #: What files of older versions did not tell: what sessions differ by, what other devices it
-#: learned from, and where it knows less than where it was tested.
-_BEFORE: Mapping[str, Any] = {"session_sd": 0.0, "sources": [], "widest_sd": None}
+#: learned from, and what lies beyond where it was tested.
+_BEFORE: Mapping[str, Any] = {"session_sd": 0.0, "sources": [], "widest_sd": None, "held_ms": None}
 
 HEADER = "predictor.json"
 _MAX_HEADER_BYTES = 1 << 20

@@ -65,7 +65,8 @@ class PredictorMeta:
     ``witnesses`` (codes): it changes with the networks of the space, and with what we count.
     ``session_sd`` is the relative standard deviation of what the sessions of the labels and of
     a later measurement differ by. ``sources`` names the other devices that it learned from.
-    ``widest_sd`` is the largest relative scale of a prediction that was held against a label.
+    ``widest_sd`` is the largest relative scale of a prediction that was held against a label,
+    ``held_ms`` are the least and the largest of these.
     """
 
     kind: str
@@ -79,6 +80,7 @@ class PredictorMeta:
     session_sd: float
     sources: tuple[str, ...]
     widest_sd: float | None
+    held_ms: tuple[float, float] | None
     cross_validated: Metrics
     created: str
     hwbench: str
@@ -130,13 +132,16 @@ class LatencyPredictor:
         return prediction.mean_ms + own + np.sign(between) * (np.hypot(own, between) - abs(own))
 
     def unfamiliar(self, prediction: Prediction) -> NDArray[np.bool_]:
-        """Which predictions of this predictor's (n,) it is less sure of than of any it was held to.
+        """Which predictions of this predictor's (n,) lie beyond all that it was held to.
 
-        Of n labels about one in n + 1 architectures of their kind is such; far from them, most.
-        Measure these rather than believe their bounds. None are where an old file does not tell.
+        It is less sure of them, or they are longer or shorter. Of n labels about three in n + 1
+        architectures of their kind are such; far from them, most. Measure these rather than
+        believe their bounds. None are where an old file does not tell.
         """
         widest = math.inf if self.meta.widest_sd is None else self.meta.widest_sd
-        return np.asarray(prediction.sd_ms > widest * prediction.mean_ms)
+        least, most = self.meta.held_ms or (0.0, math.inf)
+        beyond = (prediction.mean_ms < least) | (prediction.mean_ms > most)
+        return np.asarray(beyond | (prediction.sd_ms > widest * prediction.mean_ms))
 
     @property
     def parts(self) -> tuple[tuple[int, ...], ...]:
@@ -194,6 +199,7 @@ def fit_predictor(
         session_sd=math.sqrt(2) * training.session_sd,
         sources=training.sources.names if training.sources and model.used_sources else (),
         widest_sd=float((held_out.sd_ms / held_out.mean_ms).max()),
+        held_ms=(float(held_out.mean_ms.min()), float(held_out.mean_ms.max())),
         cross_validated=_cross_validated(training, held_out),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         hwbench=hwbench.__version__,
@@ -311,6 +317,10 @@ def _meta(header: Mapping[str, Any]) -> PredictorMeta:
         raise ValueError(f"session_sd is {values['session_sd']}")
     if values["widest_sd"] is not None and not 0 < values["widest_sd"] <= _MOST_SD:
         raise ValueError(f"widest_sd is {values['widest_sd']}")
+    if (held := values["held_ms"]) is not None:
+        least, most = values["held_ms"] = tuple(float(ms) for ms in held)
+        if not 0 <= least <= most < math.inf:
+            raise ValueError(f"held_ms is {held}")
     if not MIN_SAMPLES <= values["n_train"] <= _MOST_LABELS or values["seed"] < 0:
         raise ValueError(f"n_train is {values['n_train']}, seed {values['seed']}")
     values["sources"] = tuple(str(name) for name in values["sources"])

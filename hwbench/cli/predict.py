@@ -78,6 +78,9 @@ def predict(
 
     Of an ONNX file it also tells which kernels take the time.
 
+    In JSON all …_ms are milliseconds, low_ms to high_ms holds a measurement with probability .9,
+    upper_ms with that of --confidence; sd of a kernel is a fraction of its ms.
+
     Example:
 
     hwbench predict cpu.hwp --file architectures.txt --confidence 0.98
@@ -138,22 +141,36 @@ def _architectures(
         _require_options(predictor, dict(place.options), choices("--option", option or ()))
     codes = loaded.space.encode(texts)
     prediction = loaded.predict(codes)
-    upper_ms = loaded.bound(prediction, confidence)
+    low_ms, high_ms = loaded.interval(codes, 0.9)
+    upper_ms, beyond = loaded.bound(prediction, confidence), loaded.unfamiliar(prediction)
     answers = zip(texts, prediction.mean_ms, prediction.sd_ms, upper_ms, strict=True)
     if as_json:
-        names = ("architecture", "mean_ms", "sd_ms", "upper_ms")
+        names = ("architecture", "mean_ms", "sd_ms", "upper_ms", "low_ms", "high_ms")
+        more = zip(low_ms, high_ms, beyond.tolist(), strict=True)
         console.write_json(
             {
                 "predictor": predictor,
                 "device": loaded.meta.provenance.device,
                 "space": loaded.space.name,
                 "confidence": confidence,
-                "results": [dict(zip(names, answer, strict=True)) for answer in answers],
+                "results": [
+                    {
+                        **dict(zip(names, (*answer, low, high), strict=True)),
+                        "out_of_distribution": far,
+                    }
+                    for answer, (low, high, far) in zip(answers, more, strict=True)
+                ],
             }
         )
         return
     headings = ("architecture", "mean ms", "sd ms", f"upper ms ({confidence:g})")
     console.show(console.table(headings, answers))
+    if beyond.any():
+        first = next(text for text, far in zip(texts, beyond, strict=True) if far)
+        console.note(
+            f"{int(beyond.sum())} of {len(texts)} lie beyond all that the predictor was held to "
+            f"({first}): measure them rather than believe their bounds"
+        )
 
 
 def _require_options(predictor: Path, learned: Mapping[str, str], asked: Mapping[str, str]) -> None:

@@ -192,3 +192,15 @@ def test_it_says_where_it_is_out_of_its_depth() -> None:
     far = predictor.predict(ofa.sample(300, rng, fixed={"r": 224}))
     assert predictor.unfamiliar(near).mean() < 0.1
     assert predictor.unfamiliar(far).mean() > 0.9
+
+
+def test_what_is_longer_than_all_it_was_held_to_is_beyond_it() -> None:
+    """Of the cheap half alone nothing is known of what the dear half takes, however like it."""
+    rng = np.random.default_rng(0)
+    latency = device(99, EVERY) * np.exp(0.01 * rng.standard_normal(len(EVERY)))
+    cheap, dear = EVERY[latency < np.median(latency)], EVERY[latency > np.quantile(latency, 0.7)]
+    rows = rng.permutation(len(cheap))[:60]
+    learned = training_set(NB201, cheap[rows], device(99, cheap[rows]))
+    predictor = fit_predictor(NB201, learned, HERE)
+    assert predictor.unfamiliar(predictor.predict(cheap)).mean() < 0.1
+    assert predictor.unfamiliar(predictor.predict(dear)).mean() > 0.9
