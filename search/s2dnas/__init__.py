@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hwbench.search.s2dnas.costs import StageOracle, mean_latency, on_device
     from hwbench.search.s2dnas.deployment import deploy
     from hwbench.search.s2dnas.dynamic import Answers, DynamicModel
+    from hwbench.search.s2dnas.exits import Exits, all_exits
     from hwbench.search.s2dnas.manifest import Manifest, read_manifest
     from hwbench.search.s2dnas.net import MultiStageNet
     from hwbench.search.s2dnas.space import SplitSpace
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Answers": "dynamic",
     "DynamicModel": "dynamic",
+    "Exits": "exits",
     "Manifest": "manifest",
     "MultiStageNet": "net",
     "Split": "split",
@@ -33,6 +35,7 @@ _HOMES = {
     "StageOracle": "costs",
     "StagePlan": "training",
     "StaticNet": "static",
+    "all_exits": "exits",
     "deploy": "deployment",
     "mean_latency": "costs",
     "on_device": "costs",
@@ -48,6 +51,7 @@ _HOMES = {
 __all__ = [
     "Answers",
     "DynamicModel",
+    "Exits",
     "Manifest",
     "MultiStageNet",
     "Split",
@@ -56,6 +60,7 @@ __all__ = [
     "StageOracle",
     "StagePlan",
     "StaticNet",
+    "all_exits",
     "deploy",
     "mean_latency",
     "on_device",

@@ -23,6 +23,7 @@ from hwbench.search.s2dnas.manifest import (
     Runtime,
     StageEntry,
     TensorPort,
+    is_name,
 )
 from hwbench.search.s2dnas.stages import IMAGE_INPUT, Stage
 
@@ -53,11 +54,14 @@ def deploy(
     folder = Path(folder)
     shape = dict(stages[0].net.graph.inputs)[IMAGE_INPUT].shape[1:]
     classes = stages[0].net.graph.tensors[stages[0].logits].shape[1]
+    name = stages[0].net.graph.name if name is None else name
     _check(stages, thresholds, classes, class_names)
+    if odd := [text for text in (name, *(class_names or ())) if not is_name(text)]:
+        raise UsageError(f"{odd[0]!r} is no name: give one line of readable text")
     image = ImageEntry(
         shape,
-        tuple(map(float, mean or [0.0] * shape[0])),
-        tuple(map(float, std or [1.0] * shape[0])),
+        tuple(map(float, [0.0] * shape[0] if mean is None else mean)),
+        tuple(map(float, [1.0] * shape[0] if std is None else std)),
     )
     if {len(image.mean), len(image.std)} != {shape[0]} or min(image.std) <= 0:
         raise UsageError(f"give a mean and a positive std for each of {shape[0]} channels")
@@ -70,7 +74,7 @@ def deploy(
         raise ModelError(f"cannot write {folder}: {error.strerror or error}") from None
     try:
         entries = []
-        for stage, threshold in zip(stages, [*thresholds, None], strict=True):
+        for stage, threshold in zip(stages, [*map(float, thresholds), None], strict=True):
             content, inputs, outputs = _lowered(stage, runtime)
             file = f"stage{stage.number}{SUFFIX[runtime]}"
             (scratch / file).write_bytes(content)
@@ -79,7 +83,7 @@ def deploy(
             entries.append(StageEntry(file, sha256, threshold, *names, inputs, outputs))
         manifest = Manifest(
             scratch,
-            name or stages[0].net.graph.name,
+            name,
             runtime,
             image,
             classes,

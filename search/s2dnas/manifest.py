@@ -34,6 +34,7 @@ SUFFIX: Mapping[Runtime, str] = {"onnxruntime": ".onnx", "litert": ".tflite"}
 _MOST_BYTES = 1 << 20
 _MOST_STAGES = 64
 _MOST_RANK = 4
+_LONGEST = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +211,13 @@ def _check(manifest: Manifest) -> None:
         known |= outputs
 
 
+def is_name(value: Any) -> bool:
+    """Whether a manifest may call something so: one line of text that can be read."""
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST and value.isprintable()
+
+
 def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value or not value.isprintable() or len(value) > 500:
+    if not is_name(value):
         raise ValueError(f"{str(value)[:60]!r} is no name")
     return value
 

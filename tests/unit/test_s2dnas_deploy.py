@@ -188,10 +188,10 @@ def test_a_net_of_one_stage_needs_no_threshold(tmp_path) -> None:
 
 
 def test_pixels_are_normalised_as_the_manifest_says(tmp_path) -> None:
-    names, mean, std = list("abcde"), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
-    stages = net_of("vgg").stages()
+    names, mean, std = list("abcde"), np.array([0.5, 0.4, 0.3]), (0.2, 0.25, 0.3)
+    stages, thresholds = net_of("vgg").stages(), np.float32([0.5, 0.5])
     path = deploy(
-        stages, (0.5, 0.5), tmp_path / "net", name="mine", class_names=names, mean=mean, std=std
+        stages, thresholds, tmp_path / "net", name="mine", class_names=names, mean=mean, std=std
     )
     model = DynamicModel(path)
     assert (model.manifest.name, model.manifest.class_names) == ("mine", tuple(names))
@@ -393,6 +393,8 @@ def test_images_and_thresholds_that_do_not_fit_are_refused(manifest: Path) -> No
         ({"thresholds": (0.5, 1.1)}, "not all from 0 to 1"),
         ({"thresholds": (0.5, float("nan"))}, "not all from 0 to 1"),
         ({"class_names": ["a"]}, "1 class names for 5 classes"),
+        ({"class_names": ["a", "b", "", "d", "e"]}, "'' is no name"),
+        ({"name": "two\nlines"}, "is no name"),
         ({"std": (1, 1, 0)}, "positive std"),
         ({"mean": (1, 1)}, "for each of 3 channels"),
     ],
