@@ -65,9 +65,12 @@ def kernels(
 
     hwbench kernels -d cpu -n 240 -o cpu-kernels.hwp
     """
+    from hwbench.predictors.kernels.campaign import held
+
     path = default_path(device) if out is None else out
     samples = _beside(path)
-    failed = _measure(device_of(device, option), samples, networks, threads, store)
+    with held(samples):
+        failed = _measure(device_of(device, option), samples, networks, threads, store)
     predictor = _fit(samples, seed)
     predictor.save(path)
     meta = predictor.meta

@@ -6,7 +6,10 @@ so far is least sure: of several that a family offers, the one with the widest p
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -52,7 +55,7 @@ def collect(
     """Bring a file of samples to ``n`` networks: half of them in turn, half where it is unsure.
 
     What the file holds is not measured again, unless the library draws it otherwise by now;
-    ``failed`` is told of each network that could not be measured.
+    ``failed`` is told of each network that could not be measured. Have the file :func:`held`.
     """
     held = opened_samples(path, provenance_now(device, threads, epoch))
     profile_cases(path, device, threads, _as_drawn(held))
@@ -74,6 +77,38 @@ def collect(
         provenance, samples = read_samples(path)
         wanted = least_sure(fit_kernels(samples, provenance), n - len(done), done)
         bring(wanted, "measuring what is least sure")
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keep a file of samples to this process, by a lock beside it that goes with the process.
+
+    PredictorError names the process that holds it already.
+    """
+    beside = path.with_name(f".{path.name}.lock")
+    try:
+        lock = beside.open("a+", encoding="ascii")
+    except OSError as error:
+        raise PredictorError(f"cannot write {beside}: {error.strerror or error}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise PredictorError(
+                f"process {lock.read(20)} is measuring into {path}: wait for it, or name another "
+                "file with -o"
+            ) from None
+        # The one who held it may have removed it since it was opened here.
+        if not (beside.exists() and os.path.samestat(os.fstat(lock.fileno()), beside.stat())):
+            raise PredictorError(f"another process has just left {path}: run it again")
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        try:
+            yield
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 def _as_drawn(samples: Sequence[NetworkSample]) -> set[tuple[str, int]]:
@@ -137,8 +172,9 @@ def opened_samples(path: Path, provenance: Provenance) -> list[NetworkSample]:
         return []
     found, samples = read_samples(path)
     _require_same(path, found, provenance)
-    whole = path.read_bytes().rpartition(b"\n")
-    path.write_bytes(whole[0] + whole[1])  # what an interrupt cut short is measured again
+    content = path.read_bytes()
+    if not content.endswith(b"\n"):  # what an interrupt cut short is measured again
+        os.truncate(path, content.rfind(b"\n") + 1)
     return samples
 
 

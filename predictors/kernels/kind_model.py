@@ -43,6 +43,8 @@ COSTS = 7
 _GATHERING = [FEATURES.index(name) for name in ("groups", "window", "deep", "rows", "inner")]
 #: Of the roofline's fit: rounds, the error of an odd kernel, what the shortest count at least.
 _LINE_ROUNDS, _ODD, _LEAST_COUNT = 20, 0.5, 0.2
+#: No number of a model in a file is larger, whatever its unit.
+_MOST = 1e12
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +159,8 @@ class KindModel:
         known = (columns >= 0) & (columns < len(FEATURES) + EXTRA_INPUTS)
         positive = np.concatenate([lengths, variance, head[2:], [line.sum()]]) > 0
         whole = (n, d) == (head[0], head[1])
-        if not (known.all() and positive.all() and (line >= 0).all() and whole):
+        bounded = np.abs(state[: sum(sizes)]).max() <= _MOST
+        if not (known.all() and positive.all() and (line >= 0).all() and whole and bounded):
             raise ValueError("a kind of kernels has scales that cannot be")
         model = cls(
             line,

@@ -23,7 +23,7 @@ from hwbench.errors import PredictorError
 from hwbench.graph import Graph
 from hwbench.predictors import files
 from hwbench.predictors.calibration import Calibration
-from hwbench.predictors.data import Prediction
+from hwbench.predictors.data import MOST_MS, Prediction
 from hwbench.predictors.kernels.kernels import (
     BLOCKED,
     ENTERING,
@@ -53,6 +53,8 @@ from hwbench.records import digest
 Array = NDArray[np.float64]
 
 KIND = "kernels"
+#: Of what such a file holds; raise it with the meaning of any part.
+VERSION = 1
 #: What models of kinds are made of: a file of others says nothing to these.
 _DESCRIBED = digest([*FEATURES, COSTS])
 #: A network with a larger share of its time in kinds that were never timed is out of
@@ -94,7 +96,13 @@ class KernelPredictor:
         kernels = split(graph, self.models.rules)
         for kernel in kernels:
             _require_held(graph, kernel)
-        return self.models.predict(kernels)
+        found = self.models.predict(kernels)
+        if not (found.mean_ms <= MOST_MS and found.sd_ms <= MOST_MS):  # NaN is neither
+            raise PredictorError(
+                f"{graph.name} would take {found.mean_ms:g} ms, which no network does: check its "
+                "shapes, or fit the predictor again"
+            )
+        return found
 
     def interval(self, found: NetworkPrediction, confidence: float) -> tuple[float, float]:
         """Latencies in ms between which a measurement lies with this probability."""
@@ -121,6 +129,7 @@ class KernelPredictor:
         m = self.models
         header = {
             "kind": KIND,
+            "kernels_version": VERSION,
             "features": _DESCRIBED,
             "kinds": list(m.kinds),
             "fused": [
@@ -243,9 +252,14 @@ def load_kernels(
     header, arrays = files.read(path)
     if header.get("kind") != KIND:
         raise PredictorError(f"{path} predicts architectures of a space, not any network")
+    if (header.get("kernels_version"), header.get("features")) != (VERSION, _DESCRIBED):
+        raise PredictorError(
+            f"{path} was fitted by a hwbench that describes kernels otherwise: fit it again with "
+            "hwbench kernels, which takes what was measured"
+        )
+    if {*arrays} != _ARRAYS:
+        raise PredictorError(f"{path} has other arrays than such a predictor: fit it again")
     try:
-        if header["features"] != _DESCRIBED:
-            raise ValueError("kernels are described otherwise by now: fit it again")
         models = _models(header, {name: array.astype(np.float64) for name, array in arrays.items()})
         calibration = Calibration.restored(arrays["calibration"])
         predictor = KernelPredictor(models, calibration, _meta(header))
@@ -266,6 +280,7 @@ def load_kernels(
     return predictor
 
 
+_ARRAYS = {"calibration", "kinds", "weights", "factor"}
 #: What numbers of a file may be at most: scales and logarithms (relative), weights of the sum.
 _MOST_SCALE, _MOST_WEIGHT = 1e3, 1e6
 

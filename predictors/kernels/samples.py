@@ -31,6 +31,7 @@ from hwbench.measure.plan import Failure, Plan
 from hwbench.measure.process import WorkerProcess
 from hwbench.measure.scratch import scratch
 from hwbench.measure.session import measure
+from hwbench.predictors.files import replace_file
 from hwbench.predictors.kernels.cases import case, case_count
 from hwbench.predictors.kernels.networks import FAMILIES, random_network
 from hwbench.predictors.predictor import Provenance, provenance_from, typed
@@ -235,9 +236,12 @@ def _keys(nodes: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
 
 
 def write_header(path: Path, provenance: Provenance) -> None:
-    """Begin a file of samples."""
+    """Begin a file of samples: with a whole header, or not at all."""
     header = {"format": FORMAT, "version": VERSION, "provenance": asdict(provenance)}
-    path.write_text(json.dumps(header) + "\n", encoding="utf-8")
+    try:
+        replace_file(path, f"{json.dumps(header)}\n".encode())
+    except OSError as error:
+        raise PredictorError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def append(path: Path, sample: NetworkSample) -> None:
@@ -247,7 +251,7 @@ def append(path: Path, sample: NetworkSample) -> None:
 
 
 def read_samples(path: Path) -> tuple[Provenance, list[NetworkSample]]:
-    """Where the samples of a file come from, and the samples.
+    """Where the samples of a file come from, and the samples, one a network: the first.
 
     A last line that was cut short is left out: it is what an interrupt may leave. PredictorError
     for any other damage, with the line's number.
@@ -255,20 +259,21 @@ def read_samples(path: Path) -> tuple[Provenance, list[NetworkSample]]:
     at = 1
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
-        header = json.loads(lines[0])
+        header = json.loads(lines[0] if len(lines) > 1 else "")
         if header["format"] != FORMAT or header["version"] > VERSION:
             raise ValueError("not samples of kernels, or of a newer hwbench")
         provenance = provenance_from(header["provenance"])
-        samples = []
+        samples: dict[tuple[str, int, str], NetworkSample] = {}
         for at, line in enumerate(lines[1:-1], start=2):  # noqa: B007 - told where it fails
-            samples.append(_read(json.loads(line)))
+            sample = _read(json.loads(line))
+            samples.setdefault((sample.family, sample.number, sample.hash), sample)
     except OSError as error:
         raise PredictorError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise PredictorError(
             f"{path} is no file of kernel samples (line {at}: {error}): measure into another one"
         ) from None
-    return provenance, samples
+    return provenance, list(samples.values())
 
 
 def _read(row: Any) -> NetworkSample:

@@ -376,6 +376,34 @@ def test_a_header_that_cannot_be_is_refused(
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "changes", [{"kernels_version": None}, {"kernels_version": 99}, {"features": "others"}]
+)
+def test_a_file_of_another_format_is_to_be_fitted_again(
+    changes: dict[str, Any], here: Path, run: Answer
+) -> None:
+    meta, arrays = files.read(Path("cpu-kernels.hwp"))
+    files.write(Path("edited.hwp"), {**meta, **changes, "strange": [[0, 1, 2], 5]}, arrays)
+    code, out, err = run("predict", "edited.hwp", "small.onnx")
+    assert (code, out) == (2, "")
+    assert "describes kernels otherwise: fit it again with hwbench kernels" in err
+
+
+def test_arrays_that_cannot_be_are_refused(here: Path, run: Answer) -> None:
+    meta, arrays = files.read(Path("cpu-kernels.hwp"))
+    kinds = arrays["kinds"].copy()
+    kinds[4:6] = 1e300  # what an operator and a MAC take
+    for changes, message in (
+        ({"kinds": kinds}, "a kind of kernels has scales that cannot be"),
+        ({"extra": np.zeros(2)}, "has other arrays than such a predictor: fit it again"),
+    ):
+        files.write(Path("edited.hwp"), meta, {**arrays, **changes})
+        code, out, err = run("predict", "edited.hwp", "small.onnx")
+        assert (code, out) == (2, "")
+        assert message in err
+        assert err.count("\n") == 1
+
+
 def test_a_kind_belongs_to_its_model(here: Path, run: Answer) -> None:
     meta, arrays = files.read(Path("cpu-kernels.hwp"))
     for kinds in (meta["kinds"][::-1], [meta["kinds"][1], meta["kinds"][0], *meta["kinds"][2:]]):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -14,7 +17,7 @@ from hwbench.devices.models import GraphModel
 from hwbench.errors import DeviceError, PredictorError
 from hwbench.measure.plan import Failure
 from hwbench.predictors.kernels import read_samples
-from hwbench.predictors.kernels.campaign import collect
+from hwbench.predictors.kernels.campaign import collect, held, opened_samples
 from hwbench.predictors.kernels.samples import NetworkSample, network, write_header
 from hwbench.predictors.kernels.training import LEAST_NETWORKS
 from hwbench.predictors.predictor import Provenance
@@ -53,6 +56,63 @@ def test_a_line_that_is_no_sample_is_named(line: str, tmp_path: Path) -> None:
     path.write_text(f"{path.read_text()}{line}\n")
     with pytest.raises(PredictorError, match=r"k\.jsonl is no file of kernel samples \(line 3: "):
         read_samples(path)
+
+
+def test_a_header_that_was_cut_short_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "k.jsonl"
+    write_header(path, HERE)
+    path.write_text(path.read_text().rstrip("\n"))
+    with pytest.raises(PredictorError, match=r"no file of kernel samples \(line 1: "):
+        read_samples(path)
+
+
+def test_a_network_that_was_measured_twice_counts_once(tmp_path: Path) -> None:
+    path = tmp_path / "k.jsonl"
+    write_header(path, HERE)
+    twice = [{**GOOD, "latency_ns": ns} for ns in (1e6, 2e6)]
+    rows = [*twice, {**GOOD, "number": 1}, {**GOOD, "hash": "drawn otherwise"}]
+    path.write_text(path.read_text() + "".join(f"{json.dumps(row)}\n" for row in rows))
+    assert [s.latency_ns for s in read_samples(path)[1]] == [1e6, 1e6, 1e6]
+
+
+def test_a_file_is_touched_only_where_its_tail_is_torn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "k.jsonl"
+    assert opened_samples(path, HERE) == []
+    whole = f"{path.read_text()}{json.dumps(GOOD)}\n"
+    path.write_text(whole)
+    path.chmod(0o400)
+    before = path.stat()
+    assert len(opened_samples(path, HERE)) == 1
+    assert (path.stat().st_mtime_ns, path.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+    path.chmod(0o600)
+    path.write_text(f'{whole}{{"family": "pla')
+    # A disk that is full would lose what is written anew.
+    monkeypatch.setattr(Path, "write_bytes", None)
+    monkeypatch.setattr(Path, "write_text", None)
+    assert len(opened_samples(path, HERE)) == 1
+    assert path.read_text() == whole
+
+
+def test_a_second_run_is_told_who_measures(tmp_path: Path) -> None:
+    path = tmp_path / "k.jsonl"
+    code = (
+        "import pathlib, sys; from hwbench.predictors.kernels.campaign import held\n"
+        "with held(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(
+            PredictorError, match=rf"process {other.pid} is measuring into .*k\.jsonl"
+        ):
+            held(path).__enter__()
+        other.kill()
+    with held(path):  # the lock goes with its process
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture
