@@ -19,7 +19,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 from hwbench.errors import ModelError
 from hwbench.records import digest
@@ -211,7 +211,7 @@ def _check(manifest: Manifest) -> None:
         known |= outputs
 
 
-def is_name(value: Any) -> bool:
+def is_name(value: Any) -> TypeGuard[str]:
     """Whether a manifest may call something so: one line of text that can be read."""
     return isinstance(value, str) and 0 < len(value) <= _LONGEST and value.isprintable()
 
