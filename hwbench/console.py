@@ -165,6 +165,11 @@ def significant(value: float, digits: int = 4) -> str:
     return f"{value:,.{max(decimals, 0)}f}"
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 architecture``, ``2 architectures``."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def printable(text: str) -> str:
     r"""``text`` on one line, what a terminal would obey shown as an escape (``\x1b``)."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

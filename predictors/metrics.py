@@ -12,6 +12,9 @@ from hwbench.errors import PredictorError
 
 Array = NDArray[np.float64]
 
+#: Of fewer seeds none is one in twenty.
+_SEEDS = 20
+
 
 @dataclass(frozen=True)
 class Metrics:
@@ -40,7 +43,8 @@ def metrics(measured_ms: Array, predicted_ms: Array, low_ms: Array, high_ms: Arr
 
     if len(measured_ms) < 2:
         raise PredictorError(
-            f"{len(measured_ms)} architectures to test on: a rank correlation needs at least 2"
+            f"{len(measured_ms)} architecture{'s' * (len(measured_ms) != 1)} to test on: a rank "
+            "correlation needs at least 2"
         )
     relative = np.abs(predicted_ms / measured_ms - 1)
     ranked = np.ptp(predicted_ms) > 0 and np.ptp(measured_ms) > 0
@@ -58,15 +62,19 @@ def metrics(measured_ms: Array, predicted_ms: Array, low_ms: Array, high_ms: Arr
 
 
 def over_seeds(found: Sequence[Metrics]) -> dict[str, Metrics]:
-    """Their mean, and figure by figure the worse end: what one seed in twenty does not reach."""
+    """Their mean, and figure by figure the worse end, in this order.
+
+    That is what one seed in twenty does not reach; of fewer than twenty, the worst.
+    """
     rows = {name: [getattr(each, name) for each in found] for name in Metrics.__annotations__}
     known = {name: [v for v in values if v is not None] for name, values in rows.items()}
+    beyond = 0.05 if len(found) >= _SEEDS else 0.0
     # Errors and widths are worse where they are large.
-    ends = {name: 0.95 if name in ("rmspe", "width_90") else 0.05 for name in rows}
+    ends = {name: 1 - beyond if name in ("rmspe", "width_90") else beyond for name in rows}
     mean = {k: float(np.mean(v)) if v else None for k, v in known.items()}
     worse = {k: float(np.quantile(v, ends[k])) if v else None for k, v in known.items()}
     size = {"n": found[0].n}
     return {
         "mean": Metrics(**{**mean, **size}),  # type: ignore[arg-type]
-        "worst 5 %": Metrics(**{**worse, **size}),  # type: ignore[arg-type]
+        "worst 5 %" if beyond else f"worst of {len(found)}": Metrics(**{**worse, **size}),  # type: ignore[arg-type]
     }

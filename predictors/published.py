@@ -253,7 +253,10 @@ def _read(
             raise PredictorError(f"{path} has no column {missing[0]!r}: is it of another space?")
         table = pd.read_csv(path, usecols=labels + wanted, dtype=dict.fromkeys(labels, str))
     except (OSError, ValueError, EOFError) as error:  # pandas' parser errors are ValueErrors
-        raise PredictorError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+        why = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise PredictorError(f"cannot read {path}: {why}") from error
+    if table.empty:
+        raise PredictorError(f"{path} has no row below its header: give architectures to learn")
     for column in wanted:
         if not pd.api.types.is_numeric_dtype(table[column]):
             raise PredictorError(f"{path}: column {column!r} holds something that is no number")

@@ -1,8 +1,9 @@
-"""Predictors side by side, as ``fit`` and ``evaluate`` show them."""
+"""Predictors side by side, as ``fit`` and ``evaluate`` show them, and what has to be said."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from hwbench import console
@@ -11,10 +12,15 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from hwbench.predictors import LatencyPredictor, Metrics, Provenance, TrainingSet
+    from hwbench.predictors.predictor import PredictorMeta
+    from hwbench.records import Measurement
     from hwbench.spaces import Space
 
 #: What every predictor has to beat: the name shown, and its family.
 BASELINES = {"MACs line": "macs-line", "constant": "constant"}
+
+#: Architectures of a space with which a fit was good on published tables (results/README.md).
+ENOUGH = 100
 
 _COLUMNS = ("", "±5 %", "±10 %", "Spearman", "RMSPE", "90 % holds", "width")
 
@@ -45,3 +51,39 @@ def _figures(metrics: Metrics) -> tuple[str | float | None, ...]:
         f"{metrics.coverage_90:.1%}",
         f"{metrics.width_90:.1%}",
     )
+
+
+def wide(measured: Sequence[Measurement], what: str) -> list[str]:
+    """Says how many of the measurements are inconclusive, if any, and ``what`` of it."""
+    count = sum(m.status == "inconclusive" for m in measured)
+    return [f"{count} of the {len(measured)} measurements are inconclusive: {what}"] * (count > 0)
+
+
+def warn(scores: Mapping[str, Metrics], meta: PredictorMeta, command: str) -> None:
+    """Say where a line on MACs does as well as a predictor, and what to do about it.
+
+    ``command`` measures more of the same, without its -n.
+    """
+    name = "MACs line"
+    if name not in scores or meta.kind == BASELINES[name]:
+        return
+    error, plain = scores["predictor"].rmspe, scores[name].rmspe
+    if error >= plain:
+        console.note(
+            f"no better than a {name} (RMSPE {error:.1f}% against {plain:.1f}%): {meta.n_train} "
+            f"architectures may be too few, {command} -n {max(ENOUGH, 2 * meta.n_train)} adds more"
+        )
+
+
+def profile_command(
+    device: str, space: str, options: Sequence[str], threads: int, store: str | None
+) -> str:
+    """The command that measures more of the same, without its -n."""
+    how = ["-d", device, "-s", space]
+    for option in options:
+        how += ["--option", option]
+    if threads > 1:
+        how += ["--threads", str(threads)]
+    if store is not None:
+        how += ["--store", store]
+    return shlex.join(["hwbench", "profile", *how])

@@ -95,6 +95,10 @@ def evaluate(
     r, d0 to d4, ks0 to ks19, e0 to e19 (ofa_mbv3), as in the tables of HELP and HW-NAS-Bench.
     Of hat, whose one file is both, they are HAT's columns, and a device is wmt14ende/cpu_xeon.
 
+    In JSON within_5, within_10, coverage_90 and width_90 are fractions of 1, rmspe is in per cent,
+    fit_seconds in s, us_per_query_… in µs. Of --seeds K it is runs (one of these a seed), mean and
+    worse_end.
+
     The figure has four panels: predicted against measured latency, error by latency, the learning
     curve with its cost, and the coverage of the intervals.
 
@@ -110,10 +114,18 @@ def evaluate(
     _require_writable(out)
     if out is not None and seeds > 1:
         raise UsageError("--out draws one fit: leave --seeds out")
-    table = {"--space": space, "--archs": archs, "--latency": latency, "--device": device}
+    table: dict[str, object] = {
+        "--space": space,
+        "--archs": archs,
+        "--latency": latency,
+        "--device": device,
+    }
     if predictor is not None:
-        given = [name for name, value in table.items() if value is not None]
-        if given := [*given, *(["--seeds"] if seeds > 1 else [])]:
+        others: dict[str, object] = {"--train": train, "--sources": sources}
+        others |= {"--test-archs": test_archs, "--test-latency": test_latency}
+        given = [name for name, value in (table | others).items() if value is not None]
+        given += ["--select"] * (select != Selection.RANDOM) + ["--seeds"] * (seeds > 1)
+        if given:
             raise UsageError(f"{given[0]} is for a published table: leave PREDICTOR out")
         _evaluate_file(predictor, session, since, store, out, as_json=as_json)
         return
@@ -121,14 +133,19 @@ def evaluate(
         raise _missing(table | {"--train": train})
     if (test_archs is None) != (test_latency is None):
         raise UsageError("--test-archs and --test-latency go together")
+    from hwbench.predictors import caveats
     from hwbench.predictors.published import read_published
 
-    others = () if sources is None else listed("--sources", sources)
-    learned = read_published(space, archs, latency, device, others)
+    named = () if sources is None else listed("--sources", sources)
+    learned = read_published(space, archs, latency, device, named)
     tested = None
     if test_archs is not None and test_latency is not None:
         tested = read_published(space, test_archs, test_latency, device)
     fits = _fits(learned, tested, range(seed, seed + seeds), train=train, select=select)
+    labels, own = learned.labels, learned.space
+    told = caveats.coarse_timer(labels) + caveats.repeated(own, labels) + caveats.few(own, train)
+    for line in told:
+        console.note(line)
     if seeds == 1:
         _show_published(device, fits[0], out, as_json=as_json)
     else:
@@ -184,17 +201,18 @@ def _show_published(device: str, fitted: PublishedFit, out: Path | None, *, as_j
 
 
 def _show_seeds(device: str, fits: Sequence[PublishedFit], *, as_json: bool) -> None:
-    """The metrics of fits of several seeds: each of them, or their mean and worse end."""
+    """The metrics of fits of several seeds, their mean and their worse end."""
     from hwbench.predictors.metrics import over_seeds
 
     runs = [each.metrics for each in fits]
+    together = over_seeds(runs)
     if as_json:
-        console.write_json(
-            [{"seed": each.predictor.meta.seed, **asdict(each.metrics)} for each in fits]
-        )
+        each = [{"seed": fit.predictor.meta.seed, **asdict(fit.metrics)} for fit in fits]
+        ends = dict(zip(("mean", "worse_end"), together.values(), strict=True))
+        console.write_json({"runs": each, **ends})
         return
     title = f"{device}: fitted on {runs[0].n_train} and tested on others, {len(runs)} seeds"
-    console.show(title, accuracy.table(over_seeds(runs)))
+    console.show(title, accuracy.table(together))
 
 
 def _evaluate_file(
@@ -231,6 +249,11 @@ def _evaluate_file(
             tested.space, training, tested.meta.provenance, seed=tested.meta.seed
         )
     scores = {name: predictors.evaluate(each, test) for name, each in compared.items()}
+    place = tested.meta.provenance
+    options = ["=".join(pair) for pair in place.options]
+    command = accuracy.profile_command(
+        place.device, tested.space.name, options, place.threads, store
+    )
     if out is not None:
         _draw_file(tested, before, test, out)
     if as_json:
@@ -241,13 +264,17 @@ def _evaluate_file(
                 "provenance": tested.meta.provenance,
                 "n_train": tested.meta.n_train,
                 "n_test": len(test),
+                "measurements": len(fresh),
+                "inconclusive": sum(m.status == "inconclusive" for m in fresh),
                 "results": scores,
             }
             | _drawn(out)
         )
-        return
-    title = f"On {len(test)} architectures that it never saw"
-    console.show(title, accuracy.table(scores), *_where(out))
+    else:
+        title = f"On {len(test)} architectures that it never saw"
+        told = accuracy.wide(fresh, "what they are off themselves counts as the predictor's error")
+        console.show(title, accuracy.table(scores), *told, *_where(out))
+    accuracy.warn(scores, tested.meta, command)
 
 
 def _draw_published(device: str, fitted: PublishedFit, out: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -137,10 +137,11 @@ def _require_enough(
         )
     distinct = len({m.workload.arch for m in measured if m.latency_ns is not None})
     if distinct < MIN_SAMPLES:
+        are = "is" if distinct == 1 else "are"
         raise UsageError(
-            f"{console.counted(distinct, 'measured architecture')} of {space}: a fit needs at "
-            f"least {MIN_SAMPLES}: run {command} -n {accuracy.ENOUGH} first, which adds what is "
-            "missing"
+            f"{console.counted(distinct, 'measured architecture')} of {space} {are} too few, a fit "
+            f"needs at least {MIN_SAMPLES}: run {command} -n {accuracy.ENOUGH} first, which adds "
+            "what is missing"
         )
 
 
@@ -201,21 +202,20 @@ def comparable(
 
 def _left_out(found: Sequence[Measurement], kept: Sequence[Measurement]) -> str:
     """How many measurements do not compare with those that are kept, and by what."""
-    left = {id(m): m for m in found}
-    for m in kept:
-        del left[id(m)]
-    own = kept[0]
+    own, ids = kept[0], {id(m) for m in kept}
+    left = [m for m in found if id(m) not in ids]
     labels = ", ".join("=".join(pair) for pair in own.workload.options)
-    ways = (
-        ("environments", "", {m.fingerprint.key for m in left.values()} - {own.fingerprint.key}),
-        ("thread counts", f"{own.workload.threads} threads", {m.workload.threads for m in left.values()} - {own.workload.threads}),
-        ("options", labels, {m.workload.options for m in left.values()} - {own.workload.options}),
-        ("canary epochs", f"epoch {own.epoch}", {m.epoch for m in left.values()} - {own.epoch}),
-    )
-    differing = [(name, label) for name, label, others in ways if others]
-    names = " or ".join(name for name, _ in differing)
-    named = ", ".join(label for _, label in differing if label)
-    return f"{len(left)} measurements of other {names} left out" + (
+    ways: dict[str, tuple[Callable[[Measurement], object], str]] = {
+        "environments": (lambda m: m.fingerprint.key, ""),
+        "thread counts": (lambda m: m.workload.threads, f"--threads {own.workload.threads}"),
+        "options": (lambda m: m.workload.options, labels),
+        "canary epochs": (lambda m: m.epoch, f"canary epoch {own.epoch}"),
+    }
+    differing = {
+        name: label for name, (of, label) in ways.items() if any(of(m) != of(own) for m in left)
+    }
+    named = ", ".join(label for label in differing.values() if label)
+    return f"{len(left)} measurements of other {' or '.join(differing)} left out" + (
         f", kept are those with {named}" if named else ""
     )
 

@@ -70,7 +70,7 @@ def suggest(
             f"--samples {samples:,}: {space} has {len(pool):,} architectures{fresh}: ask for fewer"
         )
     others = sources_of(searched, sources)
-    with console.progress(f"choosing {samples:,} architectures") as report:
+    with console.progress(f"choosing {console.counted(samples, 'architecture')}") as report:
         rows = most_telling(
             searched, pool, samples, rng, known=before, sources=others, progress=report
         )
@@ -83,6 +83,7 @@ def suggest(
         console.write_text(told)
     else:
         out.write_text(told, encoding="utf-8")
+        console.note(f"Written to {out}")
 
 
 #: So many random architectures are chosen from where a space is too large to list.

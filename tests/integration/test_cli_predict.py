@@ -287,6 +287,45 @@ def test_fit_says_how_many_are_inconclusive(
     assert (answer["measurements"], answer["inconclusive"]) == (63, 3)
 
 
+def test_evaluate_says_the_same_of_measurements_and_of_a_line_on_macs(
+    profiled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """MACs are all there is to these latencies, so that nothing beats the line."""
+    path = tmp_path / "cpu.hwp"
+    assert main(["fit", "-s", SPACE.name, "-o", str(path)]) == 0
+    fresh = SPACE.sample(12, np.random.default_rng(3))
+    later = (datetime.now(UTC) + timedelta(seconds=5)).isoformat()
+    with Store.open() as store:
+        for code, latency in zip(fresh, true_ms(fresh), strict=True):
+            store.add(stored(code, latency, created=later, status="inconclusive"))
+    capsys.readouterr()
+    assert main(["evaluate", str(path)]) == 0
+    out, err = capsys.readouterr()
+    assert "12 of the 12 measurements are inconclusive: what they are off themselves" in out
+    assert "no better than a MACs line" in err
+    assert "hwbench profile -d cpu -s mbv3_small -n 120 adds more" in err
+    assert main(["evaluate", str(path), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["measurements"], answer["inconclusive"]) == (12, 12)
+
+
+@pytest.mark.usefixtures("own_store")
+def test_fit_names_the_epoch_where_that_differs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codes = SPACE.sample(20, np.random.default_rng(2))
+    with Store.open() as store:
+        for epoch, half in (("epoch-1", codes[:8]), ("epoch-2", codes[8:])):
+            for code, latency in zip(half, true_ms(half), strict=True):
+                store.add(stored(code, latency, epoch=epoch))
+    assert main(["fit", "-s", SPACE.name, "-o", str(tmp_path / "p.hwp")]) == 0
+    out, err = capsys.readouterr()
+    assert "on 12 architectures" in out
+    words = "8 measurements of other canary epochs left out, kept are those with canary epoch"
+    assert f"{words} epoch-2" in err
+    assert "12 samples are fewer than the 92 choices that mbv3_small has" in err
+
+
 @pytest.mark.usefixtures("own_store")
 def test_fit_names_the_next_step_where_there_are_too_few(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -127,6 +127,15 @@ class TestReading:
         with pytest.raises(PredictorError, match=f"{name}: row 2 below the header has no arch_idx"):
             read_published("nasbench201", archs, latency, "phone")
 
+    def test_a_table_without_rows_and_one_that_is_not_there(self, tmp_path: Path) -> None:
+        empty = write(tmp_path / "a.csv", ["arch_idx", *OPS], [])
+        latency = write(tmp_path / "l.csv", ["arch_idx", "phone"], [[0, 1.5]])
+        with pytest.raises(PredictorError, match=r"a\.csv has no row below its header"):
+            read_published("nasbench201", empty, latency, "phone")
+        with pytest.raises(PredictorError) as caught:
+            read_published("nasbench201", tmp_path / "no.csv", latency, "phone")
+        assert str(caught.value) == f"cannot read {tmp_path / 'no.csv'}: No such file or directory"
+
     def test_an_index_that_is_there_twice(self, tmp_path: Path) -> None:
         archs = write(tmp_path / "a.csv", ["arch_idx", *OPS], [[5, *[1] * 6], [5, *[2] * 6]])
         latency = write(tmp_path / "l.csv", ["arch_idx", "phone"], [[5, 1.5]])
@@ -212,6 +221,9 @@ class TestEvaluating:
         assert "--train is missing" in capsys.readouterr().err
         assert main(["evaluate", "p.hwp", "--space", "nasbench201"]) == EXIT_USAGE
         assert "leave PREDICTOR out" in capsys.readouterr().err
+        for option in (["--train", "20"], ["--select", "active"], ["--sources", "gpu_1"]):
+            assert main(["evaluate", "p.hwp", *option]) == EXIT_USAGE
+            assert f"{option[0]} is for a published table" in capsys.readouterr().err
         assert main([*command, "--test-archs", str(archs)]) == EXIT_USAGE
         assert "go together" in capsys.readouterr().err
 
@@ -224,16 +236,20 @@ class TestEvaluating:
         assert main([*command, "--seed", "1", "--json"]) == 0
         alone = json.loads(capsys.readouterr().out)
         assert main([*command, "--seeds", "3", "--json"]) == 0
-        answers = json.loads(capsys.readouterr().out)
+        together = json.loads(capsys.readouterr().out)
+        answers = together["runs"]
         assert [each["seed"] for each in answers] == [0, 1, 2]
         assert answers[1]["rmspe"] == alone["rmspe"]
         assert len({each["rmspe"] for each in answers}) == 3
         assert main([*command, "--seeds", "3"]) == 0
         shown = capsys.readouterr().out
         mean = float(np.mean([each["coverage_90"] for each in answers]))
+        assert together["mean"]["coverage_90"] == pytest.approx(mean)
+        assert together["worse_end"]["rmspe"] == max(each["rmspe"] for each in answers)
+        assert together["worse_end"]["spearman"] == min(each["spearman"] for each in answers)
         assert "3 seeds" in shown
         assert f"{mean:.1%}" in shown
-        assert "worst 5 %" in shown
+        assert "worst of 3" in shown
         assert main([*command, "--seeds", "3", "-o", "x.png"]) == EXIT_USAGE
         assert "leave --seeds out" in capsys.readouterr().err
 
@@ -257,6 +273,26 @@ class TestEvaluating:
         drawn = path.read_text()
         for text in ("phone, nasbench201", "fitted on 25", "tested on 55 others", "RMSPE, %"):
             assert text in drawn
+
+    def test_what_is_odd_about_the_labels_is_told(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        labels = made_up_training(NB201, 60)
+        cells = [[i, *code] for i, code in enumerate(labels.codes.tolist())]
+        times = [[i, 2 + round(t)] for i, t in enumerate(4 * labels.latency_ms)]
+        cells.append([99, *cells[0][1:]])
+        times.append([99, 2 * times[0][1]])
+        archs = write(tmp_path / "a.csv", ["arch_idx", *OPS], cells)
+        latency = write(tmp_path / "l.csv", ["arch_idx", "phone"], times)
+        command = ["evaluate", "--space", "nasbench201", "--archs", str(archs), "-d", "phone"]
+        command += ["--latency", str(latency), "--train", "20"]
+        assert main(command) == 0
+        told = capsys.readouterr().err
+        assert "a timer of 1 ms steps: each of the 61 latencies counts with 0.29 ms" in told
+        assert (
+            "1 architecture is listed more than once, with times that differ by up to 100%" in told
+        )
+        assert "20 samples are fewer than the 25 choices that nasbench201 has" in told
 
     @pytest.mark.parametrize("name", ["absent/figure.png", "figure.xyz"])
     def test_a_figure_that_cannot_be_is_one_line_at_once(
