@@ -77,12 +77,22 @@ def doctor(
 
 
 def calibrated(target: Device, threads: int, store: Store, *, anew: bool = False) -> CanaryEpoch:
-    """The device's epoch; where there is none, one from a calibration that is shown going on."""
+    """The device's epoch; where there is none, one from a calibration that is shown going on.
+
+    Says so where a busy machine left its times in doubt.
+    """
     from hwbench.measure import campaign
 
     with console.progress("calibrating the canaries") as report:
         set_epoch = campaign.recalibrate if anew else campaign.anchor
-        return set_epoch(target, threads, store, report)
+        epoch = set_epoch(target, threads, store, report)
+    if names := campaign.unsure(epoch):
+        console.note(
+            f"the canonical times of {', '.join(names)} are in doubt, and so is all that rests on "
+            "them: the machine was busy when they were set. On a quieter one: hwbench doctor "
+            f"-d {target.name} --recalibrate"
+        )
+    return epoch
 
 
 def _drift(target: Device, epoch: CanaryEpoch, store: Store) -> Check:

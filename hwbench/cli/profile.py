@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,6 +57,13 @@ _Redo = Annotated[
     typer.Option("--redo", metavar="", help="Measure again, too, what stayed inconclusive."),
 ]
 
+_Seconds = Annotated[
+    float | None,
+    typer.Option(
+        min=0.1, metavar="S", help="Wall time an architecture gets; more for surer answers."
+    ),
+]
+
 
 def profile(
     space: SpaceName,
@@ -66,6 +74,7 @@ def profile(
     fix: _Fix = None,
     file: _File = None,
     redo: _Redo = False,
+    seconds: _Seconds = None,
     seed: Seed = 0,
     store: StoreUrl = None,
     as_json: Json = False,
@@ -101,7 +110,7 @@ def profile(
         sample = Profile(searched, named(searched, lines((), file)), target, threads)
     with opened(store) as results:
         before = sample.stored(results)
-        failures = measure(sample, results, before, redo=redo)
+        failures = measure(sample, results, before, redo=redo, seconds=seconds)
         campaign, stored = sample.campaign(results), sample.stored(results)
     summary = {"device": target.name, "space": space, "campaign": campaign}
     summary |= _counts(sample, before, stored, failures)
@@ -149,8 +158,8 @@ def _require_answers(
     if wide:
         told.append(
             f"{wide} of {count} architectures are inconclusive, their intervals are too wide to be "
-            f"answers: quiet the machine (see hwbench doctor -d {device}), then run this "
-            + ("again" if redo else "again with --redo")
+            f"answers: quiet the machine (see hwbench doctor -d {device}), then run this again"
+            + (", with more --seconds" if redo else " with --redo")
         )
     if failures:
         first = failures[0]
@@ -178,20 +187,26 @@ def named(space: Space, texts: list[str]) -> Codes:
 
 
 def measure(
-    sample: Profile, store: Store, held: Sequence[Measurement], *, redo: bool
+    sample: Profile,
+    store: Store,
+    held: Sequence[Measurement],
+    *,
+    redo: bool = False,
+    seconds: float | None = None,
 ) -> list[Failure]:
     """Measure and store what ``held`` lacks, which is what the store has; answers the failures."""
-    from hwbench.devices.profile import answered
+    from hwbench.devices.profile import PROFILE_PLAN, answered
     from hwbench.records import Measurement
 
     done = answered(held) if redo else {m.workload.key for m in held}
+    plan = PROFILE_PLAN if seconds is None else replace(PROFILE_PLAN, seconds=seconds)
     missing = len({job.workload.key for job in sample.jobs} - done)
     if not missing:
         return []
     try:
         calibrated(sample.device, sample.threads, store)
         with console.progress(f"measuring {missing} architectures") as report:
-            answers = sample.run(store, progress=report, redo=redo)
+            answers = sample.run(store, plan, progress=report, redo=redo)
             return [answer for answer in answers if not isinstance(answer, Measurement)]
     except KeyboardInterrupt:
         raise KeyboardInterrupt(

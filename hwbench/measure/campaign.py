@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Sessions whose quietest moments tell whether a canary left its epoch.
 DRIFT_SESSIONS = 5
+#: Half-width (logarithmic) of a canonical time's interval beyond which it is in doubt.
+UNSURE = 0.15
 
 
 def known_epoch(target: Target, threads: int, store: Store) -> CanaryEpoch | None:
@@ -47,6 +49,13 @@ def recalibrate(
         epoch = calibrate_launches(target, launcher, threads, progress=progress)
     store.add_epoch(epoch)
     return epoch
+
+
+def unsure(epoch: CanaryEpoch) -> tuple[str, ...]:
+    """The canaries whose canonical times a busy machine left in doubt."""
+    half_width = np.log(np.array(epoch.c0_high_ns) / np.array(epoch.c0_low_ns)) / 2
+    wide = zip(epoch.names, half_width, strict=True)
+    return tuple(name for name, half in wide if half > UNSURE)
 
 
 def drift_since(target: Target, epoch: CanaryEpoch, store: Store) -> dict[str, float] | None:

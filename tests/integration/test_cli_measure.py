@@ -134,6 +134,18 @@ def test_doctor_says_when_the_canaries_left_their_epoch(
 
 
 @pytest.mark.usefixtures("short_calibration")
+@pytest.mark.parametrize("spread", [0.1, 0.3])
+def test_canonical_times_in_doubt_are_named_with_their_cure(
+    spread: float, own_store: Path, readings: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not that the machine is busy now, but that it was when they were set."""
+    later = {"id": "f" * 12, "created": "2099-01-31T12:00:00+00:00"}
+    with Store.open(own_store) as store:
+        store.add_epoch(epoch_on(get_device("cpu"), readings, spread, **later))
+    assert main(["doctor"]) == 0
+    assert ("hwbench doctor -d cpu --recalibrate" in capsys.readouterr().err) == (spread > 0.2)
+
+
 def test_doctor_sets_a_new_epoch_only_on_purpose(
     known_epoch: CanaryEpoch, capsys: pytest.CaptureFixture[str]
 ) -> None:

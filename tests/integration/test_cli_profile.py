@@ -15,9 +15,10 @@ import pytest
 
 from hwbench.cli import main
 from hwbench.devices import get_device
+from hwbench.devices.profile import PROFILE_PLAN
 from hwbench.errors import DeviceError, HwbenchError, InconclusiveError
 from hwbench.measure.jobs import Job
-from hwbench.measure.plan import Failure
+from hwbench.measure.plan import Failure, Plan
 from hwbench.records import Measurement
 from hwbench.spaces import get_space
 from hwbench.store import Store
@@ -32,6 +33,7 @@ class Engine:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.seconds: list[float] = []
         self.sessions = 0
         self.inconclusive: Callable[[str], bool] = lambda _: False
         self.fails: Callable[[str], bool] = lambda _: False
@@ -41,12 +43,13 @@ class Engine:
         self,
         target: object,
         jobs: Sequence[Job],
-        plan: object,
+        plan: Plan,
         store: Store,
         epoch: Any,
         **how: Any,
     ) -> Iterator[Measurement | Failure]:
         self.asked = [job.workload.name for job in jobs]
+        self.seconds.append(plan.seconds)
         self.sessions += 1
         for number, job in enumerate(jobs):
             name = job.workload.name
@@ -162,6 +165,14 @@ def test_redo_measures_what_is_missing_too(engine: Engine, run: Run, some: Some)
     engine.inconclusive = lambda _: False
     code, told, _ = run(*some(5), "--redo")
     assert (code, told["measured"], told["inconclusive"]) == (0, 5, 0)
+
+
+def test_an_architecture_gets_the_time_that_is_asked_for(
+    engine: Engine, run: Run, some: Some
+) -> None:
+    run(*some(2))
+    run(*some(3), "--seconds", "4")
+    assert engine.seconds == [PROFILE_PLAN.seconds, 4.0]
 
 
 @pytest.mark.parametrize(("wide", "code"), [(0, 0), (2, 0), (3, 3)])
