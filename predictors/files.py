@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwbench.errors import PredictorError
+from hwbench.inputs import require_finite
 from hwbench.records import digest
 
 FORMAT = "hwbench-predictor"
@@ -77,6 +78,7 @@ def write(path: Path, meta: Mapping[str, Any], arrays: Arrays) -> None:
 def read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[np.generic]]]:
     """Header's ``meta`` and the arrays; PredictorError says what is wrong with the file."""
     try:
+        require_finite(path)
         with zipfile.ZipFile(path) as archive:
             header = _header(archive)
             arrays = {n: _array(archive, n, spec) for n, spec in header["arrays"].items()}

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import AttributeProto, TensorProto, helper
 
 from hwbench.errors import ModelError, UnknownNameError
+from hwbench.inputs import require_finite
 from hwbench.lower.weights import RANDOM_LOCATION
 from hwbench.records import InputSpec
 
@@ -29,6 +30,8 @@ def open_onnx(source: str | Path | bytes) -> onnx.ModelProto:
     label = label_of(source)
     model = onnx.ModelProto()
     try:
+        if not isinstance(source, bytes):
+            require_finite(Path(source))
         content = source if isinstance(source, bytes) else Path(source).read_bytes()
         model.ParseFromString(content)
     except OSError as error:

@@ -19,7 +19,10 @@ from hwbench.lower.onnx_file import shown
 
 Array = NDArray[Any]
 
-_MOST_ELEMENTS = 1 << 28  # of a folded tensor that takes memory: a bomb, if larger
+#: All folded tensors of a model that take memory, together: a bomb, if more. An element counts as
+#: eight bytes before it is made.
+MOST_BYTES = 1 << 31
+_ELEMENT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +66,37 @@ def _plain(value: Any) -> Any:
 Fold = Callable[[Node, Sequence[Any]], Array]
 
 
-def fold(node: Node, inputs: Sequence[Array | None]) -> Array:
-    """The node's output; :class:`ValueError` and its kin when the inputs do not fit."""
-    if node.op_type not in _VIEWS:
-        shapes = [a.shape for a in inputs if a is not None]
-        result = np.broadcast_shapes(*shapes) if node.op_type in _BROADCAST else ()
-        if max(math.prod(result), sum(map(math.prod, shapes))) > _MOST_ELEMENTS:
-            raise ValueError("a constant of more than 2**28 elements")
+def fold(node: Node, inputs: Sequence[Array | None], left: int = MOST_BYTES) -> Array:
+    """The node's output, in at most ``left`` bytes.
+
+    :class:`ValueError` and its kin when the inputs do not fit, or it would take more.
+    """
+    if _ELEMENT * _elements(node, inputs) > left:
+        raise ValueError("constants of more than 2**28 elements in all")
     return FOLDS[node.op_type](node, inputs)
+
+
+def _elements(node: Node, inputs: Sequence[Any]) -> int:
+    """What a node makes at most that takes memory."""
+    if node.op_type in _VIEWS:
+        return 0
+    shapes: list[tuple[int, ...]] = [array.shape for array in inputs if array is not None]
+    if node.op_type == "Gather":
+        axis: int = node.attr("axis", 0)
+        return math.prod(shapes[1]) * math.prod(shapes[0]) // max(shapes[0][axis], 1)
+    if node.op_type == "Range":
+        start, limit, step = (array.item() for array in inputs)
+        return max(int(math.ceil((limit - start) / step)), 0)
+    result = np.broadcast_shapes(*shapes) if node.op_type in _BROADCAST else ()
+    return max(math.prod(result), sum(map(math.prod, shapes)))
+
+
+def memory_of(made: Array, inputs: Sequence[Array | None]) -> int:
+    """Bytes that a folded array takes beside what it is made of: none where it is a view."""
+    if any(np.may_share_memory(made, array) for array in inputs if array is not None):
+        return 0
+    low, high = np.lib.array_utils.byte_bounds(made)
+    return int(high - low)
 
 
 def array_of(tensor: Any) -> Array:
@@ -165,8 +191,6 @@ def _divide(node: Node, inputs: Sequence[Any]) -> Array:
 
 def _range(node: Node, inputs: Sequence[Any]) -> Array:
     start, limit, step = (array.item() for array in inputs)
-    if step == 0 or (limit - start) / step > _MOST_ELEMENTS:
-        raise ValueError("a range of more than 2**28 elements")
     values: Array = np.arange(start, limit, step).astype(inputs[0].dtype)
     return values
 

@@ -21,7 +21,8 @@ class Importer:
     """A graph that is being read: what is known of every ONNX tensor so far.
 
     A tensor is a constant (``constants``) or has a name in the graph (``names``); ``nodes`` are
-    the translated nodes by their first output, ``uses`` counts a tensor's readers.
+    the translated nodes by their first output, ``uses`` counts a tensor's readers. ``folded`` are
+    the bytes that constants take which were computed, not stored.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Importer:
     names: dict[str, str] = field(default_factory=dict)
     weights: dict[str, Array] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
+    folded: int = 0
     builder: GraphBuilder = field(init=False)
 
     def __post_init__(self) -> None:

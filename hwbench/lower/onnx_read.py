@@ -18,7 +18,16 @@ from onnx import external_data_helper, inliner
 from hwbench.errors import GraphError, ModelError
 from hwbench.graph import Graph
 from hwbench.lower.onnx_file import Shapes, input_specs, label_of, open_onnx
-from hwbench.lower.onnx_fold import FOLDS, Array, Node, array_of, fold, shape_of
+from hwbench.lower.onnx_fold import (
+    FOLDS,
+    MOST_BYTES,
+    Array,
+    Node,
+    array_of,
+    fold,
+    memory_of,
+    shape_of,
+)
 from hwbench.lower.onnx_importer import Importer, UnsupportedNodeError
 from hwbench.lower.onnx_nodes import READERS
 from hwbench.lower.session import external_initializers
@@ -59,7 +68,7 @@ def _import(
     for node in nodes:
         _read(importer, node, unknown)
     if unknown.kinds:
-        raise GraphError(f"no equivalent for {unknown}")
+        raise UnsupportedNodeError(f"no equivalent for {unknown}")
     return _finish(importer, outputs)
 
 
@@ -127,7 +136,7 @@ def _read(importer: Importer, node: Node, unknown: _Unknown) -> None:
         unknown.lost.update(node.outputs)
     except GraphError as error:
         raise GraphError(f"node {node.name!r} ({node.op_type}): {error}") from error
-    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
         reason = f"malformed: {' '.join(str(error).split())}"
         raise GraphError(f"node {node.name!r} ({node.op_type}): {reason}") from error
 
@@ -140,8 +149,12 @@ def _fold(importer: Importer, node: Node) -> bool:
         return True
     if node.op_type not in FOLDS or any(n and n not in importer.constants for n in node.inputs):
         return False
+    if not importer.uses[node.output]:  # what nobody reads takes no memory
+        return True
     values = [importer.constants.get(name) for name in node.inputs]
-    importer.constants[node.output] = fold(node, values)
+    made = fold(node, values, MOST_BYTES - importer.folded)
+    importer.folded += memory_of(made, values)
+    importer.constants[node.output] = made
     return True
 
 

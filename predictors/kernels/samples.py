@@ -17,6 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from hwbench.devices.base import Device
 from hwbench.devices.models import GraphModel
 from hwbench.errors import GraphError, PredictorError
 from hwbench.graph import Graph
+from hwbench.inputs import require_finite
 from hwbench.measure.jobs import Job, Node, Target
 from hwbench.measure.plan import Failure, Plan
 from hwbench.measure.process import WorkerProcess
@@ -101,34 +103,55 @@ def sample_networks(
 ) -> Iterator[NetworkSample | Failure]:
     """Measure and profile networks, by family and number; results come a chunk at a time.
 
-    A network that the device does not run comes back as a Failure. Raises DeviceError where the
-    device's runtime profiles no operators.
+    A network that the device does not run comes back as a Failure. ``progress`` is told the share
+    that is done, within a chunk as well. Raises DeviceError where the device's runtime profiles
+    no operators.
     """
     for start in range(0, len(wanted), CHUNK):
         chunk = wanted[start : start + CHUNK]
-        graphs = {each: network(*each) for each in chunk}
-        jobs = {
-            each: device.job(GraphModel(graph, graph.name), threads)
-            for each, graph in graphs.items()
-        }
-        measured: dict[str, Measurement] = {}
-        for result in measure(device, list(jobs.values()), NETWORK_PLAN, epoch):
-            if isinstance(result, Failure):
-                yield result
-            else:
-                measured[result.workload.key] = result
-        answered = {
-            each: found
-            for each, job in jobs.items()
-            if (found := measured.get(job.workload.key)) and found.latency_ns is not None
-        }
-        runs = [_pass_runs(found.latency_ns or 0.0) for found in answered.values()]
-        profiles = profile_nodes(device, [jobs[each] for each in answered], runs)
-        for (each, found), nodes in zip(answered.items(), profiles, strict=True):
-            latency_ns, sd = found.latency_ns or 0.0, _relative_error(found)
-            yield NetworkSample(*each, graphs[each].hash, latency_ns, sd, tuple(nodes))
-        if progress:
-            progress((start + len(chunk)) / len(wanted))
+        tell = partial(_tell, progress, start, len(chunk), len(wanted))
+        yield from _sample_chunk(device, chunk, threads, epoch, tell)
+
+
+def _tell(
+    progress: Callable[[float], None] | None, start: int, size: int, total: int, share: float
+) -> None:
+    """Tell how far all is, with this share of ``size`` networks after the first ``start``."""
+    if progress:
+        progress((start + share * size) / total)
+
+
+def _sample_chunk(
+    device: Device,
+    chunk: Sequence[tuple[str, int]],
+    threads: int,
+    epoch: CanaryEpoch,
+    tell: Callable[[float], None],
+) -> Iterator[NetworkSample | Failure]:
+    """Measure networks together, then profile each: about as long again."""
+    graphs = {each: network(*each) for each in chunk}
+    jobs = {
+        each: device.job(GraphModel(graph, graph.name), threads) for each, graph in graphs.items()
+    }
+    measured: dict[str, Measurement] = {}
+    half = partial(_tell, tell, 0, 1, 2)
+    for result in measure(device, list(jobs.values()), NETWORK_PLAN, epoch, progress=half):
+        if isinstance(result, Failure):
+            yield result
+        else:
+            measured[result.workload.key] = result
+    answered = {
+        each: found
+        for each, job in jobs.items()
+        if (found := measured.get(job.workload.key)) and found.latency_ns is not None
+    }
+    runs = [_pass_runs(found.latency_ns or 0.0) for found in answered.values()]
+    profiles = profile_nodes(device, [jobs[each] for each in answered], runs)
+    pairs = zip(answered.items(), profiles, strict=True)
+    for done, ((each, found), nodes) in enumerate(pairs, start=1):
+        latency_ns, sd = found.latency_ns or 0.0, _relative_error(found)
+        yield NetworkSample(*each, graphs[each].hash, latency_ns, sd, tuple(nodes))
+        tell((1 + done / len(answered)) / 2)
 
 
 def _relative_error(found: Measurement) -> float:
@@ -258,6 +281,7 @@ def read_samples(path: Path) -> tuple[Provenance, list[NetworkSample]]:
     """
     at = 1
     try:
+        require_finite(path)
         lines = path.read_text(encoding="utf-8").split("\n")
         header = json.loads(lines[0] if len(lines) > 1 else "")
         if header["format"] != FORMAT or header["version"] > VERSION:

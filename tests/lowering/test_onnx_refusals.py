@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,6 +106,65 @@ def test_a_constant_that_explodes_is_refused() -> None:
     ]
     model = node_model(nodes, (1,), {"s": np.array([1, 10**6], np.int64)})
     assert "2**28" in refusal(model.SerializeToString())
+
+
+def ranges(count: int, length: int, *, read: bool) -> bytes:
+    """A model with so many folded constants of such a length; ``read`` ones are added to x."""
+    names = [f"r{i}" for i in range(count)]
+    nodes = [helper.make_node("Range", ["zero", "length", "one"], [name]) for name in names]
+    if read:
+        nodes += [helper.make_node("Add", ["x", name], [f"x{name}"]) for name in names]
+    nodes.append(helper.make_node("Relu", ["x"], ["y"]))
+    stored = {"zero": 0, "length": length, "one": 1}
+    arrays = {name: np.array(value, np.float32) for name, value in stored.items()}
+    return node_model(nodes, (1,), arrays).SerializeToString()
+
+
+def test_constants_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hwbench.lower.onnx_read.MOST_BYTES", 40_000)
+    from_onnx(ranges(9, 1000, read=True))
+    assert "node 'r9' (Range)" in refusal(ranges(16, 1000, read=True))
+
+
+def test_a_constant_that_nobody_reads_is_not_made() -> None:
+    content = ranges(16, 2**28 - 8, read=False)
+    tracemalloc.start()
+    try:
+        from_onnx(content)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 24
+
+
+@pytest.mark.parametrize(
+    ("nodes", "stored"),
+    [
+        ([("Range", ["a", "n", "b"])], {"a": [0], "n": [2**40], "b": [1]}),
+        ([("Range", ["a", "n", "b"])], {"a": [0], "n": [2**40], "b": [0]}),
+        (
+            [("ConstantOfShape", ["n"]), ("Gather", ["wide", "t0"])],
+            {"n": [2**27], "wide": [[0] * 9]},
+        ),
+        ([("Range", ["a", "", "b"])], {"a": [0], "b": [1]}),
+    ],
+    ids=["range", "step 0", "gather", "no limit"],
+)
+def test_a_constant_of_no_end_is_refused_before_it_is_made(
+    nodes: list[tuple[str, list[str]]], stored: dict[str, list[int]]
+) -> None:
+    made = [helper.make_node(kind, names, [f"t{i}"]) for i, (kind, names) in enumerate(nodes)]
+    made.append(helper.make_node("Add", ["x", f"t{len(nodes) - 1}"], ["y"]))
+    arrays = {name: np.array(value, np.int64) for name, value in stored.items()}
+    message = refusal(node_model(made, (1,), arrays).SerializeToString())
+    assert "malformed: " in message
+
+
+def test_a_pipe_and_a_device_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.onnx")
+    (tmp_path / "zeros.onnx").symlink_to("/dev/zero")
+    for name in ("pipe.onnx", "zeros.onnx"):
+        assert refusal(tmp_path / name).endswith(f"{name}: a pipe or a device, not a file")
 
 
 @pytest.mark.parametrize("kind", ["Conv", "ConvTranspose"])

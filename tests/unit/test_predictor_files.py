@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -235,6 +236,14 @@ def meta_says(**changes: Any) -> Callable[[dict[str, Any]], None]:
 
 def provenance_says(**changes: Any) -> Callable[[dict[str, Any]], None]:
     return lambda parts: parts["header"]["meta"]["provenance"].update(changes)
+
+
+def test_a_pipe_and_a_device_are_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.hwp")
+    (tmp_path / "zeros.hwp").symlink_to("/dev/zero")
+    for name in ("pipe.hwp", "zeros.hwp"):
+        with pytest.raises(PredictorError, match=rf"{name}: a pipe or a device, not a file$"):
+            load_predictor(tmp_path / name)
 
 
 @pytest.mark.parametrize(

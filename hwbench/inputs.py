@@ -1,0 +1,30 @@
+"""Files that somebody names: read only where that comes to an end."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import stat
+from pathlib import Path
+
+_PART = 1 << 20
+
+
+def require_finite(path: Path) -> None:
+    """OSError for a pipe or a device, which may never end; a folder is refused where it is read."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "a pipe or a device, not a file")
+
+
+def require_inflated(path: Path, most: int) -> None:
+    """OSError where a ``.gz`` file holds more than ``most`` bytes, or is damaged."""
+    require_finite(path)
+    if path.suffix.lower() != ".gz":
+        return
+    size = 0
+    with gzip.open(path) as file:
+        while part := file.read(_PART):
+            size += len(part)
+            if size > most:
+                raise OSError(errno.EFBIG, f"it holds more than {most >> 20:,} MiB uncompressed")
