@@ -26,6 +26,7 @@ from hwbench.predictors.costs import op_costs
 from hwbench.predictors.data import MIN_SAMPLES, MOST_MS, Prediction, TrainingSet, prepared
 from hwbench.predictors.metrics import Metrics, metrics
 from hwbench.predictors.model import LatencyModel, model_kind
+from hwbench.predictors.threads import one_thread
 from hwbench.records import digest
 from hwbench.spaces import Space, get_space
 
@@ -104,7 +105,9 @@ class LatencyPredictor:
 
     def predict(self, codes: ArrayLike) -> Prediction:
         """Mean and scale of n architectures, in milliseconds."""
-        return self._model.predict(self.space.check(codes))
+        checked = self.space.check(codes)
+        with one_thread():
+            return self._model.predict(checked)
 
     def upper(self, codes: ArrayLike, confidence: float) -> Array:
         """Latency (n,) in ms that a measurement stays below with this probability, each.
@@ -122,14 +125,15 @@ class LatencyPredictor:
         return self.bound(prediction, beside), self.bound(prediction, 1 - beside)
 
     def bound(self, prediction: Prediction, level: float) -> Array:
-        """The ``level`` quantile (n,) in ms of a prediction of this predictor's.
+        """The ``level`` quantile (n,) in ms of a prediction of this predictor's, never below 0.
 
         Of a measurement in another session: what held-out labels of the same sessions could
         show, and what sessions differ by (as it was measured; normal), in quadrature.
         """
         own = self._calibration.quantile(level) * prediction.sd_ms
         between = normal_quantile(level) * self.meta.session_sd * prediction.mean_ms
-        return prediction.mean_ms + own + np.sign(between) * (np.hypot(own, between) - abs(own))
+        beyond = np.sign(between) * (np.hypot(own, between) - abs(own))
+        return np.maximum(prediction.mean_ms + own + beyond, 0.0)
 
     def unfamiliar(self, prediction: Prediction) -> NDArray[np.bool_]:
         """Which predictions of this predictor's (n,) lie beyond all that it was held to.
@@ -269,8 +273,9 @@ def _cross_validated(training: TrainingSet, held_out: Prediction) -> Metrics:
     for here, there in ((order[::2], order[1::2]), (order[1::2], order[::2])):
         other = Prediction(held_out.mean_ms[there], held_out.sd_ms[there])
         calibration = Calibration.of(training.latency_ms[there], other)
-        low[here] = held_out.mean_ms[here] + calibration.quantile(0.05) * held_out.sd_ms[here]
-        high[here] = held_out.mean_ms[here] + calibration.quantile(0.95) * held_out.sd_ms[here]
+        for ends, level in ((low, 0.05), (high, 0.95)):
+            shift = calibration.quantile(level) * held_out.sd_ms[here]
+            ends[here] = np.maximum(held_out.mean_ms[here] + shift, 0.0)
     return metrics(training.latency_ms, held_out.mean_ms, low, high)
 
 

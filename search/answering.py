@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
 from hwbench.errors import UsageError
 from hwbench.predictors import BudgetOracle
@@ -58,7 +56,6 @@ class Answering(ABC):
     def __init__(self, oracle: BudgetOracle, kept: Codes, confidence: float) -> None:
         self.space: Space = oracle.predictor.space
         self.oracle, self.kept, self.confidence = oracle, kept, confidence
-        self._libraries = ThreadpoolController()
 
     @abstractmethod
     def parts(self) -> tuple[dict[str, Any], dict[str, NDArray[np.generic]]]:
@@ -105,12 +102,6 @@ class Answering(ABC):
                     f"(bounds at confidence {self.confidence:g})"
                 )
         return np.asarray(budgets_ms, dtype=np.float64)
-
-    @contextmanager
-    def _one_thread(self) -> Iterator[None]:
-        """Small matrices, many times: threads that wait for each other would take most of it."""
-        with self._libraries.limit(limits=1, user_api="blas"):
-            yield
 
 
 def rounded(ms: float, *, up: bool) -> str:

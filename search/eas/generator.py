@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwbench.predictors import BudgetOracle
+from hwbench.predictors.threads import one_thread
 from hwbench.search.answering import (
     Answering,
     Array,
@@ -120,7 +121,7 @@ class TaskGenerator(Answering):
         UsageError where a budget is no positive number or outside :attr:`range_ms`, or a task has
         classes that no group has.
         """
-        with self._one_thread():
+        with one_thread():
             budgets = self._checked([budget for _, budget in scenarios])
             return self._answers([task for task, _ in scenarios], budgets) if len(budgets) else []
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwbench.predictors import BudgetOracle
+from hwbench.predictors.threads import one_thread
 from hwbench.search.accuracy.model import AccuracyModel, Scales, restored
 from hwbench.search.answering import (
     Answering,
@@ -95,7 +96,7 @@ class Generator(Answering):
 
         UsageError where a budget is no positive number, or outside :attr:`range_ms`.
         """
-        with self._one_thread():
+        with one_thread():
             budgets = self._checked(budgets_ms)
             return self._answers(budgets) if len(budgets) else []
 
