@@ -51,9 +51,13 @@ lint: dev  ## style, types, and the direction of imports
 	$(BIN)/lint-imports --no-cache
 
 # What measures nothing shares two cores; what does comes after it, with the machine to itself.
+SHARED := tests/unit tests/lowering tests/benchmarks \
+  $(patsubst %,tests/integration/test_%.py,adb loopback_faults loopback_services \
+    loopback_states loopback_tool packaging shell)
+
 test: lint  ## lint, then every test but the slow ones
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/lowering
-	$(BIN)/python -m pytest --ignore=tests/unit --ignore=tests/lowering
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(SHARED)
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(SHARED))
 
 slow: dev  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
