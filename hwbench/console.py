@@ -170,6 +170,14 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
+def shortened(text: str, width: int) -> str:
+    """``text`` in at most so many characters, its beginning and end around an ellipsis."""
+    if len(text) <= width:
+        return text
+    end = (width - 1) // 2
+    return f"{text[: width - 1 - end]}…{text[len(text) - end :]}"
+
+
 def printable(text: str) -> str:
     r"""``text`` on one line, what a terminal would obey shown as an escape (``\x1b``)."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

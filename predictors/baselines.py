@@ -11,6 +11,9 @@ from hwbench.predictors.data import Prediction, TrainingSet
 from hwbench.predictors.model import LatencyModel, State, register_model
 from hwbench.spaces import Codes, Space
 
+#: A line is never below this share of the shortest latency learned from.
+_FLOOR = 0.25
+
 
 @register_model("constant")
 @dataclass(frozen=True)
@@ -39,28 +42,35 @@ class Constant(LatencyModel):
 @register_model("macs-line")
 @dataclass(frozen=True)
 class MacsLine(LatencyModel):
-    """Latency as a line over multiply-accumulates, by least squares."""
+    """Latency as a line over multiply-accumulates, by least squares.
+
+    Small networks may lie where the line is near 0 or below: it ends at ``least_ms``, a quarter of
+    the shortest latency learned from.
+    """
 
     space: Space
     intercept_ms: float
     ms_per_mac: float
     sd_ms: float
+    least_ms: float = 0.0  # older files do not tell
 
     @classmethod
     def fit(cls, space: Space, training: TrainingSet, rng: np.random.Generator) -> Self:
         macs = space.macs(training.codes)
         slope, intercept = np.polyfit(macs, training.latency_ms, 1) if np.ptp(macs) else (0.0, 0.0)
         left = training.latency_ms - (intercept + slope * macs)
-        return cls(space, float(intercept + left.mean()), float(slope), float(left.std(ddof=1)))
+        line = float(intercept + left.mean()), float(slope), float(left.std(ddof=1))
+        return cls(space, *line, _FLOOR * float(training.latency_ms.min()))
 
     def predict(self, codes: Codes) -> Prediction:
         line = self.intercept_ms + self.ms_per_mac * self.space.macs(codes).astype(np.float64)
-        return Prediction(line, np.full(len(codes), self.sd_ms))
+        mean_ms = np.maximum(line, self.least_ms)
+        return Prediction(mean_ms, np.full(len(codes), self.sd_ms))
 
     def state(self) -> State:
-        return {"line": np.array([self.intercept_ms, self.ms_per_mac, self.sd_ms])}
+        line = [self.intercept_ms, self.ms_per_mac, self.sd_ms, self.least_ms]
+        return {"line": np.array(line)}
 
     @classmethod
     def restore(cls, space: Space, state: State) -> Self:
-        intercept, slope, sd = map(float, state["line"])
-        return cls(space, intercept, slope, sd)
+        return cls(space, *map(float, state["line"]))

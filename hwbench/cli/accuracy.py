@@ -22,6 +22,9 @@ BASELINES = {"MACs line": "macs-line", "constant": "constant"}
 #: Architectures of a space with which a fit was good on published tables (results/README.md).
 ENOUGH = 100
 
+#: Networks whose rank correlation is told, at least.
+_RANKED = 8
+
 _COLUMNS = ("", "±5 %", "±10 %", "Spearman", "RMSPE", "90 % holds", "width")
 
 
@@ -42,11 +45,19 @@ def table(metrics: Mapping[str, Metrics]) -> Table:
     return console.table(_COLUMNS, [(name, *_figures(m)) for name, m in metrics.items()])
 
 
-def _figures(metrics: Metrics) -> tuple[str | float | None, ...]:
+def table_of_parts(metrics: Mapping[str, Metrics]) -> Table:
+    """The same of parts of the networks, a row each, which may be small: with their number."""
+    name, *others = _COLUMNS
+    rows = [(part, m.n, *_figures(m, _RANKED)) for part, m in metrics.items()]
+    return console.table((name, "n", *others), rows)
+
+
+def _figures(metrics: Metrics, ranked: int = 0) -> tuple[str | float | None, ...]:
+    """``ranked``: with fewer networks their order is chance, and not told."""
     return (
         f"{metrics.within_5:.1%}",
         f"{metrics.within_10:.1%}",
-        metrics.spearman,
+        metrics.spearman if metrics.n >= ranked else None,
         f"{metrics.rmspe:.1f}%",
         f"{metrics.coverage_90:.1%}",
         f"{metrics.width_90:.1%}",

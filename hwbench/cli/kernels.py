@@ -58,7 +58,7 @@ def kernels(
 ) -> None:
     """Measure networks of many families kernel by kernel, and fit a predictor of any network.
 
-    Takes about 1.5 s a network; run it again to go on where it stopped. The table tells how well
+    Takes about 2 s a network; run it again to go on where it stopped. The table tells how well
     each family was predicted without it.
 
     Example:
@@ -89,7 +89,7 @@ def kernels(
         return
     console.show(
         f"{meta.n_train} networks, each family predicted from all others",
-        accuracy.table(meta.left_out),
+        accuracy.table_of_parts(meta.left_out),
         f"Written to {path}",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -148,6 +149,8 @@ def shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
 
 
 def _positive(size: str, text: str) -> int:
+    if re.fullmatch(r"\d+([x×*;: ]\d+)+", size):
+        raise UsageError(f"shape {text!r}: separate the sizes by commas, as 1,3,224,224")
     if not (size.strip().isascii() and size.strip().isdigit()) or int(size) == 0:
         raise UsageError(f"shape {text!r}: {size!r} is not a positive whole number")
     return int(size)

@@ -22,7 +22,8 @@ from hwbench.cli.options import (
     opened,
     shapes,
 )
-from hwbench.errors import UnknownNameError, UsageError
+from hwbench.cli.rows import to_json
+from hwbench.errors import ModelError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from hwbench.devices.base import Device
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from hwbench.records import Measurement
 
 _SUFFIX = ".hwp"
+#: Characters of a file's name in a table.
+_NAME = 20
 
 
 _Subjects = Annotated[
@@ -78,8 +81,10 @@ def predict(
 
     Of an ONNX file it also tells which kernels take the time.
 
-    In JSON all …_ms are milliseconds, low_ms to high_ms holds a measurement with probability .9,
-    upper_ms with that of --confidence; sd of a kernel is a fraction of its ms.
+    In JSON all …_ms are milliseconds; low_ms to high_ms holds a measurement with probability .9,
+    upper_ms with that of --confidence; sd of a kernel is a fraction of its ms. What --measure found
+    is in measured_ms, null unless measured_status is ok; its 95 % interval is measured_low_ms to
+    measured_high_ms.
 
     Example:
 
@@ -98,7 +103,7 @@ def predict(
     loaded = _of_here(predictor, device, option)
     paths, given = [Path(text) for text in texts], shapes(shape or ())
     found = _files(loaded, paths, given)
-    measured: dict[Path, float | None] = {}
+    measured: dict[Path, dict[str, Any]] = {}
     if measure:
         target = device_of(device or loaded.meta.provenance.device, option)
         measured = _measured(target, loaded, paths, given, store)
@@ -208,6 +213,7 @@ def _files(
     """Predictions of ONNX files; a given shape goes to every file that has an input of the name."""
     from hwbench.devices.models import input_names
     from hwbench.lower import from_onnx
+    from hwbench.lower.onnx_importer import UnsupportedNodeError
 
     for path in paths:
         if path.suffix == ".tflite":
@@ -219,7 +225,15 @@ def _files(
             raise UnknownNameError("model input", name, known)
     found = {}
     for path, names in inputs.items():
-        graph, _ = from_onnx(path, {name: given[name] for name in given.keys() & names})
+        try:
+            graph, _ = from_onnx(path, {name: given[name] for name in given.keys() & names})
+        except ModelError as error:
+            if isinstance(error.__cause__, UnsupportedNodeError):
+                error.add_note(
+                    "such a network cannot be predicted: export it without (a simplifier such as "
+                    f"onnxsim may fold it away), or measure it with hwbench bench {path}"
+                )
+            raise
         found[path] = predictor.predict(graph)
     return found
 
@@ -230,38 +244,41 @@ def _measured(
     paths: Sequence[Path],
     given: Mapping[str, tuple[int, ...]],
     store: str | None,
-) -> dict[Path, float | None]:
-    """What files take by the engine, in ms; None where no answer was reached."""
+) -> dict[Path, dict[str, Any]]:
+    """What files take by the engine, as they are told in JSON."""
     from hwbench.cli import bench
     from hwbench.measure.plan import Plan
 
     jobs = bench.jobs_of(target, paths, given, predictor.meta.provenance.threads)
     with opened(store) as results:
         answers = bench.measure(target, jobs, Plan(seconds=2.0), results)
-    return {path: _latency_ms(answer) for path, answer in zip(paths, answers, strict=True)}
+    return {path: _told(answer) for path, answer in zip(paths, answers, strict=True)}
 
 
-def _latency_ms(answer: Measurement | Failure) -> float | None:
-    """The latency of an answer; what is none is told."""
-    from hwbench.records import Measurement
+def _told(answer: Measurement | Failure) -> dict[str, Any]:
+    """The latency of an answer in ms, with its interval; what is none is told."""
+    from hwbench.measure.plan import Failure
 
-    if not isinstance(answer, Measurement):
-        console.note(f"{answer.workload.name} could not be measured: {answer.reason}")
-        return None
-    if answer.status == "observed_only":
-        console.note(f"{answer.workload.name}: observed only, not comparable with a prediction")
-        return None
-    if answer.status == "inconclusive" or answer.latency_ns is None:
-        console.note(f"{answer.workload.name}: measured inconclusively, the interval is too wide")
-        return None
-    return answer.latency_ns / 1e6
+    entry, name = to_json(answer), answer.workload.name
+    if isinstance(answer, Failure):
+        console.note(f"{name} could not be measured: {answer.reason}")
+    elif answer.status == "observed_only":
+        console.note(f"{name}: observed only, not comparable with a prediction")
+    elif answer.status == "inconclusive":
+        console.note(f"{name}: measured inconclusively, the interval is too wide")
+    return {
+        "measured_ms": entry["latency_ms"] if entry["status"] == "ok" else None,
+        "measured_low_ms": entry["latency_ms_low"],
+        "measured_high_ms": entry["latency_ms_high"],
+        "measured_status": entry["status"],
+    }
 
 
 def _write_json(
     path: Path,
     predictor: KernelPredictor,
     found: Mapping[Path, NetworkPrediction],
-    measured: Mapping[Path, float | None],
+    measured: Mapping[Path, Mapping[str, Any]],
     confidence: float,
 ) -> None:
     rows = [_row(predictor, *each, confidence) for each in found.items()]
@@ -270,7 +287,9 @@ def _write_json(
             "predictor": path,
             "device": predictor.meta.provenance.device,
             "confidence": confidence,
-            "results": [{**row, "measured_ms": measured.get(row["model"])} for row in rows],
+            "results": [
+                {**row, **measured.get(row["model"], {"measured_ms": None})} for row in rows
+            ],
         }
     )
 
@@ -305,21 +324,20 @@ def _row(
 def _show(
     predictor: KernelPredictor,
     found: Mapping[Path, NetworkPrediction],
-    measured: Mapping[Path, float | None],
+    measured: Mapping[Path, Mapping[str, Any]],
     confidence: float,
     top: int,
 ) -> None:
     headings = ["model", "mean ms", "90 % from", "to", f"upper ms ({confidence:g})"]
     rows: list[list[object]] = [
-        [path.name, f.mean_ms, *predictor.interval(f, 0.9), predictor.bound(f, confidence)]
+        [_short(path), f.mean_ms, *predictor.interval(f, 0.9), predictor.bound(f, confidence)]
         for path, f in found.items()
     ]
-    if measured:
-        headings += ["measured ms", "error"]
-        for row, (path, each) in zip(rows, found.items(), strict=True):
-            ms = measured[path]
-            row += [ms, None if ms is None else f"{each.mean_ms / ms - 1:+.1%}"]
     console.show(console.table(headings, rows))
+    if measured:
+        headings = ["model", "measured ms", "95 % from", "to", "<answer", "error"]
+        beside = [_compared(path, each, measured[path]) for path, each in found.items()]
+        console.show(console.table(headings, beside))
     for path, each in found.items():
         for reason in predictor.surprises(each):
             console.note(f"{path.name} is unlike what was measured, the interval is wide: {reason}")
@@ -328,6 +346,21 @@ def _show(
             console.table(("<kind", "kernels", "ms", "share"), _kinds(each)),
             console.table(("<slowest kernels", "<kind", "ms", "± %", "share"), _slowest(each, top)),
         )
+
+
+def _compared(
+    path: Path, found: NetworkPrediction, measured: Mapping[str, Any]
+) -> tuple[object, ...]:
+    """A file's measurement, and how far the prediction is off where it is an answer."""
+    ms, ends = measured["measured_ms"], ("measured_low_ms", "measured_high_ms")
+    status = measured["measured_status"].replace("_", " ")
+    off = None if ms is None else f"{found.mean_ms / ms - 1:+.1%}"
+    return _short(path), ms, *(measured[end] for end in ends), status, off
+
+
+def _short(path: Path) -> str:
+    """A file's name in what a table of 80 columns has left for it."""
+    return console.shortened(path.name, _NAME)
 
 
 def _kinds(found: NetworkPrediction) -> list[tuple[object, ...]]:

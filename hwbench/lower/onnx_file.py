@@ -138,11 +138,13 @@ def input_specs(model: onnx.ModelProto, shapes: Shapes | None = None) -> tuple[I
         dims = _dims(value, shapes.get(value.name), symbols)
         sizes = tuple(d for d in dims or () if isinstance(d, int))
         if dims is None or len(sizes) != len(dims):
-            open_inputs.append(_show(value.name, dims))
+            open_inputs.append((value.name, dims))
         else:
             specs.append(InputSpec(value.name, _numpy_name(value), sizes))
     if open_inputs:
-        raise ModelError(f"open dimensions in input {', '.join(open_inputs)}: give its shape")
+        named = ", ".join(_show(*each) for each in open_inputs)
+        options = " ".join(_as_option(*each) for each in open_inputs)
+        raise ModelError(f"open dimensions in input {named}: give its shape, as {options}")
     return tuple(specs)
 
 
@@ -179,6 +181,14 @@ def _settle(dim: int | str, size: int, symbols: dict[str, int]) -> int:
 def _show(name: str, dims: Dims | None) -> str:
     sizes = ", ".join(map(str, dims)) if dims is not None else "any rank"
     return shown(f"{name}[{sizes}]")
+
+
+def _as_option(name: str, dims: Dims | None) -> str:
+    """How a shape is given on the command line, with sizes such as many models take."""
+    images = dims is None or len(dims) == 4
+    usual = [1, 3, 224, 224] if images else [1, *[128] * (len(dims or ()) - 1)]
+    sizes = [d if isinstance(d, int) else n for d, n in zip(dims or usual, usual, strict=True)]
+    return shown(f"--shape {name}={','.join(map(str, sizes))}")
 
 
 def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str:

@@ -85,7 +85,10 @@ def _settled(
     shown = f"{name!r} [{', '.join('?' if d < 1 else str(d) for d in dims)}]"
     if given is None:
         if any(d < 1 for d in dims):
-            raise ModelError(f"{path}: open dimensions in input {shown}: give its shape")
+            raise ModelError(
+                f"{path}: open dimensions in input {shown}: give its shape, as --shape NAME=SIZES "
+                "(1,224,224,3: separated by commas)"
+            )
         given = tuple(dims)
     if not all(isinstance(size, int) and size > 0 for size in given):
         raise ModelError(f"{path}: input {name!r}: a shape needs positive integers, got {given}")

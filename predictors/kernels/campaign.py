@@ -20,7 +20,6 @@ from hwbench.measure.plan import Failure
 from hwbench.predictors.kernels.predictor import KernelPredictor, fit_kernels
 from hwbench.predictors.kernels.samples import (
     CASES,
-    CHUNK,
     NetworkSample,
     append,
     families,
@@ -186,14 +185,12 @@ def measure_into(
     epoch: CanaryEpoch,
     progress: Callable[[float], None],
 ) -> Iterator[Failure]:
-    """Measure networks and write each chunk as it ends; yields those that could not be."""
-    for start in range(0, len(wanted), CHUNK):
-        for result in sample_networks(device, wanted[start : start + CHUNK], threads, epoch):
-            if isinstance(result, Failure):
-                yield result
-            else:
-                append(path, result)
-        progress(min(start + CHUNK, len(wanted)) / len(wanted))
+    """Measure networks and write each as it is profiled; yields those that could not be."""
+    for result in sample_networks(device, wanted, threads, epoch, progress):
+        if isinstance(result, Failure):
+            yield result
+        else:
+            append(path, result)
 
 
 def profile_cases(path: Path, device: Device, threads: int, done: set[tuple[str, int]]) -> None:

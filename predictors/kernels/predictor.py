@@ -219,7 +219,7 @@ def _by_family(
         calibration = _calibration(latency_ms[~rows], others, names[~rows])
         for ends, level in ((low, 0.05), (high, 0.95)):
             shift = calibration.quantile(level) * held_out.sd_ms[rows]
-            ends[rows] = held_out.mean_ms[rows] + shift
+            ends[rows] = np.maximum(held_out.mean_ms[rows] + shift, 0.0)
     scores = {}
     for family in [*dict.fromkeys(families), "all"]:
         rows = (names == family) | (family == "all")

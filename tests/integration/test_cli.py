@@ -21,7 +21,7 @@ from hwbench.cli.app import app
 from hwbench.cli.frame import explain
 from hwbench.cli.options import core_list, shapes
 from hwbench.cli.verify import exit_code
-from hwbench.errors import InconclusiveError, UnknownNameError
+from hwbench.errors import InconclusiveError, UnknownNameError, UsageError
 from hwbench.records import Outcome, Verdict
 
 HWBENCH = [sys.executable, "-m", "hwbench"]
@@ -257,6 +257,10 @@ def test_shapes_and_cores_are_read_as_written() -> None:
         "a=b": (2,),
         "scalar": (),
     }
+    with pytest.raises(UsageError, match=r"separate the sizes by commas, as 1,3,224,224"):
+        shapes(["x=1x3x48x192"])
+    with pytest.raises(UsageError, match=r"'3\.5' is not a positive whole number"):
+        shapes(["x=1,3.5"])
     assert core_list("3,0-1") == (0, 1, 3)
     assert core_list(None) is None
 

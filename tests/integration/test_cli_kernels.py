@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
+from hwbench import console
 from hwbench.cli import main
 from hwbench.devices import get_device
 from hwbench.devices.models import GraphModel
@@ -237,9 +240,47 @@ def test_a_file_that_could_not_be_measured_is_told(
     monkeypatch.setattr("hwbench.cli.bench.measure", lambda *_: [made])
     code, out, err = run("predict", "cpu-kernels.hwp", "small.onnx", "--measure", "--json")
     assert code == 0
-    assert json.loads(out)["results"][0]["measured_ms"] is None
+    result = json.loads(out)["results"][0]
+    assert result["measured_ms"] is None
+    assert result["measured_status"] == answer
+    ends = [None, None] if answer == "failed" else [2.9, 3.1]
+    assert [result["measured_low_ms"], result["measured_high_ms"]] == ends
     wanted = {"failed": "could not be measured: the cable", "inconclusive": "measured inconclu"}
     assert wanted[answer] in err
+
+
+def test_measured_ones_fit_80_columns_with_their_intervals(
+    here: Path, run: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["small.onnx", "a-name-that-goes-on-and-on-for-quite-a-while-v2.onnx"]
+    for name in names:
+        to_onnx(small()).save(name)
+    made = [
+        measurement(latency_ns=1234.5678e6, low_ns=1222.2e6, high_ns=1333.3e6),
+        measurement(status="inconclusive", latency_ns=1111e6, low_ns=1000.9e6, high_ns=1444.4e6),
+    ]
+    monkeypatch.setattr("hwbench.cli.bench.measure", lambda *_: made)
+    code, out, _ = run("predict", "cpu-kernels.hwp", *names, "--measure")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    lines = out[out.index("measured ms") :].splitlines()
+    ok, wide = lines[2:4]
+    assert ok.split()[:5] == ["small.onnx", "1,235", "1,222", "1,333", "ok"]
+    assert ok.split()[5].endswith("%")
+    short = console.shortened(names[1], 20)
+    assert wide.split() == [short, "-", "1,001", "1,444", "inconclusive", "-"]
+
+
+def test_what_has_no_equivalent_can_be_measured(here: Path, run: Answer) -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3, 3])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph([helper.make_node("Det", ["x"], ["y"])], "g", [x], [y])
+    onnx.save(helper.make_model(graph), "det.onnx")
+    code, _, err = run("predict", "cpu-kernels.hwp", "det.onnx")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "no equivalent for Det" in err
+    assert "measure it with hwbench bench det.onnx" in err
 
 
 def test_samples_of_another_environment_do_not_mix(here: Path, run: Answer, tmp_path: Path) -> None:

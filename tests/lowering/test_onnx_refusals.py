@@ -194,6 +194,15 @@ def two_inputs() -> onnx.ModelProto:
     return helper.make_model(helper.make_graph(nodes, "g", [a, b], [y]))
 
 
+def test_the_shape_of_images_is_asked_for_by_an_example() -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 3, None, 192])
+    free = helper.make_tensor_value_info("z", TensorProto.FLOAT, None)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph([helper.make_node("Add", ["x", "z"], ["y"])], "g", [x, free], [y])
+    with pytest.raises(ModelError, match=r"as --shape x=1,3,224,192 --shape z=1,3,224,224$"):
+        input_specs(helper.make_model(graph))
+
+
 def test_open_dimensions_are_filled_and_fixed_ones_kept() -> None:
     specs = input_specs(two_inputs(), {"a": (2, 3, 8), "b": (2,)})
     assert specs == (InputSpec("a", "float32", (2, 3, 8)), InputSpec("b", "int64", (2,)))
@@ -203,7 +212,8 @@ def test_open_dimensions_are_filled_and_fixed_ones_kept() -> None:
     ("shapes", "message"),
     [
         ({}, r"a\[batch, 3, \?\], b\[batch\]: give its shape"),
-        ({"a": (2, 3, 8)}, r"input b\[batch\]"),
+        ({}, "give its shape, as --shape a=1,3,128 --shape b=1$"),
+        ({"a": (2, 3, 8)}, r"input b\[batch\]: give its shape, as --shape b=1$"),
         ({"a": (2, 4, 8), "b": (2,)}, r"a\[batch, 3, \?\] cannot be given the shape \(2, 4, 8\)"),
         ({"a": (2, 3), "b": (2,)}, "cannot be given"),
         ({"a": (2, 3, 8), "b": (5,)}, r"b\[batch\] cannot be given the shape \(5,\)"),

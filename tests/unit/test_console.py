@@ -21,6 +21,22 @@ documents = st.recursive(
 )
 
 
+@given(st.text(max_size=60), st.integers(3, 30))
+def test_a_shortened_text_keeps_its_ends(text: str, width: int) -> None:
+    short = console.shortened(text, width)
+    assert len(short) == min(len(text), width)
+    if len(text) > width:
+        end = (width - 1) // 2
+        assert short[width - 1 - end] == "…"
+        assert text.startswith(short[: width - 1 - end])
+        assert text.endswith(short[width - end :])
+
+
+@pytest.mark.parametrize(("number", "said"), [(0, "0 nets"), (1, "1 net"), (1200, "1,200 nets")])
+def test_things_are_counted(number: int, said: str) -> None:
+    assert console.counted(number, "net") == said
+
+
 @given(documents)
 def test_any_document_becomes_strict_json(document: object) -> None:
     text = json.dumps(console.plain(document), allow_nan=False)

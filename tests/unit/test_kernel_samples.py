@@ -15,13 +15,20 @@ import pytest
 from hwbench.devices import get_device
 from hwbench.devices.models import GraphModel
 from hwbench.errors import DeviceError, PredictorError
+from hwbench.measure.jobs import Job
 from hwbench.measure.plan import Failure
 from hwbench.predictors.kernels import read_samples
 from hwbench.predictors.kernels.campaign import collect, held, opened_samples
-from hwbench.predictors.kernels.samples import NetworkSample, network, write_header
+from hwbench.predictors.kernels.samples import (
+    NetworkSample,
+    families,
+    network,
+    sample_networks,
+    write_header,
+)
 from hwbench.predictors.kernels.training import LEAST_NETWORKS
 from hwbench.predictors.predictor import Provenance
-from tests.measurements import epoch_on
+from tests.measurements import epoch_on, measurement
 
 HERE = Provenance("cpu", "f" * 32, "onnxruntime", 1, "epoch-1", (1e5,), (("dtype", "fp32"),))
 HUGE = 10**400
@@ -113,6 +120,26 @@ def test_a_second_run_is_told_who_measures(tmp_path: Path) -> None:
     with held(path):  # the lock goes with its process
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_is_told_within_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measuring makes half of it, profiling one after the other the rest."""
+    wanted = [(family, 0) for family in families()[:4]]
+
+    def measure(_: object, jobs: Sequence[Job], *__: object, progress: Any) -> Iterator[Any]:
+        progress(0.5)
+        yield from (measurement(0, workload=job.workload) for job in jobs)
+        progress(1.0)
+
+    where = "hwbench.predictors.kernels.samples"
+    monkeypatch.setattr(f"{where}.CHUNK", 2)
+    monkeypatch.setattr(f"{where}.measure", measure)
+    monkeypatch.setattr(f"{where}.profile_nodes", lambda _, jobs, *__: ([] for _ in jobs))
+    told: list[float] = []
+    device = get_device("cpu")
+    found = [*sample_networks(device, wanted, 1, epoch_on(device), told.append)]
+    assert len(found) == 4
+    assert told == [0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0]
 
 
 @pytest.fixture

@@ -246,6 +246,24 @@ def test_five_architectures_for_hundreds_of_parameters(kind: str, space: Space) 
     assert (upper > predictor.predict(codes).mean_ms).all()
 
 
+@pytest.mark.parametrize("kind", ["constant", "macs-line", "cost-regression"])
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_is_predicted_or_bounded_below_zero(kind: str, seed: int) -> None:
+    """Where times rise faster than MACs, a line through ten of them goes below zero."""
+    labels = made_up_training(OFA, 60, seed)
+    times = (OFA.macs(labels.codes) / 1e8) ** 3
+    predictor = fit_predictor(
+        OFA, training_set(OFA, labels.codes, times)[np.arange(10)], HERE, kind=kind
+    )
+    predicted = predictor.predict(labels.codes)
+    assert (predicted.mean_ms > 0).all()
+    for level in (0.001, 0.05, 0.5, 0.98):
+        assert (predictor.bound(predicted, level) >= 0).all()
+    found = predictor.meta.cross_validated
+    assert found.width_90 > 0
+    assert evaluate(predictor, training_set(OFA, labels.codes, times)).width_90 > 0
+
+
 def test_whole_milliseconds(truth: Truth, fresh: TrainingSet) -> None:
     coarse = training_set(OFA, fresh.codes, np.maximum(np.round(fresh.latency_ms), 1), 0.3)
     predictor = fit_predictor(OFA, coarse[np.arange(300)], HERE)
