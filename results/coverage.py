@@ -1,11 +1,12 @@
 """Do 90 % intervals hold? Fits on published tables, a row a fit, and what a plain GP does there.
 
     python results/coverage.py FOLDER reference/coverage.csv --samples 10 20 100 --seeds 20
+    python results/coverage.py FOLDER reference/coverage-alone.csv --alone --samples 10 20
     python results/coverage.py FOLDER reference/coverage.csv --show
 
 FOLDER has the tables as ``hwbench evaluate`` reads them (``TABLES`` below). Each fit is what
 ``hwbench evaluate --space … --device … --train N --seed S [--sources …]`` does; at 20 labels and
-fewer the other columns of a table are sources. A killed run goes on where it was. The rival, for
+fewer the other columns of a table are sources, but for ``--alone``. A killed run goes on where it was. The rival, for
 the first ``--rivals`` seeds, is scikit-learn's Gaussian process on latency over its mean (a
 Gaussian kernel and white noise by maximum likelihood, from one start) on one-hot choices, beside
 them the sources' latencies where there are any, on the same rows.
@@ -124,7 +125,14 @@ def asked(folder: Path, tables: list[str], samples: list[int], seeds: range) -> 
 
 
 def run(
-    folder: Path, out: Path, tables: list[str], samples: list[int], seeds: range, rivals: int
+    folder: Path,
+    out: Path,
+    tables: list[str],
+    samples: list[int],
+    seeds: range,
+    rivals: int,
+    *,
+    alone: bool,
 ) -> None:
     done = set()
     if out.exists() and out.stat().st_size:
@@ -135,7 +143,7 @@ def run(
             continue
         space, stem, transfer = TABLES[name]
         sources = ()
-        if transfer and n <= FEW:
+        if transfer and n <= FEW and not alone:
             sources = tuple(d for d in devices(folder, stem) if d != device)
         key = (name, device, sources)
         if key not in cache:
@@ -188,11 +196,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--rivals", type=int, default=20, help="seeds below it have a GP beside")
+    parser.add_argument("--alone", action="store_true", help="without sources")
     parser.add_argument("--show", action="store_true", help="the table of what OUT has")
     args = parser.parse_args()
     if not args.show:
         seeds = range(args.first_seed, args.first_seed + args.seeds)
-        run(args.folder, args.out, args.tables, args.samples, seeds, args.rivals)
+        run(
+            args.folder,
+            args.out,
+            args.tables,
+            args.samples,
+            seeds,
+            args.rivals,
+            alone=args.alone,
+        )
     show(args.out)
 
 
