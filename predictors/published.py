@@ -1,16 +1,20 @@
 """Latencies that others measured and published, as labels of our spaces.
 
-Two CSV files, gzipped or not: architectures (``arch_idx`` and a column a decision) and latencies
-in milliseconds (``arch_idx`` and a column a device). The columns are those of the public tables
-of HELP (Lee et al., 2021) and HW-NAS-Bench (Li et al., ICLR 2021). HAT's (Wang et al., ACL 2020)
+Two CSV files, gzipped (1 GiB at most when unpacked) or not: architectures (``arch_idx`` and a
+column a decision) and latencies in milliseconds (``arch_idx`` and a column a device). The columns
+are those of the public tables of HELP (Lee et al., 2021) and HW-NAS-Bench (Li et al., ICLR 2021). HAT's (Wang et al., ACL 2020)
 have rows of their own for each pair of columns ``task`` and ``device``, which may be in one file; a
 device is a pair, as ``wmt14ende/cpu_xeon``, and its latency that of encoder and decoder together.
 """
 
 from __future__ import annotations
 
+import csv
+import gzip
 import math
 import time
+import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -21,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwbench.errors import PredictorError, UnknownNameError
+from hwbench.inputs import require_inflated
 from hwbench.predictors import published_hat as hat
 from hwbench.predictors.data import MIN_SAMPLES, TrainingSet, training_set
 from hwbench.predictors.metrics import Metrics
@@ -43,6 +48,8 @@ _INDEX = "arch_idx"
 _PAIR = ("task", "device")
 #: So many at once, when a query is timed.
 QUERIES = 20_000
+#: What a compressed table may hold in bytes, and what a header in characters: a bomb, if more.
+_MOST_BYTES, _MOST_HEADER = 1 << 30, 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,8 +258,10 @@ def _read(
         labels = [] if pair is None else list(_PAIR)
         if missing := [column for column in labels + wanted if column not in there]:
             raise PredictorError(f"{path} has no column {missing[0]!r}: is it of another space?")
-        table = pd.read_csv(path, usecols=labels + wanted, dtype=dict.fromkeys(labels, str))
-    except (OSError, ValueError, EOFError) as error:  # pandas' parser errors are ValueErrors
+        packed = "gzip" if path.suffix.lower() == ".gz" else None
+        text = dict.fromkeys(labels, str)
+        table = pd.read_csv(path, usecols=labels + wanted, dtype=text, compression=packed)
+    except (OSError, ValueError, EOFError, zlib.error, csv.Error) as error:
         why = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise PredictorError(f"cannot read {path}: {why}") from error
     if table.empty:
@@ -276,11 +285,15 @@ def _read(
 
 def _header(path: Path) -> set[str]:
     """The names of a file's columns; pandas would rename one that is there twice."""
-    import pandas as pd
-
-    first = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
-    names = [name for name in first.iloc[0] if name]
-    if again := [name for name in names if names.count(name) > 1]:
+    require_inflated(path, _MOST_BYTES)
+    packed = path.suffix.lower() == ".gz"
+    with (gzip.open if packed else open)(path, "rt", encoding="utf-8-sig", newline="") as file:
+        rows = iter(lambda: file.readline(_MOST_HEADER), "")
+        line = next((row for row in rows if row.strip()), "")
+    if not 0 < len(line) < _MOST_HEADER:
+        raise ValueError("a header that is too long for a table" if line else "it has no columns")
+    names = [name for name in next(csv.reader([line])) if name]
+    if again := [name for name, times in Counter(names).items() if times > 1]:
         raise PredictorError(f"{path} has two columns {again[0]!r}: name each once")
     return set(names)
 

@@ -118,6 +118,26 @@ class TestReading:
         with pytest.raises(PredictorError, match=r"l\.csv has two columns 'phone'"):
             read_published("nasbench201", archs, latency, "phone")
 
+    def test_a_header_of_columns_without_end_is_refused_at_once(self, tmp_path: Path) -> None:
+        cell = [0, 1, 1, 1, 1, 1, 1]
+        wide = write(tmp_path / "a.csv", ["arch_idx", *OPS, *map(str, range(50_000))], [cell])
+        many = write(tmp_path / "m.csv", ["arch_idx", *OPS, *map(str, range(8000))], [cell])
+        latency = write(tmp_path / "l.csv", ["arch_idx", "phone"], [[0, 1.5]])
+        with pytest.raises(PredictorError, match=r"a\.csv: a header that is too long"):
+            read_published("nasbench201", wide, latency, "phone")
+        assert len(read_published("nasbench201", many, latency, "phone").labels) == 1
+
+    def test_what_unpacks_to_more_than_a_table_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("hwbench.predictors.published._MOST_BYTES", 1 << 20)
+        bomb = tmp_path / "a.csv.gz"
+        bomb.write_bytes(gzip.compress(b"arch_idx,op0\n" + b"0,0\n" * (1 << 18)))
+        latency = write(tmp_path / "l.csv", ["arch_idx", "phone"], [[0, 1.5]])
+        with pytest.raises(PredictorError) as caught:
+            read_published("nasbench201", bomb, latency, "phone")
+        assert str(caught.value).endswith("a.csv.gz: it holds more than 1 MiB uncompressed")
+
     @pytest.mark.parametrize("name", ["a.csv", "l.csv"])
     def test_an_index_that_is_empty(self, tmp_path: Path, name: str) -> None:
         """Two empty ones are not the same architecture."""
