@@ -58,7 +58,10 @@ _Out = Annotated[
 ]
 _Accuracy = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Table of accuracies (.npz); without: MACs as a proxy."),
+    typer.Option(
+        metavar="FILE",
+        help="Table of accuracies (.npz: ops, op_names, acc, acc_names); without: MACs as a proxy.",
+    ),
 ]
 _Supernet = Annotated[
     Path | None,
@@ -70,7 +73,9 @@ _Data = Annotated[
 ]
 _Tasks = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="For eas: groups of the images' classes (.json)."),
+    typer.Option(
+        metavar="FILE", help='For eas: groups of classes (.json), {"NAME": ["CLASS", …], …}.'
+    ),
 ]
 _Dataset = Annotated[str, typer.Option(metavar="NAME", help="Column of the table of accuracies.")]
 _Labels = Annotated[int, typer.Option(min=20, metavar="N", help="Accuracy labels to spend.")]
@@ -104,6 +109,9 @@ def search(
     """Train a generator of architectures for any budget between the first and the last given.
 
     It asks the predictor that fit wrote for the device; then generate answers in milliseconds.
+
+    A table of accuracies has the arrays ops (n, L), which index op_names for each decision of the
+    space in its order, and acc (n, d) in per cent of the d datasets acc_names.
 
     Example:
 
