@@ -7,10 +7,9 @@
 FOLDER has the tables as ``hwbench evaluate`` reads them (``TABLES`` below). Each fit is what
 ``hwbench evaluate --space … --device … --train N --seed S [--sources …]`` does; at 20 labels and
 fewer the other columns of a table are sources, but for ``--alone``. A killed run goes on where it
-was. The rival, for
-the first ``--rivals`` seeds, is scikit-learn's Gaussian process on latency over its mean (a
-Gaussian kernel and white noise by maximum likelihood, from one start) on one-hot choices, beside
-them the sources' latencies where there are any, on the same rows.
+was. The rival, for the first ``--rivals`` seeds, is scikit-learn's Gaussian process on latency over
+its mean (a Gaussian kernel and white noise by maximum likelihood, from one start) on one-hot
+choices, beside them the sources' latencies where there are any, on the same rows.
 
 ``score`` is the interval score (Gneiting and Raftery, 2007) over the measured latency: the width,
 and 20 times what lies outside. Less is better.
