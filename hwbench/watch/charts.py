@@ -37,7 +37,7 @@ _TICK_FAMILIES = (
     (1, 3),
     (1,),
 )
-_MOST_TICKS = 8
+MOST_TICKS = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -371,14 +371,14 @@ def _log_axis(low: float, high: float) -> dict[str, Any]:
     }
 
 
-def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers on a logarithmic axis: as many as read well."""
+def log_ticks(low: float, high: float, most: int = MOST_TICKS) -> list[float]:
+    """Round numbers on a logarithmic axis: as many as read well, ``most`` if there is room."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks: list[float] = []
     for family in _TICK_FAMILIES:
         marks = (float(f"{m}e{d}") for d in decades for m in family)
         ticks = [mark for mark in marks if low <= mark <= high]
-        if len(ticks) <= _MOST_TICKS:
+        if len(ticks) <= most:
             break
     return ticks
 

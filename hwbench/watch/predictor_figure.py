@@ -34,6 +34,8 @@ _BAND: Final = "#e4e7ea"
 #: What matplotlib writes without any other program; PostScript has no transparent points.
 _ENDINGS: Final = (".jpg", ".pdf", ".png", ".svg", ".webp")
 _CURVE: Final[Any] = {"ms": 4, "color": _FIRST}
+#: What a panel of an inch and a half has room for.
+_COST_TICKS = 4
 #: A range of latencies wider than this factor reads better on a logarithmic axis.
 _WIDE: Final = 5.0
 _STYLE: Final[Any] = {
@@ -160,23 +162,33 @@ def _draw_learning(panel: SubFigure, shown: Shown) -> None:
     within.set_title(title)
     error.plot(samples, off, "o-", **_CURVE)
     error.set(ylim=(0, 1.1 * max(off)), ylabel="RMSPE, %")
-    spent = [(point.samples, point.fit_seconds) for point in shown.curve]
-    cost.plot(*zip(*spent, strict=True), "o-", **_CURVE, label="fit")
-    known = [(p.samples, p.measure_seconds) for p in shown.curve if p.measure_seconds]
-    if known:
-        cost.plot(*zip(*known, strict=True), "s--", ms=4, color=_SECOND, label="measure")
-    seconds = np.array([second for _, second in spent + known])
-    _scale(cost, "y", np.r_[seconds.min() / 1.5, 1.5 * seconds.max()])
-    cost.set(ylabel="cost, s")
-    cost.legend(
-        loc="lower left", bbox_to_anchor=(-0.1, 1), ncols=2, borderaxespad=0,
-        handlelength=1.5, handletextpad=0.4, columnspacing=1,
-    )  # fmt: skip
+    _draw_cost(cost, shown.curve)
     for axes in (within, error, cost):
         axes.set(xscale="log", xlim=(samples[0] / 1.3, 1.3 * samples[-1]), xlabel="samples")
         axes.set_xticks(_round_samples(samples), map(str, _round_samples(samples)))
         axes.set_xticks([], minor=True)
         axes.grid(alpha=0.3, lw=0.5)
+
+
+def _draw_cost(axes: Axes, curve: Sequence[LearningPoint]) -> None:
+    """Seconds to fit, and to measure where that is known: each line is named at its end."""
+    spent = [(point.samples, point.fit_seconds) for point in curve]
+    known = [(p.samples, p.measure_seconds) for p in curve if p.measure_seconds]
+    axes.plot(*zip(*spent, strict=True), "o-", **_CURVE)
+    if known:
+        axes.plot(*zip(*known, strict=True), "s--", ms=4, color=_SECOND)
+        upper = known[-1][1] > spent[-1][1]
+        for name, (at, second), colour, above in (
+            ("fit", spent[-1], _FIRST, not upper),
+            ("measure", known[-1], _SECOND, upper),
+        ):
+            axes.annotate(
+                name, (at, second), (0, 5 if above else -5), textcoords="offset points",
+                ha="right", va="bottom" if above else "top", color=colour, fontsize=8,
+            )  # fmt: skip
+    seconds = np.array([second for _, second in spent + known])
+    _scale(axes, "y", np.r_[seconds.min() / 3, 3 * seconds.max()], most=_COST_TICKS)
+    axes.set(ylabel="cost, s" if known else "cost of the fit, s")
 
 
 def _draw_coverage(panel: SubFigure, shown: Shown) -> None:
@@ -209,7 +221,9 @@ def _round_samples(samples: Sequence[int]) -> list[int]:
     return [p for p in powers if 2 * p <= samples[-1]] + [samples[-1]]
 
 
-def _scale(axes: Axes, directions: str, values: Floats) -> tuple[float, float]:
+def _scale(
+    axes: Axes, directions: str, values: Floats, most: int = charts.MOST_TICKS
+) -> tuple[float, float]:
     """Set the axes of these directions to the values' range, logarithmic where it is wide."""
     low, high = float(values.min()), float(values.max())
     wide = low > 0 and low * _WIDE < high
@@ -219,7 +233,7 @@ def _scale(axes: Axes, directions: str, values: Floats) -> tuple[float, float]:
         if wide:
             axes.set(**{f"{direction}scale": "log"})
             axis = axes.xaxis if direction == "x" else axes.yaxis
-            ticks = charts.log_ticks(*ends)
+            ticks = charts.log_ticks(*ends, most)
             axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
             axis.set_ticks([], minor=True)
         axes.set(**{f"{direction}lim": ends})
