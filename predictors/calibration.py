@@ -100,8 +100,9 @@ def _filled_up_quantile(errors: Array, level: float) -> float:
     # About the share by which a rank among so many errs outwards; never all of it.
     outside = (1 - level) ** 2 / (1 - level + level / _ENOUGH)
     below = np.arange(n + 1)
-    normal = (_ENOUGH * (1 - outside) - below) / (_ENOUGH - n)
-    bounds = unit * ndtri(normal.clip(0, 1))
+    # By what lies above: next to 1, what lies below could not be told from it.
+    above = (_ENOUGH * outside - (n - below)) / (_ENOUGH - n)
+    bounds = -unit * ndtri(above.clip(0, 1))
     # With j errors below it, z lies from the j-th error to the next.
     starts, ends = np.r_[-math.inf, errors], np.r_[errors, math.inf]
     candidates = np.maximum(bounds, starts)

@@ -2,9 +2,10 @@
 
 Two CSV files, gzipped (1 GiB at most when unpacked) or not: architectures (``arch_idx`` and a
 column a decision) and latencies in milliseconds (``arch_idx`` and a column a device). The columns
-are those of the public tables of HELP (Lee et al., 2021) and HW-NAS-Bench (Li et al., ICLR 2021). HAT's (Wang et al., ACL 2020)
-have rows of their own for each pair of columns ``task`` and ``device``, which may be in one file; a
-device is a pair, as ``wmt14ende/cpu_xeon``, and its latency that of encoder and decoder together.
+are those of the public tables of HELP (Lee et al., 2021) and HW-NAS-Bench (Li et al., ICLR 2021).
+HAT's (Wang et al., ACL 2020) have rows of their own for each pair of columns ``task`` and
+``device``, which may be in one file; a device is a pair, as ``wmt14ende/cpu_xeon``, and its latency
+that of encoder and decoder together.
 """
 
 from __future__ import annotations

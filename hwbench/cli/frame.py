@@ -17,7 +17,7 @@ import typer
 
 from hwbench import console
 from hwbench.cli.app import app
-from hwbench.errors import EXIT_DEVICE, EXIT_OK, EXIT_USAGE, HwbenchError
+from hwbench.errors import EXIT_DEVICE, EXIT_OK, EXIT_USAGE, HwbenchError, UsageError
 
 EXIT_CLOSED_PIPE = 141  # 128 + SIGPIPE: what a shell reports for `hwbench ... | head`
 
@@ -50,7 +50,11 @@ class Invocation:
 def run(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code; only Ctrl-C escapes as an exception."""
     invocation = Invocation()
+    if sys.stderr is None:  # closed: whoever did that wants to hear nothing
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as we run
     try:
+        if sys.stdout is None:
+            raise UsageError("standard output is closed: send it to a file, or to /dev/null")
         code = _invoke(argv, invocation)
         console.flush()
     except console.ClosedPipeError:

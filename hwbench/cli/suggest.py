@@ -19,6 +19,7 @@ from hwbench.cli.options import (
     sources_of,
 )
 from hwbench.errors import UsageError
+from hwbench.interchange.files import replacing
 
 
 def suggest(
@@ -61,6 +62,11 @@ def suggest(
     before = searched.encode(lines((), known)) if known is not None else None
     small = searched.raw_size() <= ENUMERABLE
     measured = set() if before is None else {code.tobytes() for code in before}
+    if samples > _MOST and not small:
+        raise UsageError(
+            f"--samples {samples:,}: at most {_MOST:,} of a space as large as {space} are chosen "
+            "at once: ask for fewer"
+        )
     many = max(_POOL, samples + len(measured))
     pool = searched.all_codes() if small else searched.sample(many, rng)
     pool = pool[[code.tobytes() not in measured for code in pool]]
@@ -82,9 +88,11 @@ def suggest(
     if out is None:
         console.write_text(told)
     else:
-        out.write_text(told, encoding="utf-8")
+        with replacing(out) as draft:
+            draft.write_text(told, encoding="utf-8")
         console.note(f"Written to {out}")
 
 
-#: So many random architectures are chosen from where a space is too large to list.
-_POOL = 1200
+#: So many random architectures are chosen from where a space is too large to list, and as many at
+#: most: time and memory grow with their square.
+_POOL, _MOST = 1200, 5000

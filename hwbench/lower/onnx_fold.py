@@ -86,7 +86,8 @@ def _elements(node: Node, inputs: Sequence[Any]) -> int:
         return math.prod(shapes[1]) * math.prod(shapes[0]) // max(shapes[0][axis], 1)
     if node.op_type == "Range":
         start, limit, step = (array.item() for array in inputs)
-        return max(int(math.ceil((limit - start) / step)), 0)
+        count: int = math.ceil((limit - start) / step)
+        return max(count, 0)
     result = np.broadcast_shapes(*shapes) if node.op_type in _BROADCAST else ()
     return max(math.prod(result), sum(map(math.prod, shapes)))
 

@@ -82,4 +82,6 @@ def _arrays(path: Path) -> dict[str, NDArray[np.generic]]:
             return {name: file[name] for name in _ARRAYS}
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "pickle" in reason:  # numpy's own text says how to run what is in it
+            reason = "it is no npz file of plain arrays; objects are never read"
         raise UsageError(f"cannot read {path}: {reason}") from None

@@ -54,7 +54,9 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in wanted if name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ImportFileError(f"{path} is no npz file of plain arrays: {error}") from None
+        # numpy's own text of objects says how to run what is in them.
+        reason = "objects are never read" if "pickle" in str(error) else error
+        raise ImportFileError(f"{path} is no npz file of plain arrays: {reason}") from None
     except (NotImplementedError, RuntimeError) as error:  # compressed or encrypted some other way
         raise ImportFileError(f"cannot read {path}: {error}") from None
 

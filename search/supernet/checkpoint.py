@@ -98,7 +98,12 @@ def _read(path: Path, net: Supernet) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except pickle.UnpicklingError:  # torch's own text says how to run what is in it
+        raise ModelError(
+            f"{path} is not a supernet, or damaged: it holds more than tensors, numbers and text, "
+            "which is never run"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).partition("\n")[0]
         raise ModelError(f"{path} is not a supernet, or damaged: {reason}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:

@@ -183,6 +183,23 @@ def test_a_full_disk_behind_standard_output_is_told() -> None:
     assert_one_line(done.stderr, "no space left")
 
 
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_closed_stream_is_no_internal_error(closed: int) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f'"$@" {closed}>&-', "bash", *HWBENCH, "spaces"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if closed == 1:
+        assert done.returncode == 2
+        assert_one_line(done.stderr, "standard output is closed")
+    else:
+        assert done.returncode == 0
+        assert "mbv3_small" in done.stdout
+
+
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]

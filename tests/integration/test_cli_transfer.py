@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +67,31 @@ class TestSuggest:
         refused = capsys.readouterr().err  # before anything is chosen
         assert refused.startswith("hwbench: ")
         assert "make it first" in refused
+
+    def test_a_list_stays_where_no_new_one_can_be_written(
+        self,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        (tmp_path / "next.txt").write_text("the old one\n")
+
+        def full(path: Path, *_: object, **__: object) -> None:
+            path.open("w").close()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(Path, "write_text", full)
+        asked = ["suggest", "-s", "mbv3_small", "-n", "2", "-o", str(tmp_path / "next.txt")]
+        assert main(asked) == EXIT_USAGE
+        assert "No space left on device" in capsys.readouterr().err
+        assert (tmp_path / "next.txt").read_text() == "the old one\n"
+        assert len(list(tmp_path.iterdir())) == 1
+
+    def test_too_many_are_refused_before_any_is_drawn(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["suggest", "-s", "mbv3_small", "-n", "1000000000"]) == EXIT_USAGE
+        assert "--samples 1,000,000,000: at most 5,000 of a space" in capsys.readouterr().err
 
     def test_what_is_known_is_not_named_again(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -54,6 +54,16 @@ def test_bounds_rise_with_the_level(errors: np.ndarray, one: float, other: float
     assert calibration.quantile(low) <= calibration.quantile(high)
 
 
+@pytest.mark.parametrize("n", [5, 49, 50, 400])
+def test_a_confidence_next_to_1_still_has_an_end(n: int) -> None:
+    calibration = Calibration(np.sort(np.random.default_rng(n).standard_normal(n)))
+    near = [1 - 10.0**-k for k in range(2, 16)]
+    bounds = np.array([calibration.quantile(level) for level in near])
+    assert np.isfinite(bounds).all()
+    assert (np.diff(bounds) > 0).sum() >= len(near) - 3
+    assert np.isfinite([calibration.quantile(10.0**-k) for k in range(2, 16)]).all()
+
+
 @pytest.mark.parametrize("level", [0.0, 1.0, -0.1, 1.5, float("nan"), 1e-17])
 def test_a_confidence_that_is_none_is_refused(level: float) -> None:
     with pytest.raises(UsageError, match="not between 0 and 1"):

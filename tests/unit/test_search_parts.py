@@ -254,7 +254,7 @@ def test_a_table_of_accuracies_is_read_by_its_own_names(tmp_path: Path) -> None:
         ({"op_names": np.array(["a", "b", "c", "d", "e"])}, "op_names: .* has no value 'a'"),
         ({"acc": np.full((200, 2), 101.0)}, "0 to 100 per cent"),
         ({"acc": np.full((200, 2), np.nan)}, "0 to 100 per cent"),
-        ({"acc": np.array([{}] * 200, dtype=object)}, "cannot read"),
+        ({"acc": np.array([{}] * 200, dtype=object)}, "cannot read .*objects are never read$"),
     ],
 )
 def test_a_table_that_is_none_is_refused(tmp_path: Path, changes: dict, words: str) -> None:
@@ -265,7 +265,10 @@ def test_a_table_that_is_none_is_refused(tmp_path: Path, changes: dict, words: s
 def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("no zip")
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
-    for name, words in (("text.npz", "cannot read"), ("none.npz", "No such file")):
+    for name, words in (
+        ("text.npz", "of plain arrays; objects are never"),
+        ("none.npz", "No such file"),
+    ):
         with pytest.raises(UsageError, match=words):
             read_table(tmp_path / name, NB201, "cifar10")
     with pytest.raises(UsageError, match="has no array 'ops'"):
