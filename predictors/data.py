@@ -108,8 +108,8 @@ def prepared(space: Space, training: TrainingSet) -> TrainingSet:
     unique = np.unique(space.canonical(training.codes), axis=0)
     if len(unique) < MIN_SAMPLES:
         raise PredictorError(
-            f"{len(unique)} distinct architectures of {space.name} were measured: "
-            f"a predictor needs at least {MIN_SAMPLES}"
+            f"{len(unique)} distinct {'architecture' if len(unique) == 1 else 'architectures'} of "
+            f"{space.name} measured: a predictor needs at least {MIN_SAMPLES}"
         )
     latency = training.latency_ms
     if np.ptp(latency) <= _SAME * latency.max():

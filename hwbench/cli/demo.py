@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,22 +62,26 @@ def demo(
     else:
         _show(done)
     if undecided := [b for b in budgets if b.kept is None or b.inconclusive]:
-        asked = " ".join(f"--budget {b.budget_ms:g}ms" for b in undecided)
+        command = ["hwbench", "generate", str(done.generator), "--measure"]
+        for budget in undecided:
+            command += ["--budget", f"{budget.budget_ms:g}ms"]
+        if store is not None:
+            command += ["--store", store]
         console.note(
             f"{len(undecided)} of {len(budgets)} answers were not measured well enough: leave the "
-            f"machine a free core, then hwbench generate {done.generator} {asked} --measure"
+            f"machine a free core, then {shlex.join(command)}"
         )
 
 
 def _show(done: Demo) -> None:
     report = done.report
-    headings = ("budget ms", "promised ms", "measured ms", "kept", "MMACs (capacity proxy)")
+    headings = ("budget ms", "promised ms", "measured ms", "kept", "MMACs")
     console.show(
         f"To learn from: {report.profile.tried}",
         f"To be tested on: {report.evaluation.tried}",
         "Predicted latency on architectures that it never saw",
         accuracy.table(report.evaluation.scores),
-        "What the generator gave under each budget, measured again",
+        "What the generator gave under each budget by MACs (capacity proxy), measured",
         console.table(headings, map(_row, report.budgets)),
         f"Page: {done.path}",
     )

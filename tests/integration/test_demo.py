@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwbench import cli, demo
+from hwbench.cli.demo import _show as show
 from hwbench.devices.base import Device
 from hwbench.errors import DeviceError, InconclusiveError
 from hwbench.measure.campaign import record
@@ -23,9 +26,11 @@ from hwbench.records import Measurement
 from hwbench.store import Store
 from hwbench.watch.page import Tried
 from tests.measurements import measurement
+from tests.reports import demo_report
 
 if TYPE_CHECKING:
     from hwbench.devices.profile import Profile
+    from hwbench.predictors import LatencyPredictor
 
 
 @pytest.mark.usefixtures("short_calibration")
@@ -53,7 +58,7 @@ def test_the_demo_measures_predicts_keeps_and_reports(
     unmeasured = [b for b in json.loads(out)["budgets"] if b["measured_ms"] is None]
     assert unmeasured
     assert all(b["kept"] is None for b in unmeasured)
-    assert f"hwbench generate {tmp_path / 'out' / 'cpu-ofa_mbv3.hwg'} --budget" in err
+    assert f"hwbench generate {tmp_path / 'out' / 'cpu-ofa_mbv3.hwg'} --measure --budget" in err
     assert "Not measured" in Path(first["page"]).read_text(encoding="utf-8")
     with Store.open(own_store) as store:
         twice = store.measurements(with_bursts=False)
@@ -66,6 +71,30 @@ def test_the_demo_measures_predicts_keeps_and_reports(
     monkeypatch.setattr("hwbench.demo.train_generator", _fails)
     assert cli.main([*argv[:3], "-o", str(tmp_path / "broken")]) == 4
     load_predictor(tmp_path / "broken" / "cpu-ofa_mbv3.hwp")
+
+
+def test_what_it_shows_fits_80_columns_and_says_what_is_open(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    report = demo_report()
+    kept, broken, wide = report.budgets
+    nothing = dict.fromkeys(("measured_ms", "low_ms", "high_ms"), math.nan)
+    budgets = [
+        kept,
+        broken,
+        replace(wide, high_ms=2 * wide.budget_ms, inconclusive=True),
+        replace(wide, budget_ms=1234.5, upper_ms=1233.3, **nothing),
+    ]
+    shown = replace(report, budgets=budgets)
+    show(demo.Demo(shown, cast("LatencyPredictor", None), Path("a.hwg"), Path("index.html")))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].startswith("To learn from: 300 of 302 architectures measured, 7 of them")
+    first = next(i for i, line in enumerate(lines) if line.startswith("budget ms")) + 2
+    words = [line.split() for line in lines[first : first + 4]]
+    assert [row[3] for row in words[:2]] == ["yes", "no"]
+    assert words[2][3:5] == ["open,", "inconclusive"]
+    assert words[3][2:5] == ["not", "measured", "open"]
 
 
 def _one_fails(
