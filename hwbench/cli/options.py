@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hwbench.errors import UsageError
+from hwbench.errors import GraphError, UsageError
 
 if TYPE_CHECKING:
     from hwbench.devices.base import Device
@@ -121,6 +121,15 @@ def opened(url: str | None, *, create: bool = True) -> Iterator[Store]:
 
     with Store.open(url, create=create) as store:
         yield store
+
+
+@contextmanager
+def told_of(file: Path) -> Iterator[None]:
+    """Name the file that architectures come from in what is wrong with them."""
+    try:
+        yield
+    except GraphError as error:
+        raise UsageError(f"{file}: {error}") from None
 
 
 def require_folder(path: Path) -> None:

@@ -24,6 +24,7 @@ from hwbench.cli.options import (
     device_of,
     lines,
     opened,
+    told_of,
 )
 from hwbench.errors import DeviceError, InconclusiveError, UnknownNameError, UsageError
 
@@ -107,7 +108,9 @@ def profile(
     elif fix or samples is not None:
         raise UsageError("--file says which architectures: leave --samples and --fix out")
     else:
-        sample = Profile(searched, named(searched, lines((), file)), target, threads)
+        with told_of(file):
+            codes = named(searched, lines((), file))
+        sample = Profile(searched, codes, target, threads)
     with opened(store) as results:
         before = sample.stored(results)
         failures = measure(sample, results, before, redo=redo, seconds=seconds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,9 +17,13 @@ from hwbench.cli.options import (
     lines,
     require_folder,
     sources_of,
+    told_of,
 )
 from hwbench.errors import UsageError
 from hwbench.interchange.files import replacing
+
+if TYPE_CHECKING:
+    from hwbench.spaces import Codes, Space
 
 
 def suggest(
@@ -59,7 +63,7 @@ def suggest(
         require_folder(out)
     searched = get_space(space)
     rng = np.random.default_rng(seed)
-    before = searched.encode(lines((), known)) if known is not None else None
+    before = None if known is None else _encoded(searched, known)
     small = searched.raw_size() <= ENUMERABLE
     measured = set() if before is None else {code.tobytes() for code in before}
     if samples > _MOST and not small:
@@ -91,6 +95,11 @@ def suggest(
         with replacing(out) as draft:
             draft.write_text(told, encoding="utf-8")
         console.note(f"Written to {out}")
+
+
+def _encoded(space: Space, known: Path) -> Codes:
+    with told_of(known):
+        return space.encode(lines((), known))
 
 
 #: So many random architectures are chosen from where a space is too large to list, and as many at

@@ -112,6 +112,16 @@ class TestSuggest:
         told = capsys.readouterr().err
         assert told == f"hwbench: {known} names no architecture: give one a line\n"
 
+    @pytest.mark.parametrize("verb", ["suggest --known", "profile --file"])
+    def test_a_list_that_was_cut_short_is_named(
+        self, verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (text,) = SPACE.decode(SPACE.sample(1, np.random.default_rng(0)))
+        (tmp_path / "cut.txt").write_text(f"{text}\n{text[:20]}")
+        arguments = [*verb.split(), str(tmp_path / "cut.txt"), "-s", "mbv3_small"]
+        assert main(arguments) == EXIT_USAGE
+        assert capsys.readouterr().err.startswith(f"hwbench: {tmp_path / 'cut.txt'}: mbv3_small: ")
+
     def test_more_than_there_are(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         space = get_space("nasbench201")
         every = space.all_codes()
