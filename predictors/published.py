@@ -58,8 +58,7 @@ class PublishedTable:
     """One device's latencies of ``space``; ``left_out`` counts rows that are no network of it.
 
     NAS-Bench-201's disconnected cells are such: they take next to no time, and a relative error
-    on them says nothing. The labels' own error is the resolution of the device's timer; their
-    ``sources`` are the devices that were named so.
+    on them says nothing. The labels' ``sources`` are the devices that were named so.
     """
 
     space: Space
@@ -97,18 +96,29 @@ def read_published(
         known = Sources(tuple(sources), found.canonical(codes[built]), others)
     # What is no source is a part of the device's own time.
     latency_ms = answers.drop(columns=list(sources)).to_numpy(np.float64).sum(axis=1)
-    error = timer_resolution(latency_ms) / math.sqrt(12)
-    labels = training_set(found, codes[built], latency_ms, error, sources=known)
+    labels = training_set(found, codes[built], latency_ms, sources=known)
     return PublishedTable(found, labels, int((~built).sum()))
+
+
+def timed(labels: TrainingSet) -> TrainingSet:
+    """Labels whose own error is the resolution of their timer: found on what is learned alone."""
+    error = _step(labels.latency_ms) / math.sqrt(12)
+    return replace(labels, sd_ms=np.full(len(labels), error))
 
 
 def timer_resolution(latency_ms: NDArray[np.float64]) -> float:
     """The step in ms that all latencies are multiples of, as a timer of whole ms makes; else 0."""
-    values = np.unique(latency_ms)
-    step = float(np.diff(values).min()) if len(values) > 1 else 0.0
     # Many values a step, or it is only how many digits were written.
-    if step <= 0 or len(values) > len(latency_ms) / 4:
+    many = len(np.unique(latency_ms)) <= len(latency_ms) / 4
+    return _step(latency_ms) if many else 0.0
+
+
+def _step(latency_ms: NDArray[np.float64]) -> float:
+    """What all latencies are multiples of, be it as few as the digits that were written; else 0."""
+    values = np.unique(latency_ms)
+    if len(values) < 2:
         return 0.0
+    step = float(np.diff(values).min())
     whole = values / step
     return step if np.allclose(whole, np.round(whole), rtol=0, atol=1e-3) else 0.0
 
@@ -177,7 +187,7 @@ def fit_published(
         labels = table.labels
         chosen = most_telling(table.space, labels.codes, train, rng, sources=labels.sources)
         order = np.concatenate([chosen, np.setdiff1d(order, chosen)])
-    learned = table.labels[order[:train]]
+    learned = timed(table.labels[order[:train]])
     rest = _unlearned(learned, table.labels[order[train:]] if test is None else test.labels)
     unknown = Provenance("published", "", "unknown", 1)
     began = time.perf_counter()

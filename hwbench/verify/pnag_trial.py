@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwbench.predictors import LatencyPredictor, Provenance, TrainingSet, fit_predictor
+from hwbench.predictors.published import timed
 from hwbench.search.accuracy.model import fit_accuracy
 from hwbench.search.baselines import every_one, evolve, nsga2, random_pool
 from hwbench.search.confirm import confirm
@@ -67,7 +68,7 @@ class Task:
         trained = np.geomspace(low, high, BUDGETS // 2)
         unseen = np.exp(rng.uniform(np.log(low), np.log(high), BUDGETS - BUDGETS // 2))
         budgets = np.sort(np.concatenate([trained, unseen]))
-        learned = table.labels[rng.permutation(len(table.labels))[:LATENCY_LABELS]]
+        learned = timed(table.labels[rng.permutation(len(table.labels))[:LATENCY_LABELS]])
         nowhere = Provenance("published", "", "unknown", 1)
         few, many = (
             fit_predictor(table.space, learned[np.arange(count)], nowhere, seed=seed)

@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,24 @@ class TestEvaluating:
         elsewhere = evaluate_published(phone, gpu, train=50)
         assert elsewhere.n == 30
         assert elsewhere.rmspe == pytest.approx(50, abs=10)  # half of what the other took
+
+    def test_the_timer_is_found_on_what_is_learned_alone(
+        self, table: tuple[Path, Path, Mapping[int, float]]
+    ) -> None:
+        archs, latency, _ = table
+        phone = read_published("nasbench201", archs, latency, "phone")
+        assert (phone.labels.sd_ms == 0).all()
+        whole = np.maximum(np.round(10 * phone.labels.latency_ms), 1)
+        before = fit_published(
+            replace(phone, labels=replace(phone.labels, latency_ms=whole)), train=20
+        )
+        assert (before.learned.sd_ms == 1 / np.sqrt(12)).all()
+        learned = {code.tobytes() for code in before.learned.codes}
+        tested = np.array([code.tobytes() not in learned for code in phone.labels.codes])
+        other = replace(phone.labels, latency_ms=whole + 0.123456 * np.sqrt(whole) * tested)
+        after = fit_published(replace(phone, labels=other), train=20)
+        codes = phone.labels.codes
+        assert np.array_equal(before.predictor.upper(codes, 0.9), after.predictor.upper(codes, 0.9))
 
     def test_what_it_learned_comes_in_no_table_to_test_on(
         self, table: tuple[Path, Path, Mapping[int, float]], capsys: pytest.CaptureFixture[str]
