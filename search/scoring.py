@@ -68,6 +68,17 @@ class Scored:
         return np.where(within, by_score, by_speed).astype(np.float64)
 
 
+class Scores(Protocol):
+    """What the baselines ask: scores and what is held against a budget, counted in a ledger."""
+
+    @property
+    def space(self) -> Space:
+        """The space of the codes."""
+
+    def __call__(self, codes: Codes) -> Scored:
+        """Of valid codes (n, L), in their order."""
+
+
 class Scorer:
     """Scores by an evaluator and bounds by an oracle at one confidence, counted in a ledger."""
 

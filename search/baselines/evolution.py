@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwbench.search.moves import mutated
-from hwbench.search.scoring import Scored, Scorer
+from hwbench.search.scoring import Scored, Scores
 from hwbench.spaces.base import NOTHING_FIXED, Value
 
 Array = NDArray[np.float64]
@@ -22,11 +22,13 @@ _POPULATION, _TOURNAMENT, _CHILDREN = 50, 10, 5
 
 
 def evolve(
-    scorer: Scorer,
+    scorer: Scores,
     budgets_ms: Array,
     calls: int,
     rng: np.random.Generator,
     fixed: Mapping[str, Value] = NOTHING_FIXED,
+    *,
+    population: int = _POPULATION,
 ) -> Scored:
     """``calls`` evaluator calls for each budget (b,); returns all that was scored.
 
@@ -36,7 +38,7 @@ def evolve(
     it the faster.
     """
     space, count = scorer.space, len(budgets_ms)
-    members = min(_POPULATION, calls)
+    members = min(population, calls)
     codes = np.stack([space.sample(members, rng, fixed=fixed) for _ in budgets_ms])
     found = scorer(codes.reshape(-1, codes.shape[2]))
     parts = [found]

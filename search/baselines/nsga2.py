@@ -8,13 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwbench.search.moves import mutated
-from hwbench.search.scoring import Scored, Scorer
+from hwbench.search.scoring import Scored, Scores
 
 _POPULATION = 100
 _MUTATED = 0.5
 
 
-def nsga2(scorer: Scorer, calls: int, rng: np.random.Generator) -> Scored:
+def nsga2(
+    scorer: Scores, calls: int, rng: np.random.Generator, *, population: int = _POPULATION
+) -> Scored:
     """``calls`` evaluator calls with pymoo's NSGA-II, uniform crossover and one-decision mutation.
 
     Children that are no network are not scored, and cost no call. Returns all that was scored.
@@ -48,13 +50,13 @@ def nsga2(scorer: Scorer, calls: int, rng: np.random.Generator) -> Scored:
         n_var=len(space.decisions), n_obj=2, xl=0, xu=np.asarray(space.cardinalities) - 1, vtype=int
     )
     algorithm = NSGA2(
-        pop_size=_POPULATION,
-        sampling=space.sample(min(_POPULATION, calls), rng),
+        pop_size=population,
+        sampling=space.sample(min(population, calls), rng),
         crossover=UX(),
         mutation=Step(),
         eliminate_duplicates=True,
     )
     algorithm.setup(problem, termination=("n_eval", calls), seed=int(rng.integers(1 << 31)))
-    while algorithm.has_next() and sum(map(len, parts)) + _POPULATION <= calls:
+    while algorithm.has_next() and sum(map(len, parts)) + population <= calls:
         algorithm.next()
     return parts[0].joined(*parts[1:])

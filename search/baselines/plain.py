@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from hwbench.search.scoring import Scored, Scorer
+from hwbench.search.scoring import Scored, Scores
 from hwbench.spaces.base import ENUMERABLE
 
 
-def random_pool(scorer: Scorer, calls: int, rng: np.random.Generator) -> Scored:
+def random_pool(scorer: Scores, calls: int, rng: np.random.Generator) -> Scored:
     """``calls`` random architectures, or all where there are fewer: one pool for all budgets."""
     space = scorer.space
     if space.raw_size() <= ENUMERABLE:
@@ -16,6 +16,6 @@ def random_pool(scorer: Scorer, calls: int, rng: np.random.Generator) -> Scored:
     return scorer(space.sample(calls, rng))
 
 
-def every_one(scorer: Scorer) -> Scored:
+def every_one(scorer: Scores) -> Scored:
     """All architectures of a space that can be listed: the best that the evaluator allows."""
     return scorer(scorer.space.all_codes())

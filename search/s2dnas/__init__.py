@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from hwbench.search.s2dnas.dynamic import Answers, DynamicModel
     from hwbench.search.s2dnas.exits import Exits, all_exits
     from hwbench.search.s2dnas.manifest import Manifest, read_manifest
+    from hwbench.search.s2dnas.methods import METHODS
     from hwbench.search.s2dnas.net import MultiStageNet
+    from hwbench.search.s2dnas.search import Outcome, SplitPlan, search_s2dnas
     from hwbench.search.s2dnas.space import SplitSpace
     from hwbench.search.s2dnas.split import Split
     from hwbench.search.s2dnas.stages import Stage, prefix, stage_graphs
@@ -27,9 +29,12 @@ _HOMES = {
     "Answers": "dynamic",
     "DynamicModel": "dynamic",
     "Exits": "exits",
+    "METHODS": "methods",
     "Manifest": "manifest",
     "MultiStageNet": "net",
+    "Outcome": "search",
     "Split": "split",
+    "SplitPlan": "search",
     "SplitSpace": "space",
     "Stage": "stages",
     "StageOracle": "costs",
@@ -42,6 +47,7 @@ _HOMES = {
     "prefix": "stages",
     "read_manifest": "manifest",
     "recalibrate": "training",
+    "search_s2dnas": "search",
     "stage_graphs": "stages",
     "stage_logits": "training",
     "trace": "tracing",
@@ -49,12 +55,15 @@ _HOMES = {
 }
 
 __all__ = [
+    "METHODS",
     "Answers",
     "DynamicModel",
     "Exits",
     "Manifest",
     "MultiStageNet",
+    "Outcome",
     "Split",
+    "SplitPlan",
     "SplitSpace",
     "Stage",
     "StageOracle",
@@ -67,6 +76,7 @@ __all__ = [
     "prefix",
     "read_manifest",
     "recalibrate",
+    "search_s2dnas",
     "stage_graphs",
     "stage_logits",
     "trace",

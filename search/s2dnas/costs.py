@@ -15,6 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -69,14 +70,23 @@ class StageOracle:
 
     It stands beside :class:`~hwbench.predictors.BudgetOracle`, which knows the networks of one
     space by their codes: stages are networks of their own, told apart by what they compute.
-    ``measurer`` is what :meth:`calibrate` and :meth:`measure` call. Not for several threads.
+    ``measurer`` is what :meth:`calibrate` and :meth:`measure` call; ``known`` are latencies in ms
+    by the graph's hash, as :attr:`known` gives them, of measurements before. Not for several
+    threads.
     """
 
-    def __init__(self, measurer: GraphMeasurer) -> None:
+    def __init__(
+        self, measurer: GraphMeasurer, known: Mapping[str, float] = MappingProxyType({})
+    ) -> None:
         self._measurer = measurer
-        self._known: dict[str, float] = {}
+        self._known: dict[str, float] = dict(known)
         self._model: StageModel | None = None
         self.ledger = Ledger()
+
+    @property
+    def known(self) -> Mapping[str, float]:
+        """What was measured: latency in ms by the graph's hash."""
+        return MappingProxyType(self._known)
 
     @property
     def model(self) -> StageModel:
@@ -86,12 +96,13 @@ class StageOracle:
         return self._model
 
     def calibrate(self, splits: Sequence[Sequence[Graph]]) -> None:
-        """Measure all stages of some splits, and learn from them to predict others.
+        """Measure the stages of some splits, unless known, and learn from them to predict others.
 
         Random splits will do (``space.sample``): a dozen teach as much as forty.
         """
         stages = [graph for split in splits for graph in split]
-        latency_ms = self.measure(stages)
+        self.measure([graph for graph in stages if graph.hash not in self._known])
+        latency_ms = np.array([self._known[graph.hash] for graph in stages])
         numbers = np.repeat(np.arange(len(splits)), [len(split) for split in splits])
         self._model = fit_stages(stages, latency_ms, numbers)
 
@@ -101,7 +112,7 @@ class StageOracle:
         InconclusiveError where the device told none.
         """
         start = time.perf_counter()
-        found = list(self._measurer(stages))
+        found = list(self._measurer(stages)) if stages else []
         took = time.perf_counter() - start
         if len(found) != len(stages):
             raise UsageError(f"the measurer gave {len(found)} results for {len(stages)} networks")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -187,8 +189,9 @@ class _LiteRtStage:
         from ai_edge_litert.interpreter import Interpreter
 
         try:
-            self._interpreter = Interpreter(model_content=content, num_threads=threads)
-            self._interpreter.allocate_tensors()
+            with _quiet():
+                self._interpreter = Interpreter(model_content=content, num_threads=threads)
+                self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise ModelError(f"{what}: LiteRT cannot load it: {reason}") from None
@@ -222,6 +225,24 @@ class _LiteRtStage:
             for name, rows in found.items():
                 rows.append(self._bound[name].copy())
         return {name: np.concatenate(rows) for name, rows in found.items()}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing on standard error, where LiteRT tells of its delegate, past ``sys.stderr``."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # closed: nothing can be said anyway
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _check_names(what: Path, ports: Sequence[TensorPort], names: Any) -> None:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hwbench.errors import UsageError
+from hwbench.search.s2dnas.checkpoint import Keep
 from hwbench.search.s2dnas.net import MultiStageNet
 from hwbench.spaces.base import Codes
 
@@ -82,6 +84,7 @@ def train_stages(
     plan: StagePlan,
     *,
     codes: Codes | None = None,
+    keep: Keep | None = None,
     progress: Callable[[StageProgress], None] | None = None,
     report_every: int = 20,
 ) -> float:
@@ -89,21 +92,17 @@ def train_stages(
 
     Each step runs one split: of ``codes`` (m, L), in turns, or any of the space. One row trains
     one network; none trains the weights that all splits share, each as likely. What a step does
-    follows from the seed and its number. The net is left at inference, under the split of the last
+    follows from the seed and its number: with ``keep`` a training that was killed goes on where it
+    was, and ends with the same weights. The net is left at inference, under the split of the last
     step; :func:`recalibrate` it under the split that is wanted. UsageError where batch, labels or
     images do not fit, and where the training diverges.
     """
     _check(net, images, labels, plan)
-    matrices = [p for p in net.parameters() if p.dim() > 1]
-    vectors = [p for p in net.parameters() if p.dim() <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": plan.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.SGD(groups, lr=plan.learning_rate, momentum=0.9, nesterov=True)
-    began = time.monotonic()
+    optimizer = _optimizer(net, plan)
+    done = 0 if keep is None else keep.read(net, optimizer)
+    began = saved = time.monotonic()
     net.train()
-    for step in range(plan.steps):
+    for step in range(done, plan.steps):
         rng = np.random.default_rng([plan.seed, step])
         net.use(net.space.sample(1, rng)[0] if codes is None else codes[step % len(codes)])
         rows = torch.from_numpy(rng.permutation(len(labels))[: plan.batch])
@@ -119,11 +118,27 @@ def train_stages(
             )
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        if progress is not None and ((step + 1) % report_every == 0 or step + 1 == plan.steps):
+        last = step + 1 == plan.steps
+        if progress is not None and ((step + 1) % report_every == 0 or last):
             right = (logits.argmax(dim=2) == labels[rows]).double().mean(dim=1)
             progress(StageProgress(step + 1, loss.item(), tuple(right.tolist())))
+        if keep is not None and (last or time.monotonic() - saved >= keep.every_seconds):
+            keep.write(net, optimizer, step + 1)
+            saved = time.monotonic()
     net.eval()
     return time.monotonic() - began
+
+
+def _optimizer(net: MultiStageNet, plan: StagePlan) -> torch.optim.Optimizer:
+    """Nesterov's, without decay for what scales or shifts channels."""
+    groups: list[dict[str, Any]] = [
+        {
+            "params": [p for p in net.parameters() if p.dim() > 1],
+            "weight_decay": plan.weight_decay,
+        },
+        {"params": [p for p in net.parameters() if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=plan.learning_rate, momentum=0.9, nesterov=True)
 
 
 @torch.no_grad()

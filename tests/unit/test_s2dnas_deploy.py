@@ -214,6 +214,7 @@ def test_it_runs_where_there_is_no_torch(folders) -> None:
         [sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True, timeout=99
     )
     assert len(done.stdout.split()) == 4
+    assert not done.stderr  # LiteRT would tell of its delegate
 
 
 # --- refusals --------------------------------------------------------------------------------

@@ -1,0 +1,81 @@
+"""Where the training of a multi-stage network stands, on disk: a kill costs seconds of it.
+
+Tensors, numbers and text only, read by ``torch.load(weights_only=True)``: no code in a file runs.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hwbench.errors import ModelError, UsageError
+from hwbench.predictors.files import replace_file
+
+_FORMAT, _VERSION = "hwbench-s2dnas-training", 1
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Keep a training in the file ``path``, every so many seconds and at its end.
+
+    ``about`` says which training it is: one that says something else does not go on from it.
+    """
+
+    path: Path
+    about: str
+    every_seconds: float = 20.0
+
+    def write(self, net: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
+        """Write it after so many steps; the old file stays until all is written."""
+        buffer = io.BytesIO()
+        content = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "about": self.about,
+            "steps": steps,
+            "weights": net.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        }
+        torch.save(content, buffer)
+        try:
+            replace_file(self.path, buffer.getvalue())
+        except OSError as error:
+            raise ModelError(f"cannot write {self.path}: {error.strerror or error}") from None
+
+    def read(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+        """Fill both from the file; the steps done, 0 where there is none.
+
+        ModelError where it is damaged, UsageError where it is of another training.
+        """
+        if not self.path.exists():
+            return 0
+        content = self._content()
+        if content.get("about") != self.about:
+            raise UsageError(
+                f"{self.path} is of another training: remove it, or name another folder"
+            )
+        try:
+            net.load_state_dict(content["weights"])
+            optimizer.load_state_dict(content["optimizer"])
+            return int(content["steps"])
+        except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ModelError(f"{self.path} lacks a part ({reason}): remove it") from None
+
+    def _content(self) -> dict[str, Any]:
+        try:
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+        except OSError as error:
+            raise ModelError(f"cannot read {self.path}: {error.strerror or error}") from None
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
+            content = None
+        known = isinstance(content, dict) and content.get("format") == _FORMAT
+        if not known or content.get("version") != _VERSION:
+            raise ModelError(f"{self.path} is no training of stages, or damaged: remove it")
+        return dict(content)

@@ -1,0 +1,350 @@
+"""The whole search: shared weights, stage costs, a split, its training, thresholds, files.
+
+>>> net = trace(module, data.train.images.shape[1:])
+>>> outcome = search_s2dnas(net, data, on_device(device, store), Path("found"))
+
+Everything lies in one folder, in which a search that was killed goes on: the shared weights, the
+latencies measured, each candidate judged, the weights of the split chosen. Decisions rest on the
+training and the validation images alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hwbench.errors import ModelError, UsageError
+from hwbench.lower import to_torch
+from hwbench.predictors.files import replace_file
+from hwbench.records import digest
+from hwbench.search.data import Dataset, Part, check_fits
+from hwbench.search.ledger import SearchLedger
+from hwbench.search.s2dnas.checkpoint import Keep
+from hwbench.search.s2dnas.costs import GraphMeasurer, StageOracle
+from hwbench.search.s2dnas.deployment import deploy
+from hwbench.search.s2dnas.judging import SharedJudge, SplitScores, accuracy_of, exits_of
+from hwbench.search.s2dnas.manifest import Runtime
+from hwbench.search.s2dnas.methods import Method, best_split, search_splits
+from hwbench.search.s2dnas.net import MultiStageNet
+from hwbench.search.s2dnas.space import Reuse, SplitSpace
+from hwbench.search.s2dnas.split import widened
+from hwbench.search.s2dnas.stages import stage_graphs
+from hwbench.search.s2dnas.static import StaticNet
+from hwbench.search.s2dnas.training import StagePlan, recalibrate, train_stages
+from hwbench.spaces.base import Codes
+
+Array = NDArray[np.float64]
+Tell = Callable[[str, float], None]
+
+#: The folder in the search's own that holds the network found.
+NET = "net"
+
+_MOST_TRAINING, _MOST_VALIDATION = 20_000, 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class SplitPlan:
+    """What is searched, how, and what it may spend.
+
+    ``points``: accuracy that may be lost, in points of the static network's. ``costed`` random
+    splits are measured to learn what stages cost. A candidate is judged on ``judged_on``
+    validation images, after ``recalibrated_on`` training images for its batch norms. ``mean`` and
+    ``std`` are what pixels of 0..1 are normalised by, as when the network was trained.
+    """
+
+    stages: int = 3
+    groups: int = 4
+    reuse: Reuse = "tie"
+    method: Method = "controller"
+    evaluations: int = 60
+    points: float = 0.5
+    costed: int = 12
+    recalibrated_on: int = 300
+    judged_on: int = 1000
+    shared: StagePlan = field(default_factory=lambda: StagePlan(300))
+    tuned: StagePlan = field(default_factory=lambda: StagePlan(300, learning_rate=0.02))
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.points < 100:
+            raise UsageError(f"{self.points} points of accuracy lost: give 0 to 100")
+        if self.costed < 5 or min(self.recalibrated_on, self.judged_on) < 1:
+            raise UsageError("a search measures 5 splits at least, and needs images to judge by")
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """What candidates that were judged before have to have in common with it."""
+        free = {"method", "evaluations", "points", "tuned"}
+        return {name: value for name, value in asdict(self).items() if name not in free}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """The network found, beside the static one, by validation images and measured stages.
+
+    ``latency_ms`` is the mean that the stages' measured ``costs_ms`` (s,) and the shares ``left``
+    (s,) give. ``within``: whether no more accuracy was lost than allowed; else the thresholds are
+    the most accurate. ``candidates`` were judged, ``code`` (L,) and ``split`` is that chosen.
+    """
+
+    manifest: Path
+    code: Codes
+    split: str
+    static_ms: float
+    static_accuracy: float
+    latency_ms: float
+    accuracy: float
+    costs_ms: tuple[float, ...]
+    left: tuple[float, ...]
+    thresholds: tuple[float, ...]
+    within: bool
+    candidates: int
+    ledger: Mapping[str, float]
+
+
+def search_s2dnas(
+    net: StaticNet,
+    data: Dataset,
+    measurer: GraphMeasurer,
+    folder: Path,
+    plan: SplitPlan | None = None,
+    *,
+    device: str = "",
+    runtime: Runtime = "onnxruntime",
+    progress: Tell = lambda what, share: None,
+) -> Outcome:
+    """Turn a trained static network into a multi-stage one, and deploy it into ``folder/net``.
+
+    ``device`` names what ``measurer`` measures on: a search goes on only where it began. UsageError
+    where the network does not fit the data or knows nothing of it, where the folder is of another
+    search or holds a network already, and where nothing would leave early.
+    """
+    plan = plan or SplitPlan()
+    check_fits(data, channels=net.image_shape[0], classes=net.classes, what=net.graph.name)
+    space = SplitSpace(net, stages=plan.stages, groups=plan.groups, reuse=plan.reuse)
+    search = _Search(space, data, measurer, folder, plan, progress)
+    _claim(folder, _about(space, data, plan, device))
+    with search.ledger.timed():
+        search.train_shared()
+        search.cost_stages()
+        code, candidates = search.choose()
+        search.tune(code)
+    return search.deployed(code, candidates, data, runtime)
+
+
+class _Search:
+    """The parts of a search, in their order."""
+
+    def __init__(
+        self,
+        space: SplitSpace,
+        data: Dataset,
+        measurer: GraphMeasurer,
+        folder: Path,
+        plan: SplitPlan,
+        progress: Tell,
+    ) -> None:
+        self._plan, self._folder, self._tell = plan, folder, progress
+        self._space, self.ledger = space, SearchLedger()
+        train = data.train.some(_MOST_TRAINING, plan.seed)
+        self._train, self._train_labels = _inputs(train, plan), torch.tensor(train.labels)
+        held = data.validation.some(_MOST_VALIDATION, plan.seed)
+        self._held, self._held_labels = _inputs(held, plan), held.labels
+        self._splits = space.sample(plan.costed, np.random.default_rng([plan.seed, 1]))
+        self._net = MultiStageNet(space, self._splits[0])
+        self._latencies = folder / "latencies.json"
+        self._oracle = StageOracle(measurer, _latencies(self._latencies))
+        static = to_torch(space.net.graph, space.net.weights)
+        self._static_accuracy = accuracy_of(static, self._held, self._held_labels)
+        if self._static_accuracy < 1 / space.net.classes + 0.05:
+            raise UsageError(
+                f"{space.net.graph.name} classifies {self._static_accuracy:.1%} of the validation "
+                "images right: give the weights that were trained on such data, and the mean and "
+                "std that its images were normalised by"
+            )
+
+    def train_shared(self) -> None:
+        """The weights that all splits share."""
+        self._trained("training the shared weights", self._plan.shared, None, "shared.pt")
+
+    def cost_stages(self) -> None:
+        """What the static network and the stages of some splits take on the device."""
+        self._tell("measuring stages", 0.0)
+        wide = widened(self._space.net, self._space.ties, self._space.stages).weights
+        stages = [
+            [stage.net.graph for stage in stage_graphs(self._space.split(code), wide)]
+            for code in self._splits
+        ]
+        static = self._space.net.folded().graph
+        if static.hash not in self._oracle.known:
+            self._oracle.measure([static])
+        self._oracle.calibrate(stages)
+        self._static_ms = self._oracle.known[static.hash]
+        content = json.dumps(dict(self._oracle.known))
+        replace_file(self._latencies, content.encode())
+
+    def choose(self) -> tuple[Codes, int]:
+        """The best split (L,) by the plan's method, and how many were judged."""
+        plan, what = self._plan, "judging splits"
+        judge = SharedJudge(
+            self._net,
+            self._oracle,
+            self._train[: plan.recalibrated_on],
+            (self._held[: plan.judged_on], self._held_labels[: plan.judged_on]),
+            self._folder / "candidates.jsonl",
+        )
+        # Shared weights reach less than a split's own: what they lack, all splits lack.
+        self._tell(what, 0.0)
+        shared = [float(judge(code).accuracy.max()) for code in self._splits]
+        reference = min(self._static_accuracy, max(shared))
+        scores = SplitScores(
+            judge,
+            reference,
+            plan.points,
+            self.ledger,
+            lambda count: self._tell(what, count / plan.evaluations),
+        )
+        found = search_splits(scores, plan.method, plan.evaluations, self._static_ms, plan.seed)
+        self.ledger.validations += judge.validations
+        return found.codes[best_split(found, plan.points)], len(found)
+
+    def tune(self, code: Codes) -> None:
+        """The weights of one split (L,), from the shared ones on."""
+        self._net.use(code)
+        recalibrate(self._net, self._train[: self._plan.recalibrated_on])
+        name = f"tuned-{digest(code.tolist())[:8]}.pt"
+        self._trained("training the split chosen", self._plan.tuned, code[None], name)
+        self._net.use(code)
+
+    def deployed(self, code: Codes, candidates: int, data: Dataset, runtime: Runtime) -> Outcome:
+        """Thresholds by validation images and stages measured now; the files."""
+        self._tell("measuring the network", 0.0)
+        stages, static = self._net.stages(), self._space.net.folded().graph
+        measured = self._oracle.measure([static, *(stage.net.graph for stage in stages)])
+        exits = exits_of(self._net, self._held, self._held_labels, measured[1:])
+        wanted = self._static_accuracy - self._plan.points / 100
+        most = float(exits.accuracy.max())
+        chosen = exits.cheapest(min(wanted, most))
+        self.ledger.device_measurements += self._oracle.ledger.measured
+        thresholds = tuple(chosen.thresholds[0].tolist())
+        plan = self._plan
+        manifest = deploy(
+            stages,
+            thresholds,
+            self._folder / NET,
+            runtime=runtime,
+            name=self._space.net.graph.name,
+            class_names=data.classes,
+            mean=plan.mean,
+            std=plan.std,
+        )
+        return Outcome(
+            manifest,
+            code,
+            self._space.decode(code[None])[0],
+            float(measured[0]),
+            self._static_accuracy,
+            float(chosen.cost[0]),
+            float(chosen.accuracy[0]),
+            tuple(measured[1:].tolist()),
+            tuple(chosen.left[0].tolist()),
+            thresholds,
+            most >= wanted,
+            candidates,
+            self.ledger.row(),
+        )
+
+    def _trained(self, what: str, plan: StagePlan, codes: Codes | None, name: str) -> None:
+        self._tell(what, 0.0)
+        about = digest([asdict(plan), None if codes is None else codes.tolist()])
+        train_stages(
+            self._net,
+            self._train,
+            self._train_labels,
+            plan,
+            codes=codes,
+            keep=Keep(self._folder / name, about),
+            progress=lambda now: self._tell(what, now.step / plan.steps),
+            report_every=max(1, plan.steps // 50),
+        )
+        self.ledger.training_steps += plan.steps
+
+
+def _inputs(part: Part, plan: SplitPlan) -> Tensor:
+    """Images (n, c, h, w) as the network reads them."""
+    channels = part.images.shape[1]
+    mean = np.array([0.0] * channels if plan.mean is None else plan.mean, np.float32)
+    std = np.array([1.0] * channels if plan.std is None else plan.std, np.float32)
+    if {mean.shape, std.shape} != {(channels,)} or not (std > 0).all():
+        raise UsageError(f"give a mean and a positive std for each of {channels} channels")
+    pixels = part.images.astype(np.float32)
+    if part.images.dtype == np.uint8:
+        pixels /= np.float32(255)
+    return torch.from_numpy((pixels - mean[:, None, None]) / std[:, None, None])
+
+
+def _about(space: SplitSpace, data: Dataset, plan: SplitPlan, device: str) -> dict[str, Any]:
+    """What a search that goes on has to have in common with the one that began, in JSON."""
+    weights = hashlib.sha256()
+    for name, array in sorted(space.net.weights.items()):
+        weights.update(name.encode())
+        weights.update(np.ascontiguousarray(array).data)
+    about = {
+        "space": space.name,
+        "weights": weights.hexdigest()[:32],
+        "data": data.digest,
+        "device": device,
+        **plan.fixed,
+    }
+    return dict(json.loads(json.dumps(about)))
+
+
+def _claim(folder: Path, about: Mapping[str, Any]) -> None:
+    """Make the folder a search's own; UsageError where it is something else's."""
+    if (folder / NET).exists():
+        raise UsageError(f"{folder / NET} is there already: remove it, or name another folder")
+    run = folder / "search.json"
+    try:
+        if not folder.exists():
+            folder.mkdir(parents=True)
+        elif not run.exists() and any(folder.iterdir()):
+            raise UsageError(f"{folder} holds something else: name a new folder")
+        if not run.exists():
+            replace_file(run, json.dumps(about, indent=1).encode())
+            return
+        before = json.loads(run.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"cannot write {folder}: {error.strerror or error}") from None
+    except ValueError:
+        before = None
+    if before != about:
+        known = before if isinstance(before, dict) else {}
+        differ = ", ".join(sorted(name for name in about if known.get(name) != about[name]))
+        raise UsageError(
+            f"{folder} holds another search ({differ} differ): remove it, or name another folder"
+        )
+
+
+def _latencies(path: Path) -> dict[str, float]:
+    """Latencies in ms that a search has measured, by the graph's hash."""
+    if not path.exists():
+        return {}
+    try:
+        found = {str(k): float(v) for k, v in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (ValueError, TypeError, AttributeError, OSError):
+        raise UsageError(f"{path} is damaged: remove it, to measure again") from None
+    if not all(math.isfinite(ms) and ms > 0 for ms in found.values()):
+        raise UsageError(f"{path} has latencies that cannot be: remove it, to measure again")
+    return found

@@ -1,0 +1,393 @@
+"""A whole search for a split on toy images: judged alike by all methods, resumed, deployed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hwbench.errors import ModelError, UnknownNameError, UsageError
+from hwbench.graph import Graph
+from hwbench.records import Measurement
+from hwbench.search.ledger import SearchLedger
+from hwbench.search.s2dnas import (
+    METHODS,
+    DynamicModel,
+    MultiStageNet,
+    Outcome,
+    SplitPlan,
+    SplitSpace,
+    StagePlan,
+    StaticNet,
+    search_s2dnas,
+    trace,
+    train_stages,
+)
+from hwbench.search.s2dnas.checkpoint import Keep
+from hwbench.search.s2dnas.costs import stage_features
+from hwbench.search.s2dnas.judging import Candidate, SharedJudge, SplitScores
+from hwbench.search.s2dnas.loading import load_module
+from hwbench.search.s2dnas.methods import best_split, reinforce, search_splits
+from hwbench.search.scoring import Scored
+from hwbench.spaces.base import Codes
+from tests.measurements import measurement
+from tests.supernets import bars
+
+PLAN = SplitPlan(
+    stages=2,
+    groups=4,
+    evaluations=10,
+    points=5.0,
+    costed=6,
+    recalibrated_on=64,
+    judged_on=40,
+    shared=StagePlan(40, batch=32, learning_rate=0.05),
+    tuned=StagePlan(30, batch=32, learning_rate=0.02),
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """The order of additions, and so the last bits, are those of one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def build() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, 2, 1, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3, 2, 1, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 4),
+    )
+
+
+@cache
+def trained() -> nn.Module:
+    torch.manual_seed(0)
+    module, (images, labels) = build(), train_part()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+    for step in range(80):
+        rows = torch.from_numpy(np.random.default_rng(step).permutation(len(labels))[:32])
+        optimizer.zero_grad()
+        functional.cross_entropy(module(images[rows]), labels[rows]).backward()
+        optimizer.step()
+    return module.eval()
+
+
+@cache
+def static() -> StaticNet:
+    return trace(trained(), (1, 12, 12))
+
+
+@cache
+def train_part() -> tuple[Tensor, Tensor]:
+    part = bars().train
+    return torch.from_numpy(part.images / np.float32(255)), torch.from_numpy(np.array(part.labels))
+
+
+class Machine:
+    """Takes its time for MACs and operations; counts what it measures."""
+
+    def __init__(self) -> None:
+        self.measured = 0
+
+    def __call__(self, graphs: Sequence[Graph]) -> list[Measurement]:
+        self.measured += len(graphs)
+        return [measurement(i, latency_ns=1e6 * time_of(g)) for i, g in enumerate(graphs)]
+
+
+def time_of(graph: Graph) -> float:
+    return 0.001 * len(graph.ops) + 2 * stage_features(graph)["MACs in blocks of 8"]
+
+
+def found_in(folder: Path, machine: Machine | None = None, **changed: object) -> Outcome:
+    return search_s2dnas(
+        static(), bars(), machine or Machine(), folder, replace(PLAN, **changed), device="toy"
+    )
+
+
+# --- the whole --------------------------------------------------------------------------------
+
+
+@cache
+def first(folder: Path) -> tuple[Outcome, Machine]:
+    machine = Machine()
+    return found_in(folder, machine), machine
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("s2dnas") / "found"
+
+
+def test_a_search_ends_in_a_network_that_runs_as_it_was_judged(folder: Path) -> None:
+    outcome, machine = first(folder)
+    part = bars().validation
+    model = DynamicModel(outcome.manifest)
+    answers = model.predict(model.inputs(part.images))
+    assert (answers.labels == part.labels).mean() == pytest.approx(outcome.accuracy)
+    shares = np.bincount(answers.stages, minlength=3)[1:] / len(part)
+    assert shares == pytest.approx(outcome.left)
+    reach = 1 - np.cumsum([0, *shares[:-1]])
+    assert outcome.latency_ms == pytest.approx(reach @ outcome.costs_ms)
+    assert outcome.within
+    assert outcome.accuracy >= outcome.static_accuracy - 0.05
+    assert outcome.latency_ms < outcome.static_ms
+    assert outcome.ledger["evaluator_calls"] == PLAN.evaluations
+    assert outcome.ledger["device_measurements"] == machine.measured
+    assert outcome.ledger["training_steps"] >= PLAN.shared.steps + PLAN.tuned.steps
+
+
+def test_a_search_again_pays_for_nothing_twice(folder: Path, monkeypatch) -> None:
+    outcome, _ = first(folder)
+    outcome.manifest.parent.rename(folder.parent / "moved")
+    monkeypatch.setattr(SharedJudge, "_judged", None)
+    machine = Machine()
+    again = found_in(folder, machine)
+    assert machine.measured == 1 + PLAN.stages  # the network found, beside the static one
+    assert np.array_equal(again.code, outcome.code)
+    assert again.thresholds == outcome.thresholds
+    assert again.accuracy == outcome.accuracy
+    with pytest.raises(UsageError, match="is there already"):
+        found_in(folder)
+
+
+def test_a_folder_of_another_search_is_refused(folder: Path, tmp_path: Path) -> None:
+    outcome, _ = first(folder)
+    if outcome.manifest.parent.exists():
+        outcome.manifest.parent.rename(folder.parent / "moved too")
+    with pytest.raises(UsageError, match=r"another search \(seed differ\)"):
+        found_in(folder, seed=1)
+    (tmp_path / "mine").write_text("kept")
+    with pytest.raises(UsageError, match="holds something else"):
+        found_in(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_an_untrained_network_is_refused_at_once(tmp_path: Path) -> None:
+    machine = Machine()
+    torch.manual_seed(3)
+    net = trace(build().eval(), (1, 12, 12))
+    with pytest.raises(UsageError, match="give the weights that were trained"):
+        search_s2dnas(net, bars(), machine, tmp_path / "x", PLAN)
+    assert machine.measured == 0
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"points": -1.0}, "give 0 to 100"),
+        ({"costed": 3}, "5 splits at least"),
+        ({"stages": 5}, "fewer stages"),
+        ({"std": (0.0,)}, "a positive std"),
+        ({"mean": (0.1, 0.2)}, "each of 1 channels"),
+    ],
+)
+def test_plans_that_cannot_be_are_refused(tmp_path: Path, changed: dict, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        found_in(tmp_path / "x", **changed)
+
+
+# --- the methods ------------------------------------------------------------------------------
+
+
+class Known:
+    """A judge that knows: the fewer channels the first stage has the faster, all as accurate."""
+
+    def __init__(self) -> None:
+        self.space = SplitSpace(static(), stages=2, groups=4, reuse="tie")
+        self.stages = 2
+
+    def __call__(self, code: Codes) -> Candidate:
+        cost = 1.0 + float(code.sum())
+        return Candidate(np.array([cost, 2 * cost]), np.array([0.8, 0.9]))
+
+
+def scores(points: float = 0.5, reference: float = 0.9) -> SplitScores:
+    return SplitScores(Known(), reference, points, SearchLedger())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_all_methods_ask_no_more_than_they_may(method: str) -> None:
+    asked = scores()
+    found = search_splits(asked, method, 40, 10.0, seed=0)  # type: ignore[arg-type]
+    assert 35 <= asked.ledger.evaluator_calls <= 40
+    assert asked.ledger.oracle_queries == 2 * asked.ledger.evaluator_calls
+    assert 1 < len(found) <= 40
+    again = search_splits(scores(), method, 40, 10.0, seed=0)  # type: ignore[arg-type]
+    assert np.array_equal(found.codes, again.codes)
+
+
+def test_a_method_that_is_none_is_refused() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'evolution'"):
+        search_splits(scores(), "evolutoin", 40, 10.0, seed=0)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="at least 5"):
+        search_splits(scores(), "random", 4, 10.0, seed=0)
+
+
+def test_the_controller_learns_what_is_rewarded() -> None:
+    asked = scores()
+    drawn: list[Codes] = []
+
+    def counted(codes: Codes) -> Scored:
+        drawn.append(codes)
+        return asked(codes)
+
+    counted.space, counted.ledger, counted.rewards = (  # type: ignore[attr-defined]
+        asked.space,
+        asked.ledger,
+        asked.rewards,
+    )
+    reinforce(counted, 400, 10.0, seed=0)  # type: ignore[arg-type]
+    sums = np.concatenate(drawn).sum(axis=1)
+    assert sums[-100:].mean() < 0.6 * sums[:100].mean()
+
+
+def test_what_was_lost_is_what_the_thresholds_chosen_lose() -> None:
+    code = np.zeros((1, len(scores().space.decisions)), np.int16)
+    strict, loose, hopeless = scores(0.5)(code), scores(10.0)(code), scores(0.5, 0.95)(code)
+    assert (strict.score[0], loose.score[0], hopeless.score[0]) == (-2.0, -1.0, -2.0)
+    assert strict.upper_ms[0] == pytest.approx(0)
+    assert loose.upper_ms[0] <= 10.0
+    assert hopeless.upper_ms[0] == pytest.approx(5)
+    reward = scores(10.0).rewards(loose, 16.0)
+    assert reward[0] == pytest.approx(0.8 * (1 / 16) ** -0.06)
+
+
+def test_the_cheapest_within_is_best_and_else_the_most_accurate() -> None:
+    codes = np.zeros((3, 2), np.int16)
+    found = Scored(codes, np.array([-3.0, -2.0, -1.0]), np.array([0.1, 0.4, 0.9]))
+    assert best_split(found, 0.5) == 1
+    assert best_split(found, 1.0) == 2
+    assert best_split(found, 0.05) == 0
+
+
+# --- what is kept -----------------------------------------------------------------------------
+
+
+def test_candidates_are_kept_and_a_torn_line_is_judged_again(folder: Path, tmp_path: Path) -> None:
+    first(folder)
+    lines = (folder / "candidates.jsonl").read_text().split("\n")
+    entries = [json.loads(line) for line in lines if line]
+    path = tmp_path / "candidates.jsonl"
+    path.write_text(f"{json.dumps(entries[0])}\n{json.dumps(entries[1])[:20]}")
+    space = SplitSpace(static(), stages=2, groups=4, reuse="tie")
+    net = MultiStageNet(space, space.sample(1, np.random.default_rng(0))[0])
+    judge = SharedJudge(net, *[None] * 3, path)  # type: ignore[arg-type]
+    judge._judged = lambda code: Candidate(np.array([1.0]), np.array([0.5]))  # type: ignore[method-assign]
+    known, torn = (space.encode([entry["split"]])[0] for entry in entries[:2])
+    assert judge(known).latency_ms.tolist() == entries[0]["latency_ms"]
+    assert judge.validations == 0
+    judge(torn)
+    assert judge.validations == 1
+    assert json.loads(path.read_text().split("\n")[-2])["split"] == entries[1]["split"]
+    path.write_text('{"split": 1}\n')
+    with pytest.raises(UsageError, match="no candidate"):
+        SharedJudge(net, *[None] * 3, path)  # type: ignore[arg-type]
+
+
+def test_a_training_that_was_killed_ends_with_the_same_weights(tmp_path: Path) -> None:
+    space = SplitSpace(static(), stages=2, groups=4)
+    plan = StagePlan(8, batch=16)
+
+    def net() -> MultiStageNet:
+        return MultiStageNet(space, space.sample(1, np.random.default_rng(0))[0])
+
+    whole = net()
+    train_stages(whole, *train_part(), plan)
+
+    class KilledError(Exception):
+        pass
+
+    def kill(now: object) -> None:
+        raise KilledError
+
+    keep = Keep(tmp_path / "x.pt", "toy", every_seconds=0)
+    with pytest.raises(KilledError):
+        train_stages(net(), *train_part(), plan, keep=keep, progress=kill, report_every=5)
+    resumed, steps = net(), []
+    train_stages(resumed, *train_part(), plan, keep=keep, progress=steps.append, report_every=1)
+    assert [now.step for now in steps] == [5, 6, 7, 8]
+    assert all(np.array_equal(w, resumed.weights()[k]) for k, w in whole.weights().items())
+    with pytest.raises(UsageError, match="of another training"):
+        train_stages(net(), *train_part(), plan, keep=replace(keep, about="other"))
+    keep.path.write_bytes(b"no file of torch's")
+    with pytest.raises(ModelError, match="damaged"):
+        train_stages(net(), *train_part(), plan, keep=keep)
+
+
+# --- the user's files -------------------------------------------------------------------------
+
+CODE = """
+import torch
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
+
+def broken():
+    return 1 / 0
+
+def number():
+    return 7
+"""
+
+
+def test_a_module_is_built_and_given_its_weights(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(CODE)
+    where = f"{tmp_path}/net.py:build"
+    torch.manual_seed(5)
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
+    state = module.state_dict()
+    torch.save(state, tmp_path / "w.pt")
+    arrays = {k: v.numpy() for k, v in state.items() if not k.endswith("tracked")}
+    np.savez(tmp_path / "w.npz", **arrays)
+    for name in ("w.pt", "w.npz"):
+        loaded = load_module(where, tmp_path / name)
+        assert not loaded.training
+        assert torch.equal(loaded[0].weight, module[0].weight)  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("function", "weights", "said"),
+    [
+        ("broken", {}, "failed with ZeroDivisionError: division by zero"),
+        ("number", {}, "gives int"),
+        ("nothing", {}, "has no function 'nothing'"),
+        ("build", {}, "lacks '0.weight'"),
+        ("build", {"0.weight": np.zeros((4, 1, 5, 5), np.float32)}, "size mismatch"),
+        ("build", {"x": np.array([object()])}, "cannot read"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_a_line(
+    tmp_path: Path, function: str, weights: dict[str, np.ndarray], said: str
+) -> None:
+    (tmp_path / "net.py").write_text(CODE)
+    np.savez(tmp_path / "w.npz", **weights)
+    with pytest.raises(UsageError, match=said) as caught:
+        load_module(f"{tmp_path}/net.py:{function}", tmp_path / "w.npz")
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_would_run_code_do_not(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(CODE)
+    torch.save(build(), tmp_path / "w.pt")
+    with pytest.raises(ModelError, match="no file of plain tensors"):
+        load_module(f"{tmp_path}/net.py:build", tmp_path / "w.pt")
