@@ -100,10 +100,10 @@ def load_generator(
     try:
         oracle = _oracle(meta, arrays, predictor, measurer)
         kept = codes_of(arrays, "kept", oracle.predictor.space)
-        confidence = float(meta["confidence"])
+        confidence = meta["confidence"]
         if not len(kept):
             raise ValueError("candidates are missing")
-        if not 0.5 <= confidence < 1:
+        if not (isinstance(confidence, float) and 0.5 <= confidence < 1):
             raise ValueError(f"confidence is {confidence}")
         own = {name: array for name, array in arrays.items() if name not in _ARRAYS}
         if any(np.abs(array).max(initial=0) > _MOST_WEIGHT for array in own.values()):

@@ -3,8 +3,10 @@
 A network is split into kernels by the device's rules, each kernel is timed by the model of its
 kind, and the sum is calibrated on whole networks: what passes between kernels, and what a kind
 takes in a network beside what its model says (Bayesian regression, shares near 1). The interval is
-conformal over families of networks: each family is predicted by models that saw none of it, so
-that a network unlike all that were measured lies within the errors of such.
+conformal over families of networks: each family is predicted by models that learned from none of
+its latencies and times, so that a network unlike all that were measured lies within the errors of
+such. What such models keep of a left-out family are the rules of the runtime, what its profiler
+adds and a call takes, and how smooth each kind is (its scales, and which of its sizes matter).
 """
 
 from __future__ import annotations
@@ -275,11 +277,11 @@ def _network_totals(
 
 
 def without_family(models: Models, training: Training, family: str) -> Models:
-    """The same scales, learned from the networks of all other families."""
+    """The same rules and scales of kinds, all else learned from the networks of other families."""
     every = {kind: training.of_kind(kind) for kind in models.kinds if kind != UNKNOWN}
     data = {k: d[d.families != family] for k, d in every.items() if (d.families != family).any()}
     kinds = {kind: models.kinds[kind].learned(known) for kind, known in data.items()}
-    kinds[UNKNOWN] = models.kinds[UNKNOWN]
+    kinds[UNKNOWN] = _any_kind(data)
     rest = [each for each in training.networks if each.family != family]
     return Models(models.rules, kinds, _fit_sum(kinds, rest), _strangeness(kinds, data))
 

@@ -25,12 +25,19 @@ from hwbench.predictors.kernels.kernels import (
     Kernel,
 )
 from hwbench.predictors.kernels.kind_model import KindData, KindModel, average, fit_kind
-from hwbench.predictors.kernels.models import UNKNOWN, Strange, kernel_times
+from hwbench.predictors.kernels.models import (
+    UNKNOWN,
+    Strange,
+    fit_models,
+    kernel_times,
+    without_family,
+)
 from hwbench.predictors.kernels.models import _strangeness as strangeness_of
 from hwbench.predictors.kernels.networks import FAMILIES, MOST_MACS, random_network
 from hwbench.predictors.kernels.predictor import _calibration as calibration_of
 from hwbench.predictors.kernels.rules import Case, learn_rules, nodes_by_op
 from hwbench.predictors.kernels.samples import NetworkSample
+from hwbench.predictors.kernels.training import Profiled, Training
 from hwbench.predictors.kernels.training import _instrument as instrument_of
 from hwbench.predictors.kernels.training import _moment as moment_of
 
@@ -457,6 +464,21 @@ def test_each_family_counts_alike_in_the_calibration() -> None:
     assert np.sum(np.abs(found.errors) > 1) == pytest.approx(len(found.errors) * 0.4, abs=1)
     assert found.errors.min() == pytest.approx(-4)
     assert found.quantile(0.9) > 2
+
+
+def test_kernels_of_no_kind_are_timed_without_the_family_that_is_left_out() -> None:
+    unknown = []
+    for factor in (1.0, 30.0):
+        networks = []
+        for family in ("plain", "mobile", "residual"):
+            kernels = tuple(split(random_network(family, 2), FUSING))
+            ns = np.array([1000 + kernel.size("macs") / 50 for kernel in kernels])
+            ns *= factor if family == "plain" else 1.0
+            networks.append(Profiled(family, float(ns.sum()), 0.01, kernels, ns))
+        training = Training(FUSING, tuple(networks), 0.0, 0.0)
+        models = fit_models(training, np.random.default_rng(0))
+        unknown.append(without_family(models, training, "plain").kinds[UNKNOWN].state())
+    assert np.array_equal(*unknown)
 
 
 class TestNetworks:

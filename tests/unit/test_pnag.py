@@ -376,6 +376,7 @@ def test_a_file_with_parts_of_another_make_is_refused(generator: Generator, tmp_
         {"scales": {**meta["scales"], "noise": -1.0}},
         {"scales": {"length": 1.0}},
         {"confidence": 10**400},
+        {"confidence": "0.98"},
         {"space": "nasbench201"},
         {"fingerprint_key": "b" * 32},
     ):
