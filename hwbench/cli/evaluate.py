@@ -111,41 +111,24 @@ def evaluate(
     hwbench evaluate --space nasbench201 --archs a.csv.gz --latency l.csv.gz -d pixel3 --train 20
     --sources titanx_1,samsung_s7 --select active
     """
-    _require_writable(out)
-    if out is not None and seeds > 1:
-        raise UsageError("--out draws one fit: leave --seeds out")
-    table: dict[str, object] = {
-        "--space": space,
-        "--archs": archs,
-        "--latency": latency,
-        "--device": device,
-    }
+    _require_writable(out, seeds)
+    needed: dict[str, object] = {"--space": space, "--archs": archs, "--latency": latency}
+    needed |= {"--device": device, "--train": train}
     if predictor is not None:
-        others: dict[str, object] = {"--train": train, "--sources": sources}
-        others |= {"--test-archs": test_archs, "--test-latency": test_latency}
-        given = [name for name, value in (table | others).items() if value is not None]
-        given += ["--select"] * (select != Selection.RANDOM) + ["--seeds"] * (seeds > 1)
-        if given:
-            raise UsageError(f"{given[0]} is for a published table: leave PREDICTOR out")
+        tests = {"--test-archs": test_archs, "--test-latency": test_latency}
+        _require_no_table(needed | tests | {"--sources": sources}, select, seeds)
         _evaluate_file(predictor, session, since, store, out, as_json=as_json)
         return
     if space is None or archs is None or latency is None or device is None or train is None:
-        raise _missing(table | {"--train": train})
+        raise _missing(needed)
     if (test_archs is None) != (test_latency is None):
         raise UsageError("--test-archs and --test-latency go together")
-    from hwbench.predictors import caveats
-    from hwbench.predictors.published import read_published
-
-    named = () if sources is None else listed("--sources", sources)
-    learned = read_published(space, archs, latency, device, named)
+    learned = _read(space, archs, latency, device, sources)
     tested = None
     if test_archs is not None and test_latency is not None:
-        tested = read_published(space, test_archs, test_latency, device)
+        tested = _read(space, test_archs, test_latency, device)
     fits = _fits(learned, tested, range(seed, seed + seeds), train=train, select=select)
-    labels, own = learned.labels, learned.space
-    told = caveats.coarse_timer(labels) + caveats.repeated(own, labels) + caveats.few(own, train)
-    for line in told:
-        console.note(line)
+    _tell(learned, train)
     if seeds == 1:
         _show_published(device, fits[0], out, as_json=as_json)
     else:
@@ -172,6 +155,35 @@ def _fits(
     return fits
 
 
+def _require_no_table(given: Mapping[str, object], select: Selection, seeds: int) -> None:
+    """UsageError where a predictor's file comes with what is of a published table."""
+    names = [name for name, value in given.items() if value is not None]
+    names += ["--select"] * (select != Selection.RANDOM) + ["--seeds"] * (seeds > 1)
+    if names:
+        raise UsageError(f"{names[0]} is for a published table: leave PREDICTOR out")
+
+
+def _read(
+    space: str, archs: Path, latency: Path, device: str, sources: str | None = None
+) -> PublishedTable:
+    """A published table, and what other devices know of its rows."""
+    from hwbench.predictors.published import read_published
+
+    others = () if sources is None else listed("--sources", sources)
+    return read_published(space, archs, latency, device, others)
+
+
+def _tell(table: PublishedTable, train: int) -> None:
+    """What a reader has to know of a table's labels."""
+    from hwbench.predictors import caveats
+
+    space, labels = table.space, table.labels
+    for line in (
+        *caveats.coarse_timer(labels), *caveats.repeated(space, labels), *caveats.few(space, train)
+    ):  # fmt: skip
+        console.note(line)
+
+
 def _missing(table: Mapping[str, object]) -> UsageError:
     name = next(name for name, value in table.items() if value is None)
     return UsageError(
@@ -180,12 +192,14 @@ def _missing(table: Mapping[str, object]) -> UsageError:
     )
 
 
-def _require_writable(out: Path | None) -> None:
-    """Refuse a figure that cannot be written before anything is computed."""
+def _require_writable(out: Path | None, seeds: int) -> None:
+    """Refuse a figure that cannot be written, or is of several fits, before anything is computed."""
     if out is not None:
         from hwbench.watch.predictor_figure import require_writable
 
         require_writable(out)
+        if seeds > 1:
+            raise UsageError("--out draws one fit: leave --seeds out")
 
 
 def _show_published(device: str, fitted: PublishedFit, out: Path | None, *, as_json: bool) -> None:
