@@ -193,7 +193,7 @@ def _missing(table: Mapping[str, object]) -> UsageError:
 
 
 def _require_writable(out: Path | None, seeds: int) -> None:
-    """Refuse a figure that cannot be written, or is of several fits, before anything is computed."""
+    """Refuse a figure that cannot be written, or is of several fits, before all computing."""
     if out is not None:
         from hwbench.watch.predictor_figure import require_writable
 
