@@ -92,12 +92,14 @@ def held(path: Path) -> Iterator[None]:
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             lock.seek(0)
             raise PredictorError(
-                f"process {lock.read(20)} is measuring into {path}: wait for it, or name another "
-                "file with -o"
+                f"process {lock.read(20) or 'of another run'} is measuring into {path}: wait for "
+                "it, or name another file with -o"
             ) from None
+        except OSError as error:
+            raise PredictorError(f"cannot lock {beside}: {error.strerror or error}") from None
         # The one who held it may have removed it since it was opened here.
         if not (beside.exists() and os.path.samestat(os.fstat(lock.fileno()), beside.stat())):
             raise PredictorError(f"another process has just left {path}: run it again")
