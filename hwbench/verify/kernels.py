@@ -20,7 +20,7 @@ from hwbench.lower import from_onnx
 from hwbench.measure.campaign import anchor, record
 from hwbench.measure.plan import Failure, Plan
 from hwbench.predictors.kernels import KernelPredictor, fit_kernels, read_samples
-from hwbench.predictors.kernels.campaign import collect
+from hwbench.predictors.kernels.campaign import collect, held
 from hwbench.predictors.metrics import Metrics
 from hwbench.records import Measurement, Verdict
 from hwbench.verify.frame import Claim, Setting, by_bars
@@ -103,7 +103,8 @@ class Kernels(Claim):
         epoch = anchor(device, 1, setting.store)
         path = setting.folder / f"kernels-{device.name.replace(':', '-')}-{epoch.id}.jsonl"
         failures: list[Failure] = []
-        collect(path, device, n, 1, epoch, setting.progress, failures.append)
+        with held(path):
+            collect(path, device, n, 1, epoch, setting.progress, failures.append)
         provenance, samples = read_samples(path)
         setting.progress("leaving families out", 0.0)
         predictor = fit_kernels(samples, provenance, seed=setting.seed)
