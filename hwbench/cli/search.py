@@ -1,4 +1,4 @@
-"""``hwbench search``: train a generator that answers any latency budget."""
+"""``hwbench search``: a generator that answers any latency budget, or a network in stages."""
 
 from __future__ import annotations
 
@@ -17,24 +17,31 @@ from hwbench.cli.options import (
     DeviceName,
     DeviceOptions,
     Json,
+    OptionalSpaceName,
     Seed,
-    SpaceName,
     StoreUrl,
     device_of,
     opened,
     require_folder,
 )
 from hwbench.cli.search_eas import Needs, search_eas
+from hwbench.cli.search_s2dnas import SplitNeeds, search_splits
 from hwbench.cli.supernet import images_of
 from hwbench.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from hwbench.predictors import LatencyPredictor
+    from hwbench.devices.base import Device
+    from hwbench.predictors import BudgetOracle, LatencyPredictor
+    from hwbench.predictors.oracle import Measurer
     from hwbench.search.accuracy import AccuracySource
-    from hwbench.search.pnag import Generator
+    from hwbench.search.pnag import Costs, Generator
     from hwbench.spaces import Space, Value
+    from hwbench.store import Store
 
-METHODS = ("pnag", "eas")
+    #: Where accuracy comes from, what to call it, and the decisions that it was trained with.
+    _Source = tuple[AccuracySource, str, Mapping[str, Value]]
+
+METHODS = ("pnag", "eas", "s2dnas")
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
@@ -44,17 +51,25 @@ def _methods() -> list[str]:
 
 _Method = Annotated[
     str,
-    typer.Argument(metavar="METHOD", help="pnag, or eas: of tasks.", autocompletion=_methods),
+    typer.Argument(
+        metavar="METHOD", help="pnag, eas: of tasks, or s2dnas: of stages.", autocompletion=_methods
+    ),
 ]
 _Oracle = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Predictor (.hwp) to ask (default: DEVICE-SPACE.hwp)."),
 ]
 _Budgets = Annotated[
-    str, typer.Option(metavar="MS,MS,…", help="Budgets to train on, as 5ms,8ms,12ms.")
+    str | None, typer.Option(metavar="MS,MS,…", help="Budgets to train on, as 5ms,8ms,12ms.")
 ]
 _Out = Annotated[
-    Path | None, typer.Option("-o", "--out", metavar="FILE", help="Default: DEVICE-SPACE.hwg.")
+    Path | None,
+    typer.Option(
+        "-o",
+        "--out",
+        metavar="FILE|FOLDER",
+        help="Default: DEVICE-SPACE.hwg; for s2dnas a folder, DEVICE-s2dnas.",
+    ),
 ]
 _Accuracy = Annotated[
     Path | None,
@@ -69,7 +84,9 @@ _Supernet = Annotated[
 ]
 _Data = Annotated[
     str | None,
-    typer.Option(metavar="NAME|FOLDER|FILE", help="Images that the supernet was trained on."),
+    typer.Option(
+        metavar="NAME|FOLDER|FILE", help="Images that the supernet, or the network, was trained on."
+    ),
 ]
 _Tasks = Annotated[
     Path | None,
@@ -83,12 +100,73 @@ _Measurements = Annotated[
     int,
     typer.Option(min=0, metavar="N", help="Measurements to spend where they decide a budget."),
 ]
+_S2DNAS = "S2DNAS"
+_Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE.py:FUNCTION",
+        help="Builds the trained network, a torch module.",
+        rich_help_panel=_S2DNAS,
+    ),
+]
+_Weights = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Its state dict (.pt or .npz).", rich_help_panel=_S2DNAS),
+]
+_Mean = Annotated[
+    str | None,
+    typer.Option(
+        metavar="X,…",
+        help="What pixels of 0..1 are normalised by, a channel each (default: 0).",
+        rich_help_panel=_S2DNAS,
+    ),
+]
+_Std = Annotated[
+    str | None, typer.Option(metavar="X,…", help="The same (default: 1).", rich_help_panel=_S2DNAS)
+]
+_By = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        metavar="NAME",
+        help="controller (default), random, evolution or nsga2.",
+        rich_help_panel=_S2DNAS,
+    ),
+]
+_Stages = Annotated[
+    int | None,
+    typer.Option(min=2, max=8, metavar="N", help="Stages (default: 3).", rich_help_panel=_S2DNAS),
+]
+_Groups = Annotated[
+    int | None,
+    typer.Option(
+        min=2,
+        metavar="N",
+        help="Groups that channels are cut into (default: 4).",
+        rich_help_panel=_S2DNAS,
+    ),
+]
+_Evaluations = Annotated[
+    int | None,
+    typer.Option(
+        min=5, metavar="N", help="Candidates to judge (default: 60).", rich_help_panel=_S2DNAS
+    ),
+]
+_Points = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        metavar="X",
+        help="Points of accuracy that may be lost (default: 0.5).",
+        rich_help_panel=_S2DNAS,
+    ),
+]
 
 
 def search(
     method: _Method,
-    space: SpaceName,
-    budgets: _Budgets,
+    space: OptionalSpaceName = None,
+    budgets: _Budgets = None,
     device: DeviceName = "cpu",
     option: DeviceOptions = None,
     oracle: _Oracle = None,
@@ -100,6 +178,15 @@ def search(
     labels: _Labels = 200,
     measurements: _Measurements = 0,
     confidence: Confidence = 0.98,
+    model: _Model = None,
+    weights: _Weights = None,
+    mean: _Mean = None,
+    std: _Std = None,
+    by: _By = None,
+    stages: _Stages = None,
+    groups: _Groups = None,
+    evaluations: _Evaluations = None,
+    points: _Points = None,
     out: _Out = None,
     seed: Seed = 0,
     store: StoreUrl = None,
@@ -113,6 +200,9 @@ def search(
     A table of accuracies has the arrays ops (n, L), which index op_names for each decision of the
     space in its order, and acc (n, d) in per cent of the d datasets acc_names.
 
+    s2dnas turns a trained network into stages that easy images leave early; the same command goes
+    on where it was stopped.
+
     Example:
 
     hwbench search pnag -s mbv3_small -d cpu --budgets 0.5ms,0.8ms,1.2ms -o cpu.hwg
@@ -121,13 +211,34 @@ def search(
 
     hwbench search eas -s mbv3_small --budgets 0.5ms,1ms --supernet f.pt --data fashion-mnist
     --tasks groups.json
-    """
-    from hwbench.predictors import BudgetOracle
-    from hwbench.search.pnag import Costs, require_reachable, save_generator, train_generator
-    from hwbench.spaces import get_space
 
+    hwbench search s2dnas --model mynet.py:build --weights w.pt --data fashion-mnist -o found
+    """
     if method not in METHODS:
         raise UnknownNameError("search method", method, METHODS)
+    split = SplitNeeds(model, weights, data, by, stages, groups, evaluations, points, mean, std)
+    generators = {
+        "--space": space,
+        "--budgets": budgets,
+        "--oracle": oracle,
+        "--accuracy": accuracy,
+        "--supernet": supernet,
+        "--tasks": tasks,
+    }
+    if method == "s2dnas":
+        _refuse(method, generators)
+        folder = out or Path(f"{device}-s2dnas".replace(":", "-"))
+        search_splits(device_of(device, option), folder, split, seed, store, as_json)
+        return
+    _refuse(method, split.options())
+    if space is None or budgets is None:
+        raise UsageError(
+            f"search {method} needs --space NAME (hwbench spaces lists them) and --budgets MS,MS"
+        )
+    from hwbench.predictors import BudgetOracle
+    from hwbench.search.pnag import Costs
+    from hwbench.spaces import get_space
+
     wanted = [milliseconds(part) for part in budgets.split(",")]
     searched = get_space(space)
     path = out or Path(f"{device}-{space}.hwg")
@@ -141,30 +252,55 @@ def search(
         return
     if tasks is not None:
         raise UsageError("search pnag knows no tasks: leave --tasks out, or search eas")
-    fixed: Mapping[str, Value] = {}
     if supernet is None and data is None:
-        source, objective = accuracy_source(searched, accuracy, dataset)
+        source: _Source = (*accuracy_source(searched, accuracy, dataset), {})
     else:
-        source, objective, fixed = supernet_source(searched, supernet, data, accuracy)
-    asked = BudgetOracle(predictor)
-    require_reachable(asked, wanted, confidence, seed, fixed)
-    with opened(store) as results, console.stages() as report:
+        source = supernet_source(searched, supernet, data, accuracy)
+    with opened(store) as results:
+        measurer = None
         if measurements:
-            from hwbench.devices.profile import measure_architectures
-
-            target, threads = device_of(device, option), predictor.meta.provenance.threads
             require_here(path, predictor, device, option)
-            asked = BudgetOracle(
-                predictor,
-                measurer=lambda codes: measure_architectures(
-                    target, searched, codes, results, threads=threads
-                ),
-            )
+            measurer = _measurer(predictor, device_of(device, option), results)
+        asked = BudgetOracle(predictor, measurer=measurer)
+        _search_pnag(
+            asked, source, wanted, path, Costs(labels, measurements), confidence, seed, as_json
+        )
+
+
+def _refuse(method: str, options: Mapping[str, object]) -> None:
+    """UsageError where an option of another method was given."""
+    if given := [flag for flag, value in options.items() if value is not None]:
+        raise UsageError(f"search {method} takes no {given[0]}: leave it out")
+
+
+def _measurer(predictor: LatencyPredictor, device: Device, results: Store) -> Measurer:
+    from hwbench.devices.profile import measure_architectures
+
+    space, threads = predictor.space, predictor.meta.provenance.threads
+    return lambda codes: measure_architectures(device, space, codes, results, threads=threads)
+
+
+def _search_pnag(
+    oracle: BudgetOracle,
+    source: _Source,
+    budgets_ms: Sequence[float],
+    path: Path,
+    costs: Costs,
+    confidence: float,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Train, write the generator file and show what it is."""
+    from hwbench.search.pnag import require_reachable, save_generator, train_generator
+
+    accuracy, objective, fixed = source
+    require_reachable(oracle, budgets_ms, confidence, seed, fixed)
+    with console.stages() as report:
         generator, ledger = train_generator(
-            source,
-            asked,
-            wanted,
-            costs=Costs(labels, measurements),
+            accuracy,
+            oracle,
+            budgets_ms,
+            costs=costs,
             fixed=fixed,
             confidence=confidence,
             seed=seed,

@@ -35,10 +35,7 @@ def search_splits(
     A candidate that a method asks for twice counts twice. ``static_ms`` is the static network's
     latency, for the controller's reward.
     """
-    if method not in METHODS:
-        raise UnknownNameError("search method", method, METHODS)
-    if evaluations < _POPULATION[0]:
-        raise UsageError(f"{evaluations} evaluations are no search: give at least {_POPULATION[0]}")
+    check_search(method, evaluations)
     rng = np.random.default_rng(seed)
     population = int(np.clip(evaluations // 4, *_POPULATION))
     match method:
@@ -50,6 +47,14 @@ def search_splits(
         case "nsga2":
             return nsga2(scores, evaluations, rng, population=population)
     return reinforce(scores, evaluations, static_ms, seed)
+
+
+def check_search(method: str, evaluations: int) -> None:
+    """UsageError where there is no such method, or too little for it to spend."""
+    if method not in METHODS:
+        raise UnknownNameError("search method", method, METHODS)
+    if evaluations < _POPULATION[0]:
+        raise UsageError(f"{evaluations} evaluations are no search: give at least {_POPULATION[0]}")
 
 
 def reinforce(scores: SplitScores, evaluations: int, static_ms: float, seed: int) -> Scored:

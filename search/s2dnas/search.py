@@ -34,7 +34,7 @@ from hwbench.search.s2dnas.costs import GraphMeasurer, StageOracle
 from hwbench.search.s2dnas.deployment import deploy
 from hwbench.search.s2dnas.judging import SharedJudge, SplitScores, accuracy_of, exits_of
 from hwbench.search.s2dnas.manifest import Runtime
-from hwbench.search.s2dnas.methods import Method, best_split, search_splits
+from hwbench.search.s2dnas.methods import Method, best_split, check_search, search_splits
 from hwbench.search.s2dnas.net import MultiStageNet
 from hwbench.search.s2dnas.space import Reuse, SplitSpace
 from hwbench.search.s2dnas.split import widened
@@ -78,6 +78,7 @@ class SplitPlan:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_search(self.method, self.evaluations)
         if not 0 <= self.points < 100:
             raise UsageError(f"{self.points} points of accuracy lost: give 0 to 100")
         if self.costed < 5 or min(self.recalibrated_on, self.judged_on) < 1:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
+from inspect import getsource
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hwbench.cli import main
 from hwbench.errors import ModelError, UnknownNameError, UsageError
 from hwbench.graph import Graph
 from hwbench.records import Measurement
+from hwbench.search import s2dnas
 from hwbench.search.ledger import SearchLedger
 from hwbench.search.s2dnas import (
     METHODS,
@@ -331,6 +334,59 @@ def test_a_training_that_was_killed_ends_with_the_same_weights(tmp_path: Path) -
     keep.path.write_bytes(b"no file of torch's")
     with pytest.raises(ModelError, match="damaged"):
         train_stages(net(), *train_part(), plan, keep=keep)
+
+
+# --- the command ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The command on a network and images in files, where measuring takes no time."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(f"import torch\nfrom torch import nn\n\n{getsource(build)}")
+    torch.save(trained().state_dict(), "w.pt")
+    parts = bars().train, bars().validation
+    images = np.concatenate([part.images for part in parts])
+    np.savez("bars.npz", x=images, y=np.concatenate([part.labels for part in parts]))
+    monkeypatch.setattr(s2dnas, "SplitPlan", partial(replace, PLAN))
+    monkeypatch.setattr(s2dnas, "on_device", lambda device, store: Machine())
+    command = "search s2dnas --model net.py:build --weights w.pt --data bars.npz"
+    return command.split()
+
+
+def test_the_command_writes_a_network_and_says_what_it_is(files: list[str], capsys) -> None:
+    more = "--stages 2 --evaluations 6 --method random --points 8 -o found --json --store x.db"
+    assert main([*files, *more.split()]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["manifest"] == "found/net/manifest.json"
+    assert said["ledger"]["evaluator_calls"] == 6
+    assert len(said["costs_ms"]) == 2
+    assert DynamicModel("found/net/manifest.json").manifest.image.shape == (1, 12, 12)
+    assert main([*files, *more.split()]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("search s2dnas --data digits", "needs --model FILE.py:FUNCTION"),
+        ("FILES --space mbv3_small", "search s2dnas takes no --space"),
+        ("FILES --method rl", "unknown search method 'rl'"),
+        ("FILES --mean x", "--mean 'x': give a number"),
+        ("search pnag -s mbv3_small --budgets 1ms,2ms --stages 2", "pnag takes no --stages"),
+        ("search pnag --budgets 1ms,2ms", "needs --space NAME"),
+    ],
+)
+def test_a_command_that_cannot_be_is_refused_in_one_line(
+    files: list[str], capsys, arguments: str, said: str
+) -> None:
+    before = sorted(Path().iterdir())
+    words = " ".join(files) if arguments.startswith("FILES") else ""
+    assert main(f"{words} {arguments.removeprefix('FILES')}".split()) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert said in err
+    assert sorted(Path().iterdir()) == before
 
 
 # --- the user's files -------------------------------------------------------------------------
