@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from hwbench.devices.base import Device
     from hwbench.search.data import Dataset
     from hwbench.search.s2dnas import Outcome, SplitPlan, StaticNet
-    from hwbench.search.s2dnas.search import Tell
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ def search_splits(
     """Search, write the network found into a folder and show it beside the user's own."""
     from hwbench.search.data import load_dataset
     from hwbench.search.s2dnas import on_device, search_s2dnas
+    from hwbench.search.s2dnas.search import MEASURING
 
     if needs.model is None or needs.weights is None or needs.data is None:
         raise UsageError(
@@ -79,12 +80,12 @@ def search_splits(
             outcome = search_s2dnas(
                 net,
                 data,
-                on_device(device, results),
+                on_device(device, results, progress=partial(report, MEASURING)),
                 folder,
                 plan,
                 device=device.fingerprint(1).key,
                 runtime="litert" if device.suffix == ".tflite" else "onnxruntime",
-                progress=_once(report),
+                progress=report,
             )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
@@ -98,11 +99,6 @@ def _network(model: str, weights: Path, data: Dataset) -> StaticNet:
     from hwbench.search.s2dnas.loading import load_module
 
     return trace(load_module(model, weights), data.train.images.shape[1:])
-
-
-def _once(report: Tell) -> Tell:
-    """Shares never below 0 nor beyond 1, whatever a method makes of its evaluations."""
-    return lambda what, share: report(what, min(max(share, 0.0), 1.0))
 
 
 def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:

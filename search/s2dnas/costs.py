@@ -25,7 +25,7 @@ from hwbench.devices.models import GraphModel
 from hwbench.errors import InconclusiveError, PredictorError, UsageError
 from hwbench.graph import Graph
 from hwbench.measure.campaign import anchor, record
-from hwbench.measure.plan import Failure, Plan
+from hwbench.measure.plan import Failure, Plan, Progress
 from hwbench.predictors import Ledger
 from hwbench.predictors.costs import op_costs
 from hwbench.records import Measurement
@@ -46,7 +46,12 @@ _NS_PER_MS, _MILLION = 1e6, 1e6
 
 
 def on_device(
-    device: Device, store: Store, *, threads: int = 1, plan: Plan = STAGE_PLAN
+    device: Device,
+    store: Store,
+    *,
+    threads: int = 1,
+    plan: Plan = STAGE_PLAN,
+    progress: Progress | None = None,
 ) -> GraphMeasurer:
     """Measures on a device, and keeps the measurements in a store. Raises the first failure's
     error."""
@@ -56,7 +61,9 @@ def on_device(
         distinct = {job.workload.key: job for job in jobs}
         epoch = anchor(device, threads, store)
         found: dict[str, Measurement] = {}
-        for result in record(device, list(distinct.values()), plan, store, epoch):
+        for result in record(
+            device, list(distinct.values()), plan, store, epoch, progress=progress
+        ):
             if isinstance(result, Failure):
                 raise result.error
             found[result.workload.key] = result

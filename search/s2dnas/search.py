@@ -49,6 +49,9 @@ Tell = Callable[[str, float], None]
 #: The folder in the search's own that holds the network found.
 NET = "net"
 
+#: What a search calls the part in which the device measures.
+MEASURING = "measuring stages"
+
 _MOST_TRAINING, _MOST_VALIDATION = 20_000, 5_000
 
 
@@ -182,7 +185,7 @@ class _Search:
 
     def cost_stages(self) -> None:
         """What the static network and the stages of some splits take on the device."""
-        self._tell("measuring stages", 0.0)
+        self._tell(MEASURING, 0.0)
         wide = widened(self._space.net, self._space.ties, self._space.stages).weights
         stages = [
             [stage.net.graph for stage in stage_graphs(self._space.split(code), wide)]
@@ -231,7 +234,7 @@ class _Search:
 
     def deployed(self, code: Codes, candidates: int, data: Dataset, runtime: Runtime) -> Outcome:
         """Thresholds by validation images and stages measured now; the files."""
-        self._tell("measuring the network", 0.0)
+        self._tell(MEASURING, 0.0)
         stages, static = self._net.stages(), self._space.net.folded().graph
         measured = self._oracle.measure([static, *(stage.net.graph for stage in stages)])
         exits = exits_of(self._net, self._held, self._held_labels, measured[1:])

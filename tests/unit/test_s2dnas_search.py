@@ -349,7 +349,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     images = np.concatenate([part.images for part in parts])
     np.savez("bars.npz", x=images, y=np.concatenate([part.labels for part in parts]))
     monkeypatch.setattr(s2dnas, "SplitPlan", partial(replace, PLAN))
-    monkeypatch.setattr(s2dnas, "on_device", lambda device, store: Machine())
+    monkeypatch.setattr(s2dnas, "on_device", lambda device, store, progress: Machine())
     command = "search s2dnas --model net.py:build --weights w.pt --data bars.npz"
     return command.split()
 
