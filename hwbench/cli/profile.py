@@ -208,7 +208,7 @@ def measure(
         return []
     try:
         calibrated(sample.device, sample.threads, store)
-        with console.progress(f"measuring {missing} architectures") as report:
+        with console.progress(f"measuring {missing} architecture{'s' * (missing != 1)}") as report:
             answers = sample.run(store, plan, progress=report, redo=redo)
             return [answer for answer in answers if not isinstance(answer, Measurement)]
     except KeyboardInterrupt:
