@@ -113,6 +113,15 @@ _Weights = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Its state dict (.pt or .npz).", rich_help_panel=_S2DNAS),
 ]
+_Size = Annotated[
+    int | None,
+    typer.Option(
+        min=4,
+        metavar="N",
+        help="Pixels a side that digits and a folder's images are scaled to (default: 28).",
+        rich_help_panel=_S2DNAS,
+    ),
+]
 _Mean = Annotated[
     str | None,
     typer.Option(
@@ -180,6 +189,7 @@ def search(
     confidence: Confidence = 0.98,
     model: _Model = None,
     weights: _Weights = None,
+    size: _Size = None,
     mean: _Mean = None,
     std: _Std = None,
     by: _By = None,
@@ -216,7 +226,9 @@ def search(
     """
     if method not in METHODS:
         raise UnknownNameError("search method", method, METHODS)
-    split = SplitNeeds(model, weights, data, by, stages, groups, evaluations, points, mean, std)
+    split = SplitNeeds(
+        model, weights, data, by, stages, groups, evaluations, points, size, mean, std
+    )
     generators = {
         "--space": space,
         "--budgets": budgets,

@@ -33,6 +33,7 @@ class SplitNeeds:
     groups: int | None
     evaluations: int | None
     points: float | None
+    size: int | None
     mean: str | None
     std: str | None
 
@@ -64,7 +65,8 @@ def search_splits(
 ) -> None:
     """Search, write the network found into a folder and show it beside the user's own."""
     from hwbench.search.data import load_dataset
-    from hwbench.search.s2dnas import on_device, search_s2dnas
+    from hwbench.search.s2dnas import on_device, search_s2dnas, trace
+    from hwbench.search.s2dnas.loading import load_module
     from hwbench.search.s2dnas.search import MEASURING
 
     if needs.model is None or needs.weights is None or needs.data is None:
@@ -73,8 +75,11 @@ def search_splits(
             "FILE (.pt or .npz, its state dict) and --data NAME (images as it was trained on)"
         )
     plan = needs.plan(seed)
-    data = load_dataset(needs.data)
-    net = _network(needs.model, needs.weights, data)
+    module = load_module(needs.model, needs.weights)
+    # Images in files of their own are grey or in colour as the first convolution reads them.
+    channels = next((p.shape[1] for p in module.parameters() if p.dim() == 4), 1)
+    data = load_dataset(needs.data, size=needs.size or 28, channels=channels)
+    net = trace(module, data.train.images.shape[1:])
     try:
         with opened(store) as results, console.stages() as report:
             outcome = search_s2dnas(
@@ -92,13 +97,6 @@ def search_splits(
             f"{folder} keeps what was done, the same command goes on from there"
         ) from None
     _show(outcome, net, data, device.name, plan.points, as_json=as_json)
-
-
-def _network(model: str, weights: Path, data: Dataset) -> StaticNet:
-    from hwbench.search.s2dnas import trace
-    from hwbench.search.s2dnas.loading import load_module
-
-    return trace(load_module(model, weights), data.train.images.shape[1:])
 
 
 def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,6 +21,7 @@ from hwbench.errors import ModelError, UnknownNameError, UsageError
 from hwbench.graph import Graph
 from hwbench.records import Measurement
 from hwbench.search import s2dnas
+from hwbench.search.data import Dataset
 from hwbench.search.ledger import SearchLedger
 from hwbench.search.s2dnas import (
     METHODS,
@@ -387,6 +389,32 @@ def test_a_command_that_cannot_be_is_refused_in_one_line(
     assert err.count("\n") == 1
     assert said in err
     assert sorted(Path().iterdir()) == before
+
+
+def test_a_folders_images_are_read_as_the_network_takes_them(files, capsys, monkeypatch) -> None:
+    Path("colour.py").write_text(
+        "from torch import nn\n"
+        "def build():\n"
+        "    layers = nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)\n"
+        "    return nn.Sequential(*layers)\n"
+    )
+    colour = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Identity(), nn.Identity(), nn.Linear(8, 2))
+    torch.save(colour.state_dict(), "colour.pt")
+    for name in ("cat", "dog"):
+        Path("pets", name).mkdir(parents=True)
+        for i in range(4):
+            Image.new("RGB", (20, 20), (40 * i, 9, 90)).save(Path("pets", name, f"{i}.png"))
+    seen = []
+
+    def search(net: StaticNet, data: Dataset, *_: object, **__: object) -> None:
+        seen.append((net.image_shape, data.train.images.shape[1:]))
+        raise UsageError("enough")
+
+    monkeypatch.setattr(s2dnas, "search_s2dnas", search)
+    command = "search s2dnas --model colour.py:build --weights colour.pt --data pets --size 12"
+    assert main([*command.split(), "--store", "x.db"]) == 2
+    assert "enough" in capsys.readouterr().err
+    assert seen == [((3, 12, 12), (3, 12, 12))]
 
 
 # --- the user's files -------------------------------------------------------------------------
