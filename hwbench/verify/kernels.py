@@ -98,7 +98,7 @@ class Kernels(Claim):
     )
 
     def run(self, setting: Setting) -> list[Verdict]:
-        """About 18 minutes; with ``quick`` 4. What was measured is kept beside the figure."""
+        """About 15 minutes; with ``quick`` 6. What was measured is kept beside the figure."""
         device, n = setting.device, QUICK_NETWORKS if setting.quick else NETWORKS
         epoch = anchor(device, 1, setting.store)
         path = setting.folder / f"kernels-{device.name.replace(':', '-')}-{epoch.id}.jsonl"
