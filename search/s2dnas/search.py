@@ -209,16 +209,19 @@ class _Search:
             (self._held[: plan.judged_on], self._held_labels[: plan.judged_on]),
             self._folder / "candidates.jsonl",
         )
+        first, total = len(self._splits), len(self._splits) + plan.evaluations
         # Shared weights reach less than a split's own: what they lack, all splits lack.
-        self._tell(what, 0.0)
-        shared = [float(judge(code).accuracy.max()) for code in self._splits]
+        shared = []
+        for count, code in enumerate(self._splits):
+            self._tell(what, count / total)
+            shared.append(float(judge(code).accuracy.max()))
         reference = min(self._static_accuracy, max(shared))
         scores = SplitScores(
             judge,
             reference,
             plan.points,
             self.ledger,
-            lambda count: self._tell(what, count / plan.evaluations),
+            lambda count: self._tell(what, (first + count) / total),
         )
         found = search_splits(scores, plan.method, plan.evaluations, self._static_ms, plan.seed)
         self.ledger.validations += judge.validations
