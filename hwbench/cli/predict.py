@@ -22,7 +22,6 @@ from hwbench.cli.options import (
     opened,
     shapes,
 )
-from hwbench.cli.rows import to_json
 from hwbench.errors import ModelError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -257,6 +256,7 @@ def _measured(
 
 def _told(answer: Measurement | Failure) -> dict[str, Any]:
     """The latency of an answer in ms, with its interval; what is none is told."""
+    from hwbench.cli.rows import to_json
     from hwbench.measure.plan import Failure
 
     entry, name = to_json(answer), answer.workload.name

@@ -20,7 +20,6 @@ from hwbench.cli.options import (
     told_of,
 )
 from hwbench.errors import UsageError
-from hwbench.interchange.files import replacing
 
 if TYPE_CHECKING:
     from hwbench.spaces import Codes, Space
@@ -92,6 +91,8 @@ def suggest(
     if out is None:
         console.write_text(told)
     else:
+        from hwbench.interchange.files import replacing
+
         with replacing(out) as draft:
             draft.write_text(told, encoding="utf-8")
         console.note(f"Written to {out}")
