@@ -146,6 +146,7 @@ def test_canonical_times_in_doubt_are_named_with_their_cure(
     assert ("hwbench doctor -d cpu --recalibrate" in capsys.readouterr().err) == (spread > 0.2)
 
 
+@pytest.mark.usefixtures("short_calibration")
 def test_doctor_sets_a_new_epoch_only_on_purpose(
     known_epoch: CanaryEpoch, capsys: pytest.CaptureFixture[str]
 ) -> None:
