@@ -46,6 +46,8 @@ from hwbench.spaces.base import Codes
 from tests.measurements import measurement
 from tests.supernets import bars
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 PLAN = SplitPlan(
     stages=2,
     groups=4,
@@ -57,15 +59,6 @@ PLAN = SplitPlan(
     shared=StagePlan(40, batch=32, learning_rate=0.05),
     tuned=StagePlan(30, batch=32, learning_rate=0.02),
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The order of additions, and so the last bits, are those of one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def build() -> nn.Module:

@@ -23,14 +23,7 @@ from tests.s2dnas_nets import CLASSES as COUNT
 from tests.s2dnas_nets import IMAGE as SHAPE
 from tests.s2dnas_nets import NETS, Inverted, ResNet, settled
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The order of additions, and so the last bits, are those of one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 @cache

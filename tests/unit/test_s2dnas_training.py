@@ -25,16 +25,9 @@ from hwbench.search.s2dnas.training import StageProgress, stage_loss
 from tests.s2dnas_nets import Inverted, settled
 from tests.supernets import bars
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 PLAN = StagePlan(steps=60, batch=32, learning_rate=0.1)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The order of additions, and so the last bits, are those of one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @cache
