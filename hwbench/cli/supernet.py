@@ -23,7 +23,8 @@ Data = Annotated[
     str,
     typer.Option(
         metavar="NAME|FOLDER|FILE",
-        help="Images: digits, fashion-mnist, a folder of images, or an .npz file.",
+        help="Images: digits, fashion-mnist (or fashion-mnist:FOLDER), a folder of images, or an "
+        ".npz file.",
     ),
 ]
 _Out = Annotated[
@@ -36,6 +37,9 @@ _Fix = Annotated[
 ]
 _Threads = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Threads to train on (default: all cores).")
+]
+_On = Annotated[
+    str, typer.Option("--on", metavar="cpu|cuda|cuda:N", help="What to train on: cpu, or a GPU.")
 ]
 _Tasks = Annotated[
     Path | None,
@@ -50,6 +54,7 @@ def supernet(
     steps: _Steps = _STEPS,
     fix: _Fix = None,
     tasks: _Tasks = None,
+    on: _On = "cpu",
     threads: _Threads = None,
     seed: Seed = 0,
     as_json: Json = False,
@@ -57,8 +62,8 @@ def supernet(
 ) -> None:
     """Train a supernet: one set of weights that gives the accuracy of every architecture.
 
-    It is saved as it goes; the same command goes on where it was stopped. Then search takes it as
-    its source of accuracy, with --supernet.
+    It is saved as it goes; the same command goes on where it was stopped, on another device too.
+    Then search takes it as its source of accuracy, with --supernet.
 
     Example:
 
@@ -66,14 +71,21 @@ def supernet(
     """
     import torch
 
+    from hwbench.devices.cuda.stream import device_errors
     from hwbench.search.eas.tasks import read_tasks, task_dropout
-    from hwbench.search.supernet import Supernet, TrainingPlan, steps_done, train
+    from hwbench.search.supernet import (
+        Supernet,
+        TrainingPlan,
+        steps_done,
+        train,
+        training_device,
+    )
     from hwbench.spaces import get_space
 
     if threads is not None:
         torch.set_num_threads(threads)
     trained = get_space(space)
-    net = Supernet(trained, seed)
+    net = Supernet(trained, seed).to(training_device(on))
     path = out or Path(f"{space}.pt")
     require_folder(path)
     fixed = pinned(trained, choices("--fix", fix or ()))
@@ -83,7 +95,7 @@ def supernet(
     if 0 < before < steps:
         console.note(f"{path} was trained for {before} of {steps} steps: going on from there")
     try:
-        with console.stages() as report:
+        with device_errors(), console.stages() as report:
             cost = train(
                 net,
                 images,
@@ -97,7 +109,8 @@ def supernet(
         raise KeyboardInterrupt(
             f"{path} keeps what was done, the same command goes on from there"
         ) from None
-    _show(path, net, images, cost, as_json=as_json)
+    with device_errors():
+        _show(path, net, images, cost, as_json=as_json)
 
 
 def images_of(space: Space, data: str) -> Dataset:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hwbench.errors import UsageError
 from hwbench.lower import create_session, to_onnx
@@ -20,18 +21,23 @@ from hwbench.search.supernet import (
     resolution_of,
     to_inputs,
 )
+from hwbench.search.supernet.elastic import Norms, Statistics
 from hwbench.spaces.base import NOTHING_FIXED, Codes
 
 #: Images that a path runs on at once: few enough for their activations to stay near.
 _BATCH = 100
+
+#: The same on a GPU, which many keep busy.
+_DEVICE_BATCH = 1000
 
 
 class SupernetAccuracy:
     """Validation accuracy of architectures by their path's weights (an ``AccuracySource``).
 
     The batch norms of each path are recalibrated on ``calibration`` training images; it is then
-    judged on ``images`` of the validation part, the same for all. With ``classes`` the task is
-    to tell these apart: only their images and logits count. Answers are kept: ``validations``
+    judged on ``images`` of the validation part, the same for all; by the net itself where it is on
+    a GPU, else as the network taken out of it. With ``classes`` the task is to tell these apart:
+    only their images and logits count. Answers are kept: ``validations``
     counts the architectures that were really evaluated. ``fixed`` are the decisions that the
     supernet knows one value of: UsageError for an architecture of another, and for data that it
     was not trained on.
@@ -93,15 +99,31 @@ class SupernetAccuracy:
 
     def stand_alone(self, code: Codes) -> StandAlone:
         """The network that the accuracy of a code (L,) is of."""
+        return extract(self._net, code, self._statistics(code), self._classes)
+
+    def _statistics(self, code: Codes) -> Statistics:
         images = to_inputs(self._calibration.images, resolution_of(self.space, code))
-        statistics = recalibrated(self._net, code, images)
-        return extract(self._net, code, statistics, self._classes)
+        return recalibrated(self._net, code, images)
 
     def _evaluate(self, code: Codes) -> float:
-        alone = self.stand_alone(code)
-        images = to_inputs(self._validation.images, resolution_of(self.space, code)).numpy()
-        answers = _logits(alone, images).argmax(axis=1)
+        images = to_inputs(self._validation.images, resolution_of(self.space, code))
+        if self._net.device.type == "cpu":
+            answers = _logits(self.stand_alone(code), images.numpy()).argmax(axis=1)
+        else:
+            answers = self._by_path(code, images).argmax(axis=1)
         return float((answers == self._validation.labels).mean())
+
+    @torch.no_grad()
+    def _by_path(self, code: Codes, images: Tensor) -> NDArray[np.float32]:
+        """Logits (n, classes) of images (n, c, r, r) by the supernet itself, on its device."""
+        statistics = self._statistics(code)
+        rows = slice(None) if self._classes is None else list(self._classes)
+        logits = [
+            self._net(batch.to(self._net.device), code, Norms(fixed=statistics))[:, rows]
+            for batch in torch.split(images, _DEVICE_BATCH)
+        ]
+        found: NDArray[np.float32] = torch.cat(logits).numpy(force=True)
+        return found
 
 
 def _logits(alone: StandAlone, images: NDArray[np.float32]) -> NDArray[np.float32]:

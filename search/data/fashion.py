@@ -98,8 +98,8 @@ def _find(folder: Path | None) -> list[Path]:
             return [path for path in found if path]
     raise UsageError(
         f"no Fashion-MNIST in {folder or 'the usual places'}: install Debian's package "
-        "dataset-fashion-mnist, name a folder with its four idx files (torchvision's too), or "
-        "let it be downloaded"
+        "dataset-fashion-mnist, or name a folder with its four idx files (torchvision's too) as "
+        "fashion-mnist:FOLDER"
     )
 
 

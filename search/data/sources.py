@@ -30,23 +30,23 @@ def digits(size: int = 28, *, seed: int = 0) -> Dataset:
     return make_dataset("digits", names, images, found.target, seed=seed)
 
 
-def load_dataset(
-    what: str, *, size: int = 28, channels: int = 1, folder: Path | None = None, seed: int = 0
-) -> Dataset:
-    """``digits``, ``fashion-mnist`` (from ``folder`` if given), an .npz file or an image folder.
+def load_dataset(what: str, *, size: int = 28, channels: int = 1, seed: int = 0) -> Dataset:
+    """``digits``, ``fashion-mnist``, an .npz file or an image folder.
 
-    ``size`` and ``channels`` are what digits and an image folder are scaled to; the others come
-    as they are.
+    ``fashion-mnist:FOLDER`` reads it from there. ``size`` and ``channels`` are what digits and an
+    image folder are scaled to; the others come as they are.
     """
     if what == "digits":
         return digits(size, seed=seed)
-    if what == "fashion-mnist":
-        return fashion_mnist(folder, seed=seed)
+    name, _, folder = what.partition(":")
+    if name == "fashion-mnist":
+        return fashion_mnist(Path(folder).expanduser() if folder else None, seed=seed)
     path = Path(what).expanduser()
     if path.is_dir():
         return image_folder(path, size=size, channels=channels, seed=seed)
     if path.suffix == ".npz" and path.exists():
         return npz_dataset(path, seed=seed)
     raise UsageError(
-        f"no data {what!r}: give digits, fashion-mnist, an .npz file or a folder of images"
+        f"no data {what!r}: give digits, fashion-mnist (or fashion-mnist:FOLDER), an .npz file or "
+        "a folder of images"
     )

@@ -135,15 +135,20 @@ class _Batches:
 
 
 def relaxed(net: Supernet, images: Tensor, gates: Tensor) -> Tensor:
-    """Logits of images by gates (L, C) of all decisions of the supernet's space, padded."""
+    """Logits of images by gates (L, C) of all decisions of the supernet's space, padded.
+
+    They run where the supernet is, and come back to where the gates are.
+    """
     s, layers = net.space.skeleton, len(net.layers)
+    here, gates = gates.device, gates.to(net.device)
     at = 1 + len(s.units)  # after the resolution and the depths
-    return net.relaxed(
-        images,
+    logits = net.relaxed(
+        images.to(net.device),
         kernel=gates[at : at + layers, : len(s.kernels)],
         expansion=gates[at + layers :, : len(s.expansions)],
         depth=gates[1:at, : len(s.depths)],
     )
+    return logits.to(here)
 
 
 def _deal(groups: TaskGroups, rng: np.random.Generator) -> Iterator[Task]:

@@ -12,6 +12,7 @@ from hwbench.search.supernet.net import (
     smallest,
     to_inputs,
 )
+from hwbench.search.supernet.place import training_device
 from hwbench.search.supernet.training import Progress, TrainingCost, TrainingPlan, train
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "steps_done",
     "to_inputs",
     "train",
+    "training_device",
 ]

@@ -1,6 +1,7 @@
 """A supernet's file: its weights, and where its training stands.
 
-Tensors, numbers and text only, read by ``torch.load(weights_only=True)``: no code in a file runs.
+Tensors of a CPU, wherever the net was, numbers and text only, read by
+``torch.load(weights_only=True)``: no code in a file runs.
 """
 
 from __future__ import annotations
@@ -41,10 +42,10 @@ def write_checkpoint(path: Path, net: Supernet, state: Checkpoint) -> None:
         "version": VERSION,
         "space": net.space.name,
         "skeleton": _skeleton(net),
-        "weights": net.state_dict(),
+        "weights": _on_cpu(net.state_dict()),
         "step": state.step,
         "seconds": state.seconds,
-        "optimizer": state.optimizer,
+        "optimizer": _on_cpu(state.optimizer),
         "run": dict(state.run),
     }
     buffer = io.BytesIO()
@@ -72,7 +73,7 @@ def read_checkpoint(path: Path, net: Supernet, run: Mapping[str, Any]) -> Checkp
 
 
 def load_supernet(path: Path, space: Space) -> Supernet:
-    """The supernet of ``space`` that a file holds, trained to the end.
+    """The supernet of ``space`` that a file holds, trained to the end; on the CPU.
 
     ModelError where it is damaged or another's, or where its training was cut short.
     """
@@ -127,6 +128,15 @@ def _read(path: Path, net: Supernet) -> dict[str, Any]:
         reason = str(error).partition("\n")[0]
         raise ModelError(f"{path} lacks a part of a supernet ({reason}): train it again") from None
     return content
+
+
+def _on_cpu(state: Any) -> Any:
+    """A state with its tensors on the CPU, in which a file has to be read elsewhere."""
+    if isinstance(state, torch.Tensor):
+        return state.cpu()
+    if isinstance(state, Mapping):
+        return {key: _on_cpu(value) for key, value in state.items()}
+    return [_on_cpu(value) for value in state] if isinstance(state, list) else state
 
 
 def _skeleton(net: Supernet) -> str:

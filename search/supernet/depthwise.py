@@ -3,7 +3,8 @@
 oneDNN has quick code for the gradient of 3x3 depthwise filters alone; that of a 7x7 one takes 20
 times as long as the whole forward pass, and most of the training of a small supernet. Here it is
 one matrix product per channel: all products of an input and an output position, of which those
-that a tap of the filter joins are added up. For images too large for that, torch's own is used.
+that a tap of the filter joins are added up. For images too large for that, and on a GPU, torch's
+own is used.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def depthwise(x: Tensor, filters: Tensor, stride: int) -> Tensor:
     """(n, c, h, w) with (c, 1, k, k), k odd, padded by k // 2 -> (n, c, h / stride, w / stride)."""
     kernel = filters.shape[-1]
     pairs = (x.shape[2] * x.shape[3]) ** 2 / stride**2
-    if kernel == 3 or x.is_cuda or pairs > _MOST_PAIRS:
+    if kernel == 3 or not x.is_cpu or pairs > _MOST_PAIRS:
         return functional.conv2d(x, filters, None, stride, kernel // 2, groups=len(filters))
     y: Tensor = _Depthwise.apply(x, filters, stride)  # type: ignore[no-untyped-call]
     return y

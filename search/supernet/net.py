@@ -59,6 +59,11 @@ class Supernet(nn.Module):
             self.mix = nn.Conv2d(head, mix, 1, bias=False)
             self.classifier = nn.Linear(mix, s.classes)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and what is run has to be: moved by ``net.to(device)``."""
+        return self.classifier.weight.device
+
     def forward(self, x: Tensor, code: ArrayLike, norms: Norms) -> Tensor:
         """Logits (n, classes) of images (n, c, r, r) by the path of one code (L,).
 
@@ -97,7 +102,8 @@ class Supernet(nn.Module):
     def _stem(self, x: Tensor, norms: Norms) -> Tensor:
         stride = self.space.skeleton.stem_stride
         x = functional.conv2d(x, self.stem.weight, None, stride, 1)
-        x = x.contiguous(memory_format=torch.channels_last)  # all that follows keeps it so
+        if x.is_cpu:  # twice as quick there, and all that follows keeps it so
+            x = x.contiguous(memory_format=torch.channels_last)
         return functional.hardswish(norms(x, self.stem.scale, self.stem.shift))
 
     def _head(self, x: Tensor, norms: Norms) -> Tensor:
@@ -153,8 +159,9 @@ def to_inputs(images: NDArray[Any], resolution: int) -> Tensor:
 def recalibrated(net: Supernet, code: ArrayLike, images: Tensor) -> Statistics:
     """The batch norms' statistics of one path (code (L,)) over images (n, c, r, r), in one batch.
 
-    As Once-for-All does before it evaluates a sub-network.
+    As Once-for-All does before it evaluates a sub-network. On the net's device, wherever the
+    images are.
     """
     norms = Norms(record=True)
-    net(images, code, norms)
+    net(images.to(net.device), code, norms)
     return tuple(norms.seen)

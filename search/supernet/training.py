@@ -4,7 +4,10 @@ Each path learns from the labels (Guo et al., "Single Path One-Shot", ECCV 2020)
 CPU, many steps of one path teach more than a few of the largest, the smallest and one between
 them, and no path is favoured, so that they rank by what they can do. What a step does follows from
 the seed and its number alone, so a training that was killed and goes on from its checkpoint ends
-with the same weights as one that was not (on as many threads).
+with the same weights as one that was not (on as many threads of a CPU: a GPU adds up in any order).
+
+It runs where the net is: ``train(net.to("cuda"), …)``. The weights begin, and the checkpoint is
+written, as on a CPU, so that a training may go on elsewhere.
 """
 
 from __future__ import annotations
@@ -99,7 +102,7 @@ def train(
     progress: Callable[[Progress], None] | None = None,
     report_every: int = 20,
 ) -> TrainingCost:
-    """Train all paths of ``net`` on the training images, as planned.
+    """Train all paths of ``net`` on the training images, as planned, on the net's device.
 
     Where ``checkpoint`` exists, the training goes on from it. It is written every so many seconds
     and at the end, the old one standing until the new one is complete. ``tasks`` draws each
@@ -164,9 +167,9 @@ def _step(
         of_classes = np.flatnonzero(np.isin(part.labels, classes))
         chosen = rng.choice(of_classes, plan.batch, replace=len(of_classes) < plan.batch)
         part = part.take(chosen).of_classes(classes)
-    labels = torch.from_numpy(part.labels)
+    labels = torch.from_numpy(part.labels).to(net.device)
     (code,) = net.space.sample(1, rng, fixed=plan.fixed)
-    images = to_inputs(part.images, resolution_of(net.space, code))
+    images = to_inputs(part.images, resolution_of(net.space, code)).to(net.device)
 
     optimizer.zero_grad(set_to_none=True)
     logits = net(images, code, Norms())

@@ -129,6 +129,7 @@ def test_a_search_asks_the_supernet_and_no_path_twice(
     ("arguments", "words"),
     [
         (f"{TRAIN} -o no/s.pt", "there is no folder no"),
+        (f"{TRAIN} --on gpu", "nothing is trained on 'gpu': give cpu, cuda"),
         (f"{TRAIN} --fix q=1", "unknown decision of mbv3_small 'q'"),
         (f"{TRAIN} --fix k0=4", "k0 is one of 3, 5, 7"),
         (f"{TRAIN} -o damaged.pt", "damaged.pt is not a supernet, or damaged"),

@@ -208,7 +208,7 @@ def small_fashion(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("place", [".", "raw", "FashionMNIST/raw"])
 def test_fashion_mnist_is_found_in_the_users_folder_or_torchvisions(tmp_path, place: str) -> None:
     small_fashion(tmp_path / place)
-    dataset = load_dataset("fashion-mnist", folder=tmp_path)
+    dataset = load_dataset(f"fashion-mnist:{tmp_path}")
     assert (len(dataset.train), len(dataset.validation)) == (50, 10)
     assert len(dataset.test_for_the_final_report()) == 20
     assert dataset.train.images.shape[1:] == (1, 4, 4)
