@@ -48,7 +48,8 @@ def bench(
         list[Path],
         typer.Argument(
             metavar="MODEL",
-            help="Files (.onnx, .tflite), or module:function that makes a torch module.",
+            help="Files (.onnx, .tflite, manifest.json of a network in stages), or module:function "
+            "that makes a torch module.",
         ),
     ],
     device: DeviceName = "cpu",
@@ -69,6 +70,12 @@ def bench(
             min=0.01, metavar="S", help="Time for a model; 100 runs of a slow one may take more."
         ),
     ] = 1.0,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Images for a manifest.json: as --data of search s2dnas."
+        ),
+    ] = None,
     profile_ops: Annotated[
         bool,
         typer.Option("--profile-ops", metavar="", help="Also time each operator, in its own pass."),
@@ -79,16 +86,23 @@ def bench(
 ) -> None:
     """Measure models: undisturbed latency with its interval, and what was observed.
 
+    A manifest's network is timed over the test images of --data, several ones in turns.
     Exits with 3 if a model's interval stays too wide to be an answer.
 
     Example:
 
     hwbench bench a.onnx b.onnx -d cpu --threads 1 --shape x=1,3,224,224
     """
+    from hwbench.cli.bench_streams import bench_streams, is_manifest
     from hwbench.measure.plan import Plan
 
     target = device_of(device, option)
     run_on(core_list(cores))
+    if any(map(is_manifest, models)):
+        bench_streams(models, data, threads, seconds, as_json=as_json)
+        return
+    if data is not None:
+        raise UsageError("--data goes with a manifest.json: other models take random inputs")
     jobs = jobs_of(target, models, shapes(shape or ()), threads)
     plan = Plan(
         seconds=seconds,

@@ -1,0 +1,151 @@
+"""How fast deployed networks answer, image after image, timed side by side in this process.
+
+What is timed is what a user waits for: the whole of :meth:`DynamicModel.predict`, on the wall
+clock, whatever else the machine does. So networks are compared only where they took turns: each
+round, all answer the same images, in an order that changes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwbench.errors import UsageError
+from hwbench.search.s2dnas.dynamic import DynamicModel, Floats
+
+Array = NDArray[np.float64]
+
+#: Answers of a network in a round that count, and those before them that do not.
+_TURN, _WARM = 50, 5
+_LEAST_ROUNDS = 8
+_RESAMPLED = 2000
+_CONFIDENCE = 0.95
+_NS_PER_MS = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Milliseconds on the wall clock for one call that answers ``batch`` images.
+
+    ``low`` and ``high`` bound the mean at 95 %, by rounds drawn again (Efron, 1979), and so do
+    ``faster_low`` and ``faster_high`` bound ``faster``: how many times the first network's mean is
+    this one's.
+    """
+
+    batch: int
+    calls: int
+    mean: float
+    low: float
+    high: float
+    p50: float
+    p90: float
+    p99: float
+    faster: float
+    faster_low: float
+    faster_high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Share of n images that left at each stage, and accuracy (0 to 1) with its 95 % interval."""
+
+    images: int
+    exits: tuple[float, ...]
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+
+
+def stream(
+    models: Sequence[DynamicModel],
+    images: Floats,
+    *,
+    seconds: float = 5.0,
+    batch: int = 1,
+    seed: int = 0,
+    progress: Callable[[float], None] = lambda share: None,
+) -> tuple[Latency, ...]:
+    """Time models on images (n, c, h, w), ``seconds`` for each in all; eight rounds at least.
+
+    Each round takes other images, all of them before any comes again; ``batch`` go in at once.
+    """
+    if batch < 1 or not 0 < seconds < math.inf:
+        raise UsageError(f"{batch} images a call for {seconds} s: give positive numbers")
+    if len(images) < batch:
+        raise UsageError(f"{len(images)} images are no batch of {batch}: give more, or take less")
+    rng = np.random.default_rng(seed)
+    rows = np.zeros(0, np.int64)
+    taken: list[list[list[int]]] = []
+    began, span = time.monotonic(), seconds * len(models)
+    while len(taken) < _LEAST_ROUNDS or time.monotonic() - began < span:
+        while len(rows) < (_WARM + _TURN) * batch:
+            rows = np.concatenate([rows, rng.permutation(len(images))])
+        now, rows = np.split(rows, [(_WARM + _TURN) * batch])
+        calls = list(images[now].reshape(-1, batch, *images.shape[1:]))
+        times: list[list[int]] = [[] for _ in models]
+        for turn in range(len(models)):
+            at = (turn + len(taken)) % len(models)
+            times[at] = _timed(models[at], calls)
+        taken.append(times)
+        progress(min(1.0, (time.monotonic() - began) / span))
+    return _latencies(np.array(taken).transpose(1, 0, 2) / _NS_PER_MS, batch, rng)
+
+
+def _timed(model: DynamicModel, calls: Sequence[Floats]) -> list[int]:
+    """Nanoseconds of each call but the first few."""
+    predict, now, times = model.predict, time.perf_counter_ns, []
+    for images in calls:
+        start = now()
+        predict(images)
+        times.append(now() - start)
+    return times[_WARM:]
+
+
+def _latencies(ms: Array, batch: int, rng: np.random.Generator) -> tuple[Latency, ...]:
+    """Of (models, rounds, calls)."""
+    by_round = ms.mean(axis=2)
+    drawn = rng.integers(by_round.shape[1], size=(_RESAMPLED, by_round.shape[1]))
+    means = by_round[:, drawn].mean(axis=2)
+    tails = [50 * (1 - _CONFIDENCE), 50 * (1 + _CONFIDENCE)]
+    found = []
+    for own, again in zip(ms, means, strict=True):
+        low, high = np.percentile(again, tails)
+        faster_low, faster_high = np.percentile(means[0] / again, tails)
+        figures = (
+            own.mean(),
+            low,
+            high,
+            *np.percentile(own, [50, 90, 99]),
+            ms[0].mean() / own.mean(),
+            faster_low,
+            faster_high,
+        )
+        found.append(Latency(batch, own.size, *map(float, figures)))
+    return tuple(found)
+
+
+def quality(model: DynamicModel, images: Floats, labels: NDArray[np.int64]) -> Quality:
+    """Where images (n, c, h, w) leave, and how many answers are right."""
+    stages = len(model.manifest.stages)
+    left, right, n = np.zeros(stages), 0, len(images)
+    for start in range(0, n, 500):
+        found = model.predict(images[start : start + 500])
+        left += np.bincount(found.stages - 1, minlength=stages)
+        right += int((found.labels == labels[start : start + 500]).sum())
+    low, high = _wilson(right, n)
+    return Quality(n, tuple((left / n).tolist()), right / n, low, high)
+
+
+def _wilson(hits: int, n: int) -> tuple[float, float]:
+    """Interval of a share (Wilson, J. Am. Stat. Assoc. 22, 1927)."""
+    z = NormalDist().inv_cdf((1 + _CONFIDENCE) / 2)
+    share, widened = hits / n, 1 + z * z / n
+    middle = (share + z * z / (2 * n)) / widened
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / widened
+    return min(share, middle - half), max(share, middle + half)  # whatever rounding says
