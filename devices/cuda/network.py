@@ -88,17 +88,17 @@ def _random(spec: InputSpec, dtype: torch.dtype, device: torch.device) -> Tensor
     return torch.randint(0, 2, spec.shape, generator=random, device=device, dtype=own)
 
 
-def set_precision(tf32: bool) -> None:
-    """Say for this process how fp32 products are rounded, and let cuDNN try its algorithms.
+def set_backends(tf32: bool, autotune: bool) -> None:
+    """Say for this process how fp32 products are rounded, and whether cuDNN tries its algorithms.
 
-    Other work of the process sets its own before it runs. The trial (``cudnn.benchmark``) is
-    what shipped code with fixed shapes uses; its choice is made in the first, unmeasured run.
+    Other work of the process sets its own before it runs. The trials are made in the first,
+    unmeasured run.
     """
     precision = "tf32" if tf32 else "ieee"
     backends: Any = torch.backends
     for kind in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn):
         kind.fp32_precision = precision
-    backends.cudnn.benchmark = True
+    backends.cudnn.benchmark = autotune
 
 
 def tensors(output: Any) -> Iterable[Tensor]:

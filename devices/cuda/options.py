@@ -15,10 +15,12 @@ class CudaOptions:
     ``dtype`` is that of weights and of inputs that hold floats (the whole network is converted;
     this is no autocast). ``tf32`` lets fp32 convolutions and matrix products round their inputs
     to 10 bits; off unless asked for, whatever torch's default is. ``channels_last`` lays out
-    images as NHWC. ``cuda_graph`` replays captured launches, which takes the host out of the
-    time. ``cache`` says whether the L2 cache is flushed before each run (``cold``) or holds what
-    the run before left in it (``hot``). ``batch`` replaces dimension 0 of every input; 0 leaves
-    the model as it is.
+    images as NHWC. ``autotune`` lets cuDNN time its algorithms for each convolution when a process
+    first runs it (``torch.backends.cudnn.benchmark``; off, as in torch): processes then choose
+    differently. ``cuda_graph`` replays captured launches, which takes the host out of the time.
+    ``cache`` says whether the L2 cache is flushed before each run (``cold``) or holds what the run
+    before left in it (``hot``). ``batch`` replaces dimension 0 of every input; 0 leaves the model
+    as it is.
 
     Raises UsageError for values that contradict each other.
     """
@@ -26,6 +28,7 @@ class CudaOptions:
     dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
     tf32: bool = False
     channels_last: bool = False
+    autotune: bool = False
     cuda_graph: bool = False
     cache: Literal["hot", "cold"] = "hot"
     batch: int = 0

@@ -170,15 +170,27 @@ class TestRunner:
         assert len(runner.run(3)) == 3
         assert runner.cause() is None
 
-    @pytest.mark.parametrize("tf32", [False, True])
-    def test_products_are_rounded_as_the_options_say_whatever_ran_before(
-        self, tmp_path: Path, tf32: bool
+    @pytest.mark.parametrize(("tf32", "autotune"), [(False, True), (True, False)])
+    def test_backends_are_set_as_the_options_say_whatever_ran_before(
+        self, tmp_path: Path, tf32: bool, autotune: bool
     ) -> None:
         backends: Any = torch.backends
-        args = Twin(CudaOptions(tf32=tf32)).job(tiny_net(), 1).build(tmp_path).args
-        runner = build_runner(args, CpuStream(), None)
-        build_runner(Twin(CudaOptions(tf32=not tf32)).canaries(1)[0].runner.args, CpuStream(), None)
+        before = build_runner(
+            Twin(CudaOptions(tf32=not tf32, autotune=not autotune))
+            .job(tiny_net(8), 1)
+            .build(tmp_path)
+            .args,
+            CpuStream(),
+            None,
+        )
+        options = CudaOptions(tf32=tf32, autotune=autotune)
+        runner = build_runner(
+            Twin(options).job(tiny_net(), 1).build(tmp_path).args, CpuStream(), None
+        )
+        before.run(1)
+        assert backends.cudnn.benchmark is not autotune
         runner.run(1)
+        assert backends.cudnn.benchmark is autotune
         wanted = "tf32" if tf32 else "ieee"
         assert backends.cuda.matmul.fp32_precision == wanted
         assert backends.cudnn.conv.fp32_precision == wanted

@@ -25,6 +25,7 @@ class TestOptions:
             "dtype": "fp32",
             "tf32": "false",
             "channels_last": "false",
+            "autotune": "false",
             "cuda_graph": "false",
             "cache": "hot",
         }
@@ -36,6 +37,7 @@ class TestOptions:
             {"dtype": "bf16"},
             {"tf32": True},
             {"channels_last": True},
+            {"autotune": True},
             {"cuda_graph": True},
             {"cache": "cold"},
         ],
