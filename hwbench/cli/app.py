@@ -22,7 +22,9 @@ from hwbench.cli.importing import import_
 from hwbench.cli.kernels import kernels
 from hwbench.cli.predict import predict
 from hwbench.cli.profile import profile
-from hwbench.cli.search import search
+from hwbench.cli.search_eas import eas
+from hwbench.cli.search_pnag import pnag
+from hwbench.cli.search_s2dnas import s2dnas
 from hwbench.cli.spaces import spaces
 from hwbench.cli.suggest import suggest
 from hwbench.cli.supernet import supernet
@@ -58,7 +60,6 @@ for _verb, _name, _panel in (
     (kernels, "kernels", _PREDICT),
     (predict, "predict", _PREDICT),
     (supernet, "supernet", _SEARCH),
-    (search, "search", _SEARCH),
     (generate, "generate", _SEARCH),
     (verify, "verify", _PROVE),
     (demo, "demo", _PROVE),
@@ -66,6 +67,17 @@ for _verb, _name, _panel in (
     (import_, "import", _DATA),
 ):
     app.command(_name, rich_help_panel=_panel, help=_help_of(_verb))(_verb)
+
+search = typer.Typer(no_args_is_help=True)
+for _method, _name in ((pnag, "pnag"), (eas, "eas"), (s2dnas, "s2dnas")):
+    search.command(_name, help=_help_of(_method))(_method)
+app.add_typer(
+    search,
+    name="search",
+    rich_help_panel=_SEARCH,
+    help="Train a generator that answers any budget, or cut a network into stages.\n\nExample:\n\n"
+    "hwbench search pnag -s mbv3_small -d cpu --budgets 0.5ms,0.8ms,1.2ms -o cpu.hwg",
+)
 
 
 def _version(wanted: bool) -> None:

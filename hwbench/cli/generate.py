@@ -19,7 +19,7 @@ from hwbench.cli.options import (
     device_of,
     opened,
 )
-from hwbench.cli.search import milliseconds, require_here
+from hwbench.cli.search_options import milliseconds, require_here
 from hwbench.errors import EXIT_INCONCLUSIVE, EXIT_OK, EXIT_REGRESSION, UsageError
 
 if TYPE_CHECKING:

@@ -79,16 +79,6 @@ SpaceName = Annotated[
         autocompletion=_spaces,
     ),
 ]
-OptionalSpaceName = Annotated[
-    str | None,
-    typer.Option(
-        "-s",
-        "--space",
-        metavar="NAME",
-        help="Search space: hwbench spaces lists them.",
-        autocompletion=_spaces,
-    ),
-]
 AnyDevice = Annotated[
     str | None,
     typer.Option("-d", "--device", metavar="NAME", help="Only of this device."),

@@ -2,71 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from hwbench import console
+from hwbench.cli.options import Confidence, Debug, DeviceName, Json, Seed, SpaceName, require_folder
+from hwbench.cli.search_options import (
+    Budgets,
+    Labels,
+    Oracle,
+    Out,
+    all_milliseconds,
+    predictor_of,
+    show_cost,
+)
 from hwbench.cli.supernet import images_of
-from hwbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from hwbench.predictors import LatencyPredictor
     from hwbench.search.eas import TaskGenerator
-    from hwbench.spaces import Space
 
 #: Images that each label rests on.
 _EACH_IMAGES = 1000
 
+_Tasks = Annotated[
+    Path,
+    typer.Option(metavar="FILE", help='Groups of classes (.json), {"NAME": ["CLASS", …], …}.'),
+]
+_Supernet = Annotated[
+    Path, typer.Option(metavar="FILE", help="Supernet (.pt) that was trained on those tasks.")
+]
+_Data = Annotated[
+    str, typer.Option(metavar="NAME|FOLDER|FILE", help="Images that it was trained on.")
+]
 
-@dataclass(frozen=True)
-class Needs:
-    """What this search rests on: groups of the classes of ``data``, a supernet trained on both."""
 
-    tasks: Path | None
-    supernet: Path | None
-    data: str | None
-
-
-def search_eas(
-    space: Space,
-    predictor: LatencyPredictor,
-    budgets_ms: Sequence[float],
-    path: Path,
-    needs: Needs,
-    labels: int,
-    confidence: float,
-    seed: int,
-    as_json: bool,
+def eas(
+    space: SpaceName,
+    budgets: Budgets,
+    tasks: _Tasks,
+    supernet: _Supernet,
+    data: _Data,
+    device: DeviceName = "cpu",
+    oracle: Oracle = None,
+    labels: Labels = 200,
+    confidence: Confidence = 0.98,
+    out: Out = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+    debug: Debug = False,
 ) -> None:
-    """Train, write the generator file and show what it is; UsageError where something is missing.
+    """Train a generator of architectures for any budget and any task: some groups of classes.
 
-    ``labels`` are spent alike on each group and on all of them together.
+    The supernet learned the tasks (hwbench supernet --tasks); the labels are spent alike on each
+    group and on all of them together. Then generate answers in milliseconds.
+
+    Example:
+
+    hwbench search eas -s mbv3_small --budgets 0.5ms,1ms --supernet f.pt --data fashion-mnist
+    --tasks groups.json
     """
     from hwbench.predictors import BudgetOracle
     from hwbench.search.data import check_fits
     from hwbench.search.eas import EasCosts, read_tasks, train_task_generator
     from hwbench.search.generator_file import save_generator
     from hwbench.search.supernet import load_supernet
+    from hwbench.spaces import get_space
 
-    if needs.tasks is None or needs.supernet is None or needs.data is None:
-        raise UsageError(
-            "search eas needs --tasks FILE.json (groups of classes), --supernet FILE.pt (trained "
-            "on those tasks) and --data NAME (what it was trained on)"
-        )
-    net = load_supernet(needs.supernet, space)
-    found = images_of(space, needs.data)
+    budgets_ms = all_milliseconds(budgets)
+    searched = get_space(space)
+    path = out or Path(f"{device}-{space}.hwg")
+    require_folder(path)
+    predictor = predictor_of(oracle, searched, device)
+    net = load_supernet(supernet, searched)
+    found = images_of(searched, data)
     skeleton = net.space.skeleton
-    check_fits(found, channels=skeleton.in_channels, classes=skeleton.classes, what=space.name)
-    groups = read_tasks(needs.tasks, found.name, found.classes)
-    oracle = BudgetOracle(predictor)
+    check_fits(found, channels=skeleton.in_channels, classes=skeleton.classes, what=space)
+    groups = read_tasks(tasks, found.name, found.classes)
     with console.stages() as report:
         generator, ledger = train_task_generator(
             net,
             found,
             groups,
-            oracle,
+            BudgetOracle(predictor),
             budgets_ms,
             costs=EasCosts(labels=labels // (1 + len(groups.groups)), images=_EACH_IMAGES),
             confidence=confidence,
@@ -79,7 +98,6 @@ def search_eas(
 
 
 def _show(path: Path, generator: TaskGenerator, ledger: dict[str, float], *, as_json: bool) -> None:
-    low, high = generator.range_ms
     groups, provenance = generator.groups, generator.oracle.predictor.meta.provenance
     if as_json:
         console.write_json(
@@ -92,16 +110,12 @@ def _show(path: Path, generator: TaskGenerator, ledger: dict[str, float], *, as_
                     g.name: [groups.class_names[c] for c in g.classes] for g in groups.groups
                 },
                 "confidence": generator.confidence,
-                "range_ms": [low, high],
+                "range_ms": list(generator.range_ms),
                 "kept": len(generator.kept),
                 "ledger": ledger,
             }
         )
         return
-    rows = [(name.replace("_", " "), value) for name, value in ledger.items()]
     names = ", ".join(group.name for group in groups.groups)
-    console.show(
-        f"{generator.space.name} on {provenance.device}, for tasks of {groups.data}: {names}",
-        console.table(("cost", "<value"), rows),
-        f"Budgets from {low:.4g} to {high:.4g} ms can be kept. Written to {path}",
-    )
+    title = f"{generator.space.name} on {provenance.device}, for tasks of {groups.data}: {names}"
+    show_cost(title, ledger, generator.range_ms, path)

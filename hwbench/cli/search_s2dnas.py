@@ -2,101 +2,137 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
 
 from hwbench import console
-from hwbench.cli.options import listed, opened
+from hwbench.cli.options import (
+    Debug,
+    DeviceName,
+    DeviceOptions,
+    Json,
+    Seed,
+    StoreUrl,
+    device_of,
+    listed,
+    opened,
+)
 from hwbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from hwbench.devices.base import Device
     from hwbench.search.data import Dataset
-    from hwbench.search.s2dnas import Outcome, SplitPlan, StaticNet
+    from hwbench.search.s2dnas import Outcome, StaticNet
+    from hwbench.search.s2dnas.methods import Method
+
+_Model = Annotated[
+    str,
+    typer.Option(metavar="FILE.py:FUNCTION", help="Builds the trained network, a torch module."),
+]
+_Weights = Annotated[Path, typer.Option(metavar="FILE", help="Its state dict (.pt or .npz).")]
+_Data = Annotated[
+    str, typer.Option(metavar="NAME|FOLDER|FILE", help="Images that it was trained on.")
+]
+_Size = Annotated[
+    int,
+    typer.Option(
+        min=4, metavar="N", help="Pixels a side that digits and a folder's are scaled to."
+    ),
+]
+_Mean = Annotated[
+    str | None,
+    typer.Option(
+        metavar="X,…", help="What pixels of 0..1 are normalised by, a channel each (default: 0)."
+    ),
+]
+_Std = Annotated[str | None, typer.Option(metavar="X,…", help="The same (default: 1).")]
+_By = Annotated[
+    str,
+    typer.Option("--method", metavar="NAME", help="controller, random, evolution or nsga2."),
+]
+_Stages = Annotated[int, typer.Option(min=2, max=8, metavar="N", help="Stages.")]
+_Groups = Annotated[
+    int, typer.Option(min=2, metavar="N", help="Groups that channels are cut into.")
+]
+_Evaluations = Annotated[int, typer.Option(min=5, metavar="N", help="Candidates to judge.")]
+_Points = Annotated[
+    float, typer.Option(min=0, metavar="X", help="Points of accuracy that may be lost.")
+]
+_Out = Annotated[
+    Path | None, typer.Option("-o", "--out", metavar="FOLDER", help="Default: DEVICE-s2dnas.")
+]
 
 
-@dataclass(frozen=True)
-class SplitNeeds:
-    """What this search rests on and spends; None where the default is to be taken.
-
-    ``mean`` and ``std`` are lists of numbers as text, one for each channel.
-    """
-
-    model: str | None
-    weights: Path | None
-    data: str | None
-    method: str | None
-    stages: int | None
-    groups: int | None
-    evaluations: int | None
-    points: float | None
-    size: int | None
-    mean: str | None
-    std: str | None
-
-    def options(self) -> Mapping[str, object]:
-        """Those that no other search knows, by their flags."""
-        return {
-            f"--{name}": value
-            for name, value in vars(self).items()
-            if name != "data" and value is not None
-        }
-
-    def plan(self, seed: int) -> SplitPlan:
-        """The plan that they ask for."""
-        from hwbench.search.s2dnas import SplitPlan
-
-        names = ("method", "stages", "groups", "evaluations", "points")
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        mean, std = (_numbers(f"--{name}", getattr(self, name)) for name in ("mean", "std"))
-        return SplitPlan(**given, mean=mean, std=std, seed=seed)
-
-
-def search_splits(
-    device: Device,
-    folder: Path,
-    needs: SplitNeeds,
-    seed: int,
-    store: str | None,
-    as_json: bool,
+def s2dnas(
+    model: _Model,
+    weights: _Weights,
+    data: _Data,
+    device: DeviceName = "cpu",
+    option: DeviceOptions = None,
+    size: _Size = 28,
+    mean: _Mean = None,
+    std: _Std = None,
+    method: _By = "controller",
+    stages: _Stages = 3,
+    groups: _Groups = 4,
+    evaluations: _Evaluations = 60,
+    points: _Points = 0.5,
+    out: _Out = None,
+    seed: Seed = 0,
+    store: StoreUrl = None,
+    as_json: Json = False,
+    debug: Debug = False,
 ) -> None:
-    """Search, write the network found into a folder and show it beside the user's own."""
+    """Turn a trained network into stages, measured on the device, that easy images leave early.
+
+    The folder gets a file for each stage and a manifest; the same command goes on where it was
+    stopped.
+
+    Example:
+
+    hwbench search s2dnas --model mynet.py:build --weights w.pt --data fashion-mnist -o found
+    """
     from hwbench.search.data import load_dataset
-    from hwbench.search.s2dnas import on_device, search_s2dnas, trace
+    from hwbench.search.s2dnas import SplitPlan, on_device, search_s2dnas, trace
     from hwbench.search.s2dnas.loading import load_module
     from hwbench.search.s2dnas.search import MEASURING
 
-    if needs.model is None or needs.weights is None or needs.data is None:
-        raise UsageError(
-            "search s2dnas needs --model FILE.py:FUNCTION (which builds the network), --weights "
-            "FILE (.pt or .npz, its state dict) and --data NAME (images as it was trained on)"
-        )
-    plan = needs.plan(seed)
-    module = load_module(needs.model, needs.weights)
+    target = device_of(device, option)
+    folder = out or Path(f"{device}-s2dnas".replace(":", "-"))
+    plan = SplitPlan(
+        stages=stages,
+        groups=groups,
+        method=cast("Method", method),  # which is refused where it is none
+        evaluations=evaluations,
+        points=points,
+        mean=_numbers("--mean", mean),
+        std=_numbers("--std", std),
+        seed=seed,
+    )
+    module = load_module(model, weights)
     # Images in files of their own are grey or in colour as the first convolution reads them.
     channels = next((p.shape[1] for p in module.parameters() if p.dim() == 4), 1)
-    data = load_dataset(needs.data, size=needs.size or 28, channels=channels)
-    net = trace(module, data.train.images.shape[1:])
+    images = load_dataset(data, size=size, channels=channels)
+    net = trace(module, images.train.images.shape[1:])
     try:
         with opened(store) as results, console.stages() as report:
             outcome = search_s2dnas(
                 net,
-                data,
-                on_device(device, results, progress=partial(report, MEASURING)),
+                images,
+                on_device(target, results, progress=partial(report, MEASURING)),
                 folder,
                 plan,
-                device=device.fingerprint(1).key,
-                runtime="litert" if device.suffix == ".tflite" else "onnxruntime",
+                device=target.fingerprint(1).key,
+                runtime="litert" if target.suffix == ".tflite" else "onnxruntime",
                 progress=report,
             )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"{folder} keeps what was done, the same command goes on from there"
         ) from None
-    _show(outcome, net, data, device.name, plan.points, as_json=as_json)
+    _show(outcome, net, images, target.name, points, as_json=as_json)
 
 
 def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:

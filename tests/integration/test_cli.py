@@ -17,7 +17,7 @@ import pytest
 import typer
 
 from hwbench.cli import main
-from hwbench.cli.app import app
+from hwbench.cli.app import app, search
 from hwbench.cli.frame import explain
 from hwbench.cli.options import core_list, shapes
 from hwbench.cli.verify import exit_code
@@ -29,6 +29,8 @@ VERBS = (
     "doctor", "devices", "spaces", "bench", "profile", "suggest", "fit", "evaluate", "kernels",
     "predict", "supernet", "search", "generate", "verify", "export", "import", "demo",
 )  # fmt: skip
+#: What is run: the verbs, and the commands of the one that is a group.
+COMMANDS = (*(v for v in VERBS if v != "search"), "search pnag", "search eas", "search s2dnas")
 
 
 def hwbench(*arguments: str | Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -49,44 +51,56 @@ def assert_one_line(stderr: str, *words: str) -> None:
         assert word in stderr
 
 
-def examples(verb: str) -> list[list[str]]:
-    """The commands that a verb's help shows."""
-    (text,) = {c.callback.__doc__ for c in app.registered_commands if c.name == verb and c.callback}
+def examples(command: str) -> list[list[str]]:
+    """The commands that a command's help shows."""
+    name = command.rsplit(maxsplit=1)[-1]
+    known = [*app.registered_commands, *search.registered_commands]
+    (text,) = {c.callback.__doc__ for c in known if c.name == name and c.callback}
     paragraphs = [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
     found = [shlex.split(line)[1:] for line in paragraphs if line.startswith("hwbench ")]
     return [words for words in found if words]
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_help_of_every_verb_shows_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([verb, "--help"]) == 0
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_shows_an_example(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command.split(), "--help"]) == 0
     shown = capsys.readouterr().out
-    assert re.search(rf"Example:\s+hwbench {verb}\b", shown)
+    assert re.search(rf"Example:\s+hwbench {command}\b", shown)
     assert "--json" in shown
     assert "--debug" in shown
     assert max(map(len, shown.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_the_paragraphs_of_a_help_fill_their_lines(
-    verb: str, capsys: pytest.CaptureFixture[str]
+    command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([verb, "--help"]) == 0
+    assert main([*command.split(), "--help"]) == 0
     text = capsys.readouterr().out.partition("╭")[0].splitlines()
     for line, below in itertools.pairwise(text):
         if line.strip() and below.strip():
             assert len(line.rstrip()) + 1 + len(below.split()[0]) > 79, line
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_the_examples_are_commands_that_parse(verb: str) -> None:
-    command = typer.main.get_command(app)
-    with command.make_context("hwbench", [verb]) as context:
-        for words in examples(verb):
-            assert words[0] == verb
-            subcommand = command.get_command(context, verb)
-            subcommand.make_context(verb, words[1:], parent=context).close()
-    assert examples(verb)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_examples_are_commands_that_parse(command: str) -> None:
+    *groups, name = command.split()
+    owner = typer.main.get_command(search if groups else app)
+    with owner.make_context("hwbench", [name]) as context:
+        for words in examples(command):
+            assert words[: len(groups) + 1] == command.split()
+            found = owner.get_command(context, name)
+            found.make_context(name, words[len(groups) + 1 :], parent=context).close()
+    assert examples(command)
+
+
+def test_the_help_of_a_group_lists_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["search", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"Example:\s+hwbench search pnag\b", shown)
+    assert all(re.search(rf"^│ {name} ", shown, re.MULTILINE) for name in ("pnag", "eas", "s2dnas"))
 
 
 def test_the_help_lists_every_verb() -> None:

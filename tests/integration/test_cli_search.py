@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hwbench.cli import main
-from hwbench.cli.search import milliseconds
+from hwbench.cli.search_options import milliseconds
 from hwbench.errors import UsageError
 from hwbench.predictors import BudgetOracle, MacsLine, Provenance, fit_predictor
 from hwbench.search.accuracy.proxy import CapacityProxy
@@ -114,7 +114,7 @@ def test_accuracies_of_a_table_are_searched(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("search pnga -s mbv3_small --budgets 1ms,2ms", "did you mean 'pnag'"),
+        ("search pnga -s mbv3_small --budgets 1ms,2ms", "Did you mean 'pnag'"),
         ("search pnag -s mbv3_small --budgets 0.001ms,2ms", "outside what mbv3_small can reach"),
         ("search pnag -s mbv3_small --budgets 1ms,200ms", "outside what mbv3_small can reach"),
         ("search pnag -s mbv3_small --budgets 1ms,1ms", "at least two different budgets"),
@@ -122,6 +122,8 @@ def test_accuracies_of_a_table_are_searched(
         ("search pnag -s ofa_mbv3 --budgets 1ms,2ms", "hwbench fit -d cpu -s ofa_mbv3"),
         ("search pnag -s ofa_mbv3 --oracle cpu-mbv3_small.hwp --budgets 1ms,2ms", "not of ofa"),
         ("search pnag -s mbv3_small --budgets 1ms,2ms -o no/x.hwg", "there is no folder no"),
+        ("search pnag -s mbv3_small --budgets 1ms,2ms --dataset mine", "a column of --accuracy"),
+        ("search pnag -s mbv3_small --budgets 1ms,2ms --option a=b", "is for --measurements"),
         ("generate cpu-mbv3_small.hwp --budget 1ms", "is no generator"),
         ("generate none.hwg --budget 1ms", "cannot read none.hwg"),
         ("generate ready.hwg", "Missing option '--budget'"),

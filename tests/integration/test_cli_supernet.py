@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hwbench.cli import main
-from hwbench.cli.search import supernet_source
+from hwbench.cli.search_pnag import supernet_source
 from hwbench.predictors import MacsLine, Provenance, fit_predictor
 from hwbench.search.accuracy.kept import KeptAccuracy
 from hwbench.search.data import load_dataset

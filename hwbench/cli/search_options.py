@@ -1,0 +1,90 @@
+"""What the searches for generators share, and what ``generate`` reads as they do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hwbench import console
+from hwbench.cli.options import device_of
+from hwbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from hwbench.predictors import LatencyPredictor
+    from hwbench.spaces import Space
+
+_UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+
+Oracle = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Predictor (.hwp) to ask (default: DEVICE-SPACE.hwp)."),
+]
+Budgets = Annotated[str, typer.Option(metavar="MS,MS,…", help="Budgets to train on, as 5ms,8ms.")]
+Labels = Annotated[int, typer.Option(min=20, metavar="N", help="Accuracy labels to spend.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("-o", "--out", metavar="FILE", help="Default: DEVICE-SPACE.hwg."),
+]
+
+
+def milliseconds(text: str) -> float:
+    """A latency from ``9.3ms``, ``900us``, ``0.01s``, or a plain number of ms; positive."""
+    word = text.strip()
+    number = word.rstrip("abcdefghijklmnopqrstuvwxyz")
+    unit = word[len(number) :] or "ms"
+    try:
+        value = float(number) * _UNITS[unit]
+    except (KeyError, ValueError):
+        raise UsageError(f"budget {text!r}: write it as 9.3ms, 900us or 0.01s") from None
+    if not (math.isfinite(value) and value > 0):
+        raise UsageError(f"budget {text!r} cannot be kept: give a positive time")
+    return value
+
+
+def all_milliseconds(budgets: str) -> list[float]:
+    """The budgets of ``5ms,8ms,12ms``."""
+    return [milliseconds(part) for part in budgets.split(",")]
+
+
+def require_here(
+    path: Path, predictor: LatencyPredictor, device: str, options: Sequence[str] | None
+) -> None:
+    """UsageError where a predictor is of another device or runtime than the one here."""
+    place = predictor.meta.provenance
+    here = device_of(device, options).fingerprint(place.threads).key
+    if here != place.fingerprint_key:
+        raise UsageError(
+            f"{path} rests on latencies of another device or runtime ({place.device}, "
+            f"{place.runtime}): nothing can be measured on {device} to hold against them"
+        )
+
+
+def predictor_of(path: Path | None, space: Space, device: str) -> LatencyPredictor:
+    """The predictor in a file, or in the one that fit writes; UsageError where there is none."""
+    from hwbench.predictors import load_predictor
+
+    path = path or Path(f"{device}-{space.name}.hwp")
+    if not path.exists():
+        raise UsageError(
+            f"there is no {path} to ask for latencies: make it with hwbench fit -d {device} "
+            f"-s {space.name}, or name one with --oracle"
+        )
+    return load_predictor(path, space=space)
+
+
+def show_cost(
+    title: str, ledger: dict[str, float], range_ms: tuple[float, float], path: Path
+) -> None:
+    """What a generator cost, which budgets it answers, and where it is."""
+    low, high = range_ms
+    console.show(
+        title,
+        console.table(
+            ("cost", "<value"), [(name.replace("_", " "), value) for name, value in ledger.items()]
+        ),
+        f"Budgets from {low:.4g} to {high:.4g} ms can be kept. Written to {path}",
+    )

@@ -1,0 +1,212 @@
+"""``hwbench search pnag``: train a generator that answers any latency budget."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hwbench import console
+from hwbench.cli.options import (
+    Confidence,
+    Debug,
+    DeviceName,
+    DeviceOptions,
+    Json,
+    Seed,
+    SpaceName,
+    StoreUrl,
+    device_of,
+    opened,
+    require_folder,
+)
+from hwbench.cli.search_options import (
+    Budgets,
+    Labels,
+    Oracle,
+    Out,
+    all_milliseconds,
+    predictor_of,
+    require_here,
+    show_cost,
+)
+from hwbench.cli.supernet import images_of
+from hwbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from hwbench.devices.base import Device
+    from hwbench.predictors import LatencyPredictor
+    from hwbench.predictors.oracle import Measurer
+    from hwbench.search.accuracy import AccuracySource
+    from hwbench.search.pnag import Generator
+    from hwbench.spaces import Space, Value
+    from hwbench.store import Store
+
+    #: Where accuracy comes from, what to call it, and the decisions that it was trained with.
+    _Source = tuple[AccuracySource, str, Mapping[str, Value]]
+
+_DATASET = "cifar10"
+
+_Accuracy = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Table of accuracies (.npz: ops, op_names, acc, acc_names); without: MACs as a proxy.",
+    ),
+]
+_Dataset = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help=f"Column of the table of accuracies (default: {_DATASET})."),
+]
+_Supernet = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Supernet (.pt) to ask for accuracies, in place of a table."),
+]
+_Data = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|FOLDER|FILE", help="Images that the supernet was trained on."),
+]
+_Measurements = Annotated[
+    int,
+    typer.Option(min=0, metavar="N", help="Measurements to spend where they decide a budget."),
+]
+
+
+def pnag(
+    space: SpaceName,
+    budgets: Budgets,
+    device: DeviceName = "cpu",
+    option: DeviceOptions = None,
+    oracle: Oracle = None,
+    accuracy: _Accuracy = None,
+    dataset: _Dataset = None,
+    supernet: _Supernet = None,
+    data: _Data = None,
+    labels: Labels = 200,
+    measurements: _Measurements = 0,
+    confidence: Confidence = 0.98,
+    out: Out = None,
+    seed: Seed = 0,
+    store: StoreUrl = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train a generator of architectures for any budget between the first and the last given.
+
+    It asks the predictor that fit wrote for the device; then generate answers in milliseconds.
+
+    A table of accuracies has the arrays ops (n, L), which index op_names for each decision of the
+    space in its order, and acc (n, d) in per cent of the d datasets acc_names.
+
+    Example:
+
+    hwbench search pnag -s mbv3_small -d cpu --budgets 0.5ms,0.8ms,1.2ms -o cpu.hwg
+
+    hwbench search pnag -s mbv3_small --budgets 0.5ms,1ms --supernet f.pt --data fashion-mnist
+    """
+    from hwbench.predictors import BudgetOracle
+    from hwbench.search.pnag import Costs, require_reachable, save_generator, train_generator
+    from hwbench.spaces import get_space
+
+    if option and not measurements:
+        raise UsageError("--option is for --measurements, of which there are none: leave it out")
+    budgets_ms = all_milliseconds(budgets)
+    searched = get_space(space)
+    path = out or Path(f"{device}-{space}.hwg")
+    require_folder(path)
+    predictor = predictor_of(oracle, searched, device)
+    if supernet is None and data is None:
+        source, objective, fixed = accuracy_source(searched, accuracy, dataset)
+    else:
+        source, objective, fixed = supernet_source(searched, supernet, data, accuracy)
+    with opened(store) as results:
+        measurer = None
+        if measurements:
+            require_here(path, predictor, device, option)
+            measurer = _measurer(predictor, device_of(device, option), results)
+        asked = BudgetOracle(predictor, measurer=measurer)
+        require_reachable(asked, budgets_ms, confidence, seed, fixed)
+        with console.stages() as report:
+            generator, ledger = train_generator(
+                source,
+                asked,
+                budgets_ms,
+                costs=Costs(labels, measurements),
+                fixed=fixed,
+                confidence=confidence,
+                seed=seed,
+                progress=report,
+            )
+    save_generator(generator, path, objective=objective, ledger=ledger.row())
+    _show(path, generator, objective, ledger.row(), as_json=as_json)
+
+
+def _measurer(predictor: LatencyPredictor, device: Device, results: Store) -> Measurer:
+    from hwbench.devices.profile import measure_architectures
+
+    space, threads = predictor.space, predictor.meta.provenance.threads
+    return lambda codes: measure_architectures(device, space, codes, results, threads=threads)
+
+
+def accuracy_source(space: Space, table: Path | None, dataset: str | None) -> _Source:
+    """Accuracy by a table, or else MACs; what to call it; and that it fixes nothing."""
+    from hwbench.search.accuracy.proxy import CapacityProxy
+    from hwbench.search.accuracy.table import read_table
+    from hwbench.search.random_search import CAPACITY_PROXY
+
+    if table is not None:
+        dataset = dataset or _DATASET
+        return read_table(table, space, dataset), f"accuracy on {dataset}", {}
+    if dataset is not None:
+        raise UsageError("--dataset is a column of --accuracy FILE: give both, or neither")
+    return CapacityProxy(space), CAPACITY_PROXY, {}
+
+
+def supernet_source(
+    space: Space, supernet: Path | None, data: str | None, table: Path | None
+) -> _Source:
+    """Accuracy by a supernet's paths, what to call it, and the decisions that it was trained with.
+
+    Its answers are kept beside its file: no search asks for one again.
+    """
+    from hwbench.search.accuracy.kept import KeptAccuracy
+    from hwbench.search.accuracy.supernet import SupernetAccuracy
+    from hwbench.search.supernet import load_supernet
+
+    if supernet is None or data is None:
+        raise UsageError("--supernet FILE and --data NAME go together: give both, or neither")
+    if table is not None:
+        raise UsageError("--accuracy and --supernet are two sources of accuracy: give one")
+    images = images_of(space, data)
+    net = load_supernet(supernet, space)
+    source = SupernetAccuracy(net, images)
+    weights = hashlib.sha256(supernet.read_bytes()).hexdigest()[:16]
+    about = f"the supernet {weights} on {images.name}"
+    kept = KeptAccuracy(source, supernet.with_suffix(".labels.jsonl"), about)
+    return kept, f"accuracy of a supernet's paths on {images.name}", source.fixed
+
+
+def _show(
+    path: Path, generator: Generator, objective: str, ledger: dict[str, float], *, as_json: bool
+) -> None:
+    provenance = generator.oracle.predictor.meta.provenance
+    if as_json:
+        console.write_json(
+            {
+                "generator": path,
+                "space": generator.space.name,
+                "device": provenance.device,
+                "objective": objective,
+                "fixed": generator.fixed,
+                "confidence": generator.confidence,
+                "range_ms": list(generator.range_ms),
+                "kept": len(generator.kept),
+                "ledger": ledger,
+            }
+        )
+        return
+    title = f"{generator.space.name} on {provenance.device}, by {objective}"
+    show_cost(title, ledger, generator.range_ms, path)
