@@ -173,6 +173,17 @@ class Measurement:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
+def keeps(budget: float, low: float, high: float) -> bool | None:
+    """Whether a latency whose interval is ``[low, high]`` keeps a budget; all in one unit.
+
+    By all of the interval: ``None``, inconclusive, where the budget lies in it, or where there is
+    none (NaN).
+    """
+    if high <= budget:
+        return True
+    return False if low > budget else None
+
+
 Outcome = Literal["confirmed", "refuted", "partly", "inconclusive", "not testable here"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,8 +22,10 @@ from hwbench.cli.options import (
 )
 from hwbench.cli.search_options import milliseconds, require_here
 from hwbench.errors import EXIT_INCONCLUSIVE, EXIT_OK, EXIT_REGRESSION, UsageError
+from hwbench.records import keeps
 
 if TYPE_CHECKING:
+    from hwbench.records import Measurement
     from hwbench.search.answering import Answering, Generated
 
 _Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A .hwg file of hwbench search.")]
@@ -56,7 +59,10 @@ def generate(
 
     A generator of pnag answers budgets, one of eas budgets for a task.
 
-    Exits with 1 if a measured one breaks its budget, with 3 if a measurement stays without answer.
+    A measured one keeps or breaks its budget by all of its 95 % interval; where the budget lies in
+    it, that stays open.
+
+    Exits with 1 if a measured one breaks its budget, with 3 if one stays open.
 
     Example:
 
@@ -73,7 +79,7 @@ def generate(
     began = time.perf_counter()
     found = ask(budgets)
     seconds = time.perf_counter() - began
-    measured: dict[str, float | None] = {}
+    measured: dict[str, Measurement] = {}
     if measure:
         require_here(model, generator.oracle.predictor, device, option)
         measured = _measured(generator, found, device, option, store)
@@ -84,7 +90,8 @@ def generate(
     else:
         names = ("budget_ms", "architecture", "predicted_ms", "upper_ms", "measured_ms", "kept")
         headings = tuple("<" * (n == "architecture") + n.replace("_", " ") for n in names)
-        console.show(console.table(headings, [[row[name] for name in names] for row in rows]))
+        told = [row | {"kept": _told(row)} for row in rows]
+        console.show(console.table(headings, [[row[name] for name in names] for row in told]))
     raise typer.Exit(_exit_code(rows, measure=measure))
 
 
@@ -111,16 +118,23 @@ def _asker(
     return lambda budgets: generator.generate([(wanted, budget) for budget in budgets])
 
 
-def _row(answer: Generated, measured_ms: float | None, *, proxy: bool) -> dict[str, Any]:
-    """One of ``results``; what was not measured, or is no accuracy, is null."""
+def _row(answer: Generated, measured: Measurement | None, *, proxy: bool) -> dict[str, Any]:
+    """One of ``results``; what was not measured, is inconclusive, or is no accuracy, is null."""
+    figures: tuple[float | None, ...] = (None, None, None)
+    if measured is not None:
+        figures = (measured.latency_ns, measured.low_ns, measured.high_ns)
+    latency, low, high = (None if f is None else f / 1e6 for f in figures)
+    ends = [math.nan if end is None else end for end in (low, high)]
     return {
         "budget_ms": answer.budget_ms,
         "task": answer.task,
         "architecture": answer.text,
         "predicted_ms": answer.predicted_ms,
         "upper_ms": answer.upper_ms,
-        "measured_ms": measured_ms,
-        "kept": None if measured_ms is None else measured_ms <= answer.budget_ms,
+        "measured_ms": latency,
+        "low_ms": low,
+        "high_ms": high,
+        "kept": keeps(answer.budget_ms, *ends),
         "accuracy": None if proxy else answer.accuracy,
         "from": "generator" if answer.proposed else "candidates kept",
     }
@@ -132,8 +146,8 @@ def _measured(
     device: str,
     options: Sequence[str] | None,
     store: str | None,
-) -> dict[str, float | None]:
-    """Undisturbed latency in ms of each distinct answer, by its text; None where there is none."""
+) -> dict[str, Measurement]:
+    """Each distinct answer on the device, by its text."""
     import numpy as np
 
     from hwbench.devices.profile import measure_architectures
@@ -150,10 +164,12 @@ def _measured(
             plan=WINNERS_PLAN,
             progress=share,
         )
-    return {
-        str(m.workload.arch): None if m.latency_ns is None else m.latency_ns / 1e6
-        for m in measurements
-    }
+    return {str(m.workload.arch): m for m in measurements}
+
+
+def _told(row: dict[str, Any]) -> str | bool | None:
+    """Whether a budget was kept, as the table has it."""
+    return "open" if row["kept"] is None and row["measured_ms"] is not None else row["kept"]
 
 
 def _exit_code(rows: Sequence[dict[str, Any]], *, measure: bool) -> int:

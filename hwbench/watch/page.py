@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hwbench.records import CanaryEpoch, Fingerprint
+from hwbench.records import CanaryEpoch, Fingerprint, keeps
 from hwbench.watch import charts
 from hwbench.watch.policy import content_policy
 
@@ -130,13 +130,8 @@ class Budget:
 
     @property
     def kept(self) -> bool | None:
-        """Whether the promise was kept, by all of the interval.
-
-        ``None``, open, where it holds the budget, or nothing was measured.
-        """
-        if self.high_ms <= self.budget_ms:
-            return True
-        return False if self.low_ms > self.budget_ms else None
+        """Whether the promise was kept, by all of the interval; ``None``: open."""
+        return keeps(self.budget_ms, self.low_ms, self.high_ms)
 
     @property
     def used(self) -> float:

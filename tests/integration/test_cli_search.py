@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,12 @@ from hwbench.search.accuracy.proxy import CapacityProxy
 from hwbench.search.pnag import Costs, Schedule, save_generator, train_generator
 from hwbench.spaces import get_space
 from hwbench.testing.predictors import made_up_training
+from tests.measurements import measurement
 
 SMALL = get_space("mbv3_small")
 KEYS = {
-    "budget_ms", "task", "architecture", "predicted_ms", "upper_ms", "measured_ms", "kept",
-    "accuracy", "from",
+    "budget_ms", "task", "architecture", "predicted_ms", "upper_ms", "measured_ms", "low_ms",
+    "high_ms", "kept", "accuracy", "from",
 }  # fmt: skip
 
 
@@ -151,6 +153,46 @@ def test_a_generator_refuses_budgets_tasks_and_devices_that_are_not_its_own(
         code, out, err = run(capsys, "generate", "ready.hwg", *arguments)
         assert (code, out) == (2, "")
         assert words in err
+
+
+@pytest.mark.parametrize(
+    ("interval", "kept", "told", "code"),
+    [
+        ((0.98, 1.0, 1.5), True, "yes", 0),  # an interval that ends at the budget keeps it
+        ((1.49, 1.495, 1.51), None, "open", 3),  # the point alone would be within
+        ((1.49, 1.505, 1.51), None, "open", 3),
+        ((1.501, 1.6, 1.7), False, "no", 1),
+        ((None, None, None), None, "-", 3),
+    ],
+)
+def test_a_measured_answer_keeps_its_budget_by_all_of_the_interval(
+    there: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    interval: tuple[float | None, ...],
+    kept: bool | None,
+    told: str,
+    code: int,
+) -> None:
+    def measured(device, space, codes, store, **others):
+        low, middle, high = (None if ms is None else ms * 1e6 for ms in interval)
+        made = measurement(latency_ns=middle, low_ns=low, high_ns=high)
+        return [
+            replace(made, workload=replace(made.workload, arch=text))
+            for text in space.decode(codes)
+        ]
+
+    monkeypatch.setattr("hwbench.devices.profile.measure_architectures", measured)
+    monkeypatch.setattr("hwbench.cli.generate.require_here", lambda *arguments: None)
+    command = ["generate", "ready.hwg", "--budget", "1.5ms", "--measure"]
+    done, out, err = run(capsys, *command, "--json")
+    assert done == code, err
+    (row,) = json.loads(out)["results"]
+    assert row["kept"] is kept
+    assert (row["low_ms"], row["measured_ms"], row["high_ms"]) == interval
+    done, out, _ = run(capsys, *command)
+    assert done == code
+    assert told in [line.split()[-1] for line in out.splitlines() if line.strip()]
 
 
 @pytest.mark.parametrize(

@@ -566,8 +566,8 @@ def test_the_verb_answers_tasks(ready: Path, capsys: pytest.CaptureFixture[str])
     assert [r["budget_ms"] for r in found["results"]] == [1.9, 1.0]
     for result in found["results"]:
         assert set(result) == {
-            "budget_ms", "task", "architecture", "predicted_ms", "upper_ms", "measured_ms", "kept",
-            "accuracy", "from",
+            "budget_ms", "task", "architecture", "predicted_ms", "upper_ms", "measured_ms",
+            "low_ms", "high_ms", "kept", "accuracy", "from",
         }  # fmt: skip
         assert result["task"] == "across,1"
         assert result["accuracy"] == 0.75
