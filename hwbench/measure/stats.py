@@ -9,7 +9,9 @@ from scipy import special
 from hwbench.records import Percentile
 
 
-def percentile(samples: NDArray[np.int64], q: float, confidence: float = 0.95) -> Percentile:
+def percentile(
+    samples: NDArray[np.int64] | NDArray[np.float64], q: float, confidence: float = 0.95
+) -> Percentile:
     """The q-th percentile (0 < q < 100) of n samples, with a two-sided interval.
 
     The ranks of the interval's ends come from the binomial distribution of the number of
