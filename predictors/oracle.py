@@ -226,6 +226,10 @@ class BudgetOracle:
             kind=meta.kind,
         )
 
+    def calibrate(self, chosen: TrainingSet) -> None:
+        """Give bounds by errors on what a search chose (:meth:`LatencyPredictor.calibrated_on`)."""
+        self.predictor = self.predictor.calibrated_on(chosen)
+
     def table(self, *, fixed: Mapping[str, Value] | None = None, seed: int = 0) -> LatencyTable:
         """Latency as a sum of entries, for a differentiable search; with what the sum loses.
 

@@ -135,6 +135,17 @@ class LatencyPredictor:
         beyond = np.sign(between) * (np.hypot(own, between) - abs(own))
         return np.maximum(prediction.mean_ms + own + beyond, 0.0)
 
+    def calibrated_on(self, chosen: TrainingSet) -> LatencyPredictor:
+        """The same predictor, its bounds by errors on what a search chose, and it had not learned.
+
+        A search chooses where a predictor errs in its favour: errors on architectures drawn at
+        random, by which it was calibrated, are then too small. PredictorError for less than 5.
+        """
+        if len(chosen) < MIN_SAMPLES:
+            raise PredictorError(f"bounds rest on {MIN_SAMPLES} errors at least: measure more")
+        calibration = Calibration.of(chosen.latency_ms, self.predict(chosen.codes))
+        return LatencyPredictor(self.space, self._model, calibration, self.meta)
+
     def unfamiliar(self, prediction: Prediction) -> NDArray[np.bool_]:
         """Which predictions of this predictor's (n,) lie beyond all that it was held to.
 

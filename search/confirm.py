@@ -5,6 +5,9 @@ measure it settles the matter, for every budget at once. The next one to measure
 largest expected gain: over all budgets, the probability that it keeps the budget times what its
 score is above the best that is sure to. (Expected improvement, as in Bayesian optimisation under
 an unknown constraint: Gardner et al., ICML 2014; the score takes the place of the objective.)
+
+What was measured so tells how far the bounds hold for architectures that a search chooses, which
+are those where the predictor errs in its favour: the others' bounds are calibrated on it.
 """
 
 from __future__ import annotations
@@ -15,11 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from hwbench.predictors import BudgetOracle
 from hwbench.search.ledger import SearchLedger
 from hwbench.search.scoring import Scored, best_each
 from hwbench.spaces.base import Codes
 
 Array = NDArray[np.float64]
+
+#: Chosen architectures by which bounds are calibrated, at least.
+CHOSEN = 20
 
 
 class MeasuringOracle(Protocol):
@@ -71,6 +78,24 @@ def confirm(
         upper[rows] = oracle.upper(found.codes[rows], confidence)
         sd[rows] = np.maximum(oracle.upper(found.codes[rows], 0.84) - mean[rows], 1e-9 * mean[rows])
     return Scored(found.codes, found.score, upper)
+
+
+def calibrated(
+    found: Scored, oracle: BudgetOracle, before: int, confidence: float, ledger: SearchLedger
+) -> Scored:
+    """``found`` with bounds calibrated on what the search had measured since ``before`` known ones.
+
+    What was measured was chosen by the search, as its answers to other budgets are. With less than
+    :data:`CHOSEN` of them the bounds stay as they are.
+    """
+    known = oracle.known
+    chosen = known[np.arange(before, len(known))]
+    if len(chosen) < CHOSEN:
+        return found
+    oracle.calibrate(chosen)
+    ledger.oracle_queries += len(found)
+    upper = oracle.upper(found.codes, confidence)
+    return Scored(found.codes, found.score, np.where(np.isfinite(found.upper_ms), upper, np.inf))
 
 
 def _gain(found: Scored, mean: Array, sd: Array, budgets: Array) -> Array:

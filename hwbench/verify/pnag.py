@@ -38,7 +38,7 @@ LABELS, QUICK_LABELS = (100, 200, 400), (400,)
 
 PNAG = "pnag"
 BASELINES = ("best of labelled", "rank all", "random", "evolution", "nsga2")
-READINGS = ("raw", "guarded", "confirmed")
+READINGS = ("raw", "guarded", "calibrated", "confirmed")
 FIGURES = (
     "regret_points_mean", "regret_kept_points_mean", "satisfaction", "answered", "utilisation",
     "hypervolume",
@@ -138,7 +138,8 @@ def _key(table: DeviceTable) -> str:
         table.known_accuracy.tolist(),
         table.labels.codes.tolist(),
     ]
-    protocol = [BUDGETS, CALLS, FITTED, LATENCY_LABELS, asdict(Schedule()), hwbench.__version__]
+    protocol = [BUDGETS, CALLS, FITTED, LATENCY_LABELS, asdict(Schedule()), READINGS]
+    protocol.append(hwbench.__version__)
     return digest([content, protocol])[:8]
 
 
@@ -159,10 +160,11 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
         f"regret below that of the best baseline ({best}), by a paired 95 % interval": (
             difference + half_width < 0
         ),
-        f"{SATISFACTION_BAR:.0%} of the budgets kept, guarded": kept["guarded"] >= SATISFACTION_BAR,
-        f"{SATISFACTION_BAR:.0%} of the budgets kept, confirmed": (
-            kept["confirmed"] >= SATISFACTION_BAR
-        ),
+        **{
+            f"{SATISFACTION_BAR:.0%} of the budgets kept, {reading}": share >= SATISFACTION_BAR
+            for reading, share in kept.items()
+            if reading != "raw"
+        },
         "hypervolume not below evolution's and NSGA-II's": (
             volume[PNAG] >= max(volume["evolution"], volume["nsga2"])
         ),
@@ -228,6 +230,7 @@ def _by_method(rows: Sequence[Row], device: str | None) -> dict[str, dict[str, A
             **rounded["confirmed"],
             "raw": rounded["raw"],
             "guarded": rounded["guarded"],
+            "calibrated": rounded["calibrated"],
             "ledger": ledger,
         }
     return shown

@@ -21,7 +21,7 @@ _SHOWN = {
 
 
 def pnag_figure(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Three panels: regret over labels; hypervolume by device; raw, guarded, confirmed."""
+    """Three panels: regret over labels; hypervolume by device; the four readings."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -114,15 +114,15 @@ def _by_device(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _by_reading(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     most = max(row["labels"] for row in rows)
-    readings = ("raw", "guarded", "confirmed")
+    readings = {"raw": "x", "guarded": "s", "calibrated": "D", "confirmed": "o"}
     for method, colour in _SHOWN.items():
         own = [row for row in rows if (row["method"], row["labels"]) == (method, most)]
         regret = [np.mean([row[r]["regret_points_mean"] for row in own]) for r in readings]
         kept = [100 * np.mean([row[r]["satisfaction"] for row in own]) for r in readings]
         axis.plot(kept, regret, "-", lw=0.7, color=colour, alpha=0.6)
-        for x, y, marker in zip(kept, regret, "xso", strict=True):
+        for x, y, marker in zip(kept, regret, readings.values(), strict=True):
             axis.plot(x, y, marker, ms=6, color=colour)
-    for reading, marker in zip(readings, "xso", strict=True):
+    for reading, marker in readings.items():
         axis.plot([], [], marker, color="#333333", ls="none", label=reading)
     axis.axvline(95, color="#333333", lw=0.8, ls=":")
     axis.set_ylim(bottom=0)

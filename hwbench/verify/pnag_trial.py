@@ -1,12 +1,14 @@
 """One device and one seed of the experiment on PNAG: every method, judged by exact regret.
 
 All methods get M accuracy labels and 100 latency labels, and answer the same 20 budgets. How the
-latency labels are spent makes three readings of one search:
+latency labels are spent makes four readings of one search:
 
 - *raw* and *guarded*: all 100 at random; an architecture is taken where its median (raw) or its
   bound at confidence .98 is within the budget;
 - *confirmed*: 60 at random, 40 on what the method found, where a measurement decides most
-  (:mod:`hwbench.search.confirm`); then as guarded, and what was measured is known.
+  (:mod:`hwbench.search.confirm`); then as guarded, and what was measured is known;
+- *calibrated*: as guarded, but by bounds calibrated on those 40, whose latencies are forgotten:
+  what the bounds are worth where nothing that is answered was measured.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from hwbench.predictors import LatencyPredictor, Provenance, TrainingSet, fit_pr
 from hwbench.predictors.published import timed
 from hwbench.search.accuracy.model import fit_accuracy
 from hwbench.search.baselines import every_one, evolve, nsga2, random_pool
-from hwbench.search.confirm import confirm
+from hwbench.search.confirm import CHOSEN, confirm
 from hwbench.search.labels import random_labels
 from hwbench.search.ledger import SearchLedger
 from hwbench.search.pareto import best_within, hypervolume
@@ -178,7 +180,7 @@ def _scorer(task: Task, evaluator: Evaluator) -> Scorer:
 
 
 def _readings(task: Task, method: Method) -> dict[str, dict[str, Any]]:
-    """Raw, guarded and confirmed figures of what was found."""
+    """Raw, guarded, confirmed and calibrated figures of what was found."""
     found, readings = method.found, {}
     plain = task.oracle(LATENCY_LABELS)
     for name, confidence in (("raw", RAW), ("guarded", GUARDED)):
@@ -187,6 +189,12 @@ def _readings(task: Task, method: Method) -> dict[str, dict[str, Any]]:
     device = task.oracle(FITTED)
     settled = confirm(found, device, task.budgets, GUARDED, LATENCY_LABELS - FITTED, method.ledger)
     readings["confirmed"] = _judged(task, settled)
+    blind = task.oracle(FITTED)
+    chosen = device.known[np.arange(FITTED, len(device.known))]
+    if len(chosen) >= CHOSEN:
+        blind.calibrate(chosen)
+    upper = blind.upper(found.codes, GUARDED)
+    readings["calibrated"] = _judged(task, Scored(found.codes, found.score, upper))
     return readings
 
 

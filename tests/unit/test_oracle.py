@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from hwbench.predictors import (
     Limit,
     Provenance,
     fit_predictor,
+    load_predictor,
     training_set,
 )
 from hwbench.records import Measurement
@@ -223,6 +226,28 @@ def test_it_learns_from_what_it_measured(truth: Truth) -> None:
         np.abs(p.predict(codes[20:]).mean_ms / wanted - 1) for p in (before, oracle.predictor)
     ]
     assert np.median(errors[1]) < 0.5 * np.median(errors[0])
+
+
+def test_bounds_calibrated_on_what_a_search_chose_hold_for_what_it_chooses(
+    predictor: LatencyPredictor, truth: Truth, tmp_path: Path
+) -> None:
+    """It chooses, of many, those that the predictor takes for faster than they are."""
+    pool = OFA.sample(3000, np.random.default_rng(5))
+    excess = truth.latency(pool) / predictor.predict(pool).mean_ms
+    chosen = np.random.default_rng(6).permutation(pool[np.argsort(-excess)[:200]])
+    seen, new = chosen[:100], chosen[100:]
+    oracle = BudgetOracle(predictor)
+    held = [np.mean(truth.latency(new) <= oracle.upper(new, 0.9))]
+    oracle.calibrate(training_set(OFA, seen, truth.latency(seen)))
+    held.append(np.mean(truth.latency(new) <= oracle.upper(new, 0.9)))
+    assert held[0] < 0.5
+    assert 0.8 <= held[1] <= 0.98
+    assert np.array_equal(oracle.latency(new), predictor.predict(new).mean_ms)
+    oracle.predictor.save(tmp_path / "chosen.hwp")
+    again = load_predictor(tmp_path / "chosen.hwp", space=OFA)
+    assert np.array_equal(again.upper(new, 0.98), oracle.upper(new, 0.98))
+    with pytest.raises(PredictorError, match="5 errors at least: measure more"):
+        oracle.calibrate(training_set(OFA, seen[:4], truth.latency(seen[:4])))
 
 
 def test_an_inconclusive_measurement_is_not_learned(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwbench.errors import UnknownNameError, UsageError
+from hwbench.predictors import TrainingSet, training_set
 from hwbench.search.accuracy import CallableAccuracy
 from hwbench.search.accuracy.kept import KeptAccuracy
 from hwbench.search.accuracy.model import AccuracyModel, Scales, fit_accuracy, restored, transformed
 from hwbench.search.accuracy.proxy import CapacityProxy
 from hwbench.search.accuracy.table import read_table
 from hwbench.search.baselines import every_one, evolve, nsga2, random_pool
-from hwbench.search.confirm import confirm
+from hwbench.search.confirm import CHOSEN, calibrated, confirm
 from hwbench.search.labels import spend_labels
 from hwbench.search.ledger import SearchLedger
 from hwbench.search.moves import mutated
@@ -296,6 +298,41 @@ def test_measurements_recover_what_the_guard_costs() -> None:
     true_ms = oracle.true_ms(found.codes)
     possible = np.mean([found.score[true_ms <= b].max() for b in budgets])
     assert possible - confirmed < 0.5 * (possible - guarded)
+
+
+class Learner(ToyOracle):
+    """Knows what it measured, and keeps what it was calibrated on."""
+
+    chosen: TrainingSet | None = None
+
+    @property
+    def known(self) -> TrainingSet:
+        codes = np.array([np.frombuffer(row, np.int16) for row in self.measured]).reshape(-1, 6)
+        return training_set(TOY, codes, self.true_ms(codes))
+
+    def calibrate(self, chosen: TrainingSet) -> None:
+        self.chosen = chosen
+
+    def upper(self, codes: np.ndarray, confidence: float) -> np.ndarray:
+        return super().upper(codes, confidence) * (1 if self.chosen is None else 2)
+
+
+def test_bounds_are_calibrated_on_what_the_search_had_measured_if_it_is_enough() -> None:
+    oracle, ledger = Learner(TOY), SearchLedger()
+    every = TOY.all_codes()
+    oracle.measure(every[:3])
+    found = scorer(oracle)(every)
+    broken = replace(found, upper_ms=np.where(np.arange(len(every)) == 9, np.inf, found.upper_ms))
+    oracle.measure(every[3 : 2 + CHOSEN])
+    assert calibrated(broken, oracle, 3, 0.98, ledger) is broken
+    assert (oracle.chosen, ledger.oracle_queries) == (None, 0)
+    oracle.measure(every[2 + CHOSEN : 3 + CHOSEN])
+    wider = calibrated(broken, oracle, 3, 0.98, ledger)
+    assert len(oracle.chosen) == CHOSEN
+    assert ledger.oracle_queries == len(every)
+    assert np.isinf(wider.upper_ms[9])  # another limit stays broken
+    assert np.array_equal(np.delete(wider.upper_ms, 9), np.delete(oracle.upper(every, 0.98), 9))
+    assert np.array_equal(wider.score, found.score)
 
 
 def test_nothing_is_measured_where_nothing_is_to_be_gained() -> None:
