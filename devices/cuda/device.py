@@ -116,17 +116,19 @@ class Cuda(Device):
     # -- the work -----------------------------------------------------------------------------
 
     def canaries(self, threads: int) -> tuple[Canary, ...]:
-        """On the GPU itself: a product of 1024 x 1024 matrices in fp32, and a copy of 128 MiB.
+        """On the GPU itself: a product of 1024 x 1024 matrices in fp32, a copy of 128 MiB, and 64
+        additions of single numbers, whose time is the host's, who launches them.
 
-        At the rates of the data sheets the product takes 40 us (H100) to 270 us (T4); the copy
-        touches 256 MiB, more than an L2 cache holds. Their version names torch and CUDA, whose
-        kernels they run.
+        The product takes 57 us on an H100, 270 us by the data sheet of a T4; the copy touches
+        256 MiB, more than an L2 cache holds. Their version names torch and CUDA, whose kernels
+        they run.
         """
         facts, _ = self._gpu()
         version = f"1 torch {facts.torch} cuda {facts.cuda}"
         return (
             Canary("matmul_1024", version, self._spec({"matmul": 1024}), 3, 1, "compute"),
             Canary("copy_128mib", version, self._spec({"copy": 128}), 3, 1, "memory"),
+            Canary("launch_64", version, self._spec({"launch": 64}), 3, 1, "launch"),
         )
 
     def job(self, model: Model, threads: int) -> Job:

@@ -34,6 +34,11 @@ class CudaRunner:
         flush = flusher(self._stream) if self._options.cache == "cold" else None
         return Sampler(self._stream, self._work, flush=flush, graph=self._options.cuda_graph)
 
+    @property
+    def launch_bound(self) -> bool:
+        """Whether the device waits for launches (of the first run on)."""
+        return self._sampler.launch_bound
+
     @contextmanager
     def _context(self) -> Iterator[None]:
         """Inference mode and our own precision, with a device's errors put in words."""
@@ -66,16 +71,18 @@ class CudaRunner:
 def build_runner(args: Mapping[str, Any], stream: Stream, sensor: Sensor | None) -> CudaRunner:
     """A runner from what :class:`hwbench.devices.cuda.Cuda` writes into its specs.
 
-    ``{"model": …, "options": …}`` is a network, ``{"matmul": size}`` and ``{"copy": MiB}`` are
-    the canaries, always hot, in fp32 and launched one by one.
+    ``{"model": …, "options": …}`` is a network, ``{"matmul": size}``, ``{"copy": MiB}`` and
+    ``{"launch": number}`` are the canaries, always hot, in fp32 and launched one by one.
     """
     with device_errors():
         if "model" in args:
             options = CudaOptions(**args["options"])
             network = build_network(args["model"], options, stream.device)
             return CudaRunner(stream, network, options, sensor)
-        work = _matmul(args["matmul"], stream) if "matmul" in args else _copy(args["copy"], stream)
-        return CudaRunner(stream, work, CudaOptions(), None)
+        for name, made in _CANARIES.items():
+            if name in args:
+                return CudaRunner(stream, made(args[name], stream), CudaOptions(), None)
+    raise ValueError(f"a runner of {', '.join(args)} is not known")
 
 
 def _matmul(size: int, stream: Stream) -> Work:
@@ -91,3 +98,18 @@ def _copy(mib: int, stream: Stream) -> Work:
     source = torch.ones(mib << 20, dtype=torch.uint8, device=stream.device)
     target = torch.empty_like(source)
     return lambda: target.copy_(source)
+
+
+def _launch(number: int, stream: Stream) -> Work:
+    """So many additions of two single numbers: a kernel is over before the next is launched."""
+    one = torch.ones(1, device=stream.device)
+    out = torch.empty_like(one)
+
+    def launches() -> None:
+        for _ in range(number):
+            torch.add(one, one, out=out)
+
+    return launches
+
+
+_CANARIES = {"matmul": _matmul, "copy": _copy, "launch": _launch}

@@ -6,6 +6,8 @@ are queued without waiting in between, behind one run that is not measured, so t
 of the GPU wherever it is the faster of the two; the launches are then hidden. Where it is not
 (many short kernels), the GPU waits for launches and **that waiting is in the time**: it is what a
 caller of this model meets. A CUDA graph removes it: all of a sample's kernels are then one launch.
+Which of the two it is, is measured once: a sample that the host takes as long to launch as the
+device to finish is launch-bound, and feels the host's state instead of the device's.
 
 Hot and cold. Hot, a run finds in the L2 cache what the run before left there. Cold, a buffer of
 twice the L2's size is overwritten before each sample, outside its marks.
@@ -23,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from hwbench.devices.cuda.stream import Stream, Work
@@ -36,18 +39,27 @@ MOST_REPEATS = 1024
 #: The flush overwrites this many times the L2, since its replacement is not strictly by age.
 FLUSH_L2_SIZES = 2
 _TRIES = 3
+#: A sample is launch-bound when the host launched for this share of the time it took.
+LAUNCH_SHARE = 0.9
 
 
 class Sampler:
     """Times runs of ``work`` on ``stream``.
 
     ``flush`` is queued before each sample, for cold times; ``graph`` replays a captured sample.
-    ``repeats`` runs make a sample: chosen here when hot, 1 when cold. Make and use it within
+    ``repeats`` runs make a sample: chosen here when hot, 1 when cold. ``launch_bound`` says
+    whether the host decides its time; ``clock`` is the host's, in ns. Make and use it within
     whatever context (inference mode, precision) the work needs.
     """
 
     def __init__(
-        self, stream: Stream, work: Work, *, flush: Work | None = None, graph: bool = False
+        self,
+        stream: Stream,
+        work: Work,
+        *,
+        flush: Work | None = None,
+        graph: bool = False,
+        clock: Callable[[], int] = perf_counter_ns,
     ) -> None:
         self._stream, self._flush = stream, flush
         for _ in range(_TRIES):
@@ -56,6 +68,7 @@ class Sampler:
         self.repeats = 1 if flush else repeats_for(stream, work)
         sample = repeated(work, self.repeats)
         self._sample = stream.capture(sample) if graph else sample
+        self.launch_bound = launch_share(stream, self._sample, clock) >= LAUNCH_SHARE
 
     def times_ns(self, n: int, watch: Callable[[], None] | None = None) -> list[int]:
         """``n`` samples' times a run, in whole nanoseconds.
@@ -112,6 +125,23 @@ def _shortest_ns(stream: Stream, sample: Work) -> float:
         stream.synchronise()
         times.append(stream.elapsed_ns(start, end))
     return min(times)
+
+
+def launch_share(stream: Stream, sample: Work, clock: Callable[[], int]) -> float:
+    """Share of a sample's time, on an idle device, for which the host was launching it.
+
+    The median of some: nothing is queued ahead, so a device that is the slower works on when the
+    host has done.
+    """
+    shares = []
+    for _ in range(_TRIES):
+        stream.synchronise()
+        start, began = stream.mark(), clock()
+        sample()
+        launched, end = clock() - began, stream.mark()
+        stream.synchronise()
+        shares.append(launched / max(stream.elapsed_ns(start, end), 1.0))
+    return sorted(shares)[_TRIES // 2]
 
 
 def flusher(stream: Stream) -> Work:

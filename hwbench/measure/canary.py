@@ -36,7 +36,7 @@ from hwbench.records import CanaryEpoch
 
 WINDOW = 60  # readings: about a quarter of a second
 LOW_PERCENTILE = 5.0
-QUIET_BAND = {"compute": 0.06, "memory": 0.10, "cache": 0.30}
+QUIET_BAND = {"compute": 0.06, "memory": 0.10, "cache": 0.30, "launch": 0.06}
 RUNS, MOST_RUNS = 10, 40
 #: More runs than ``RUNS`` are made while the compute canaries' canonical times, which every
 #: latency rests on in full, are not known to within this (95 %, log).

@@ -25,10 +25,11 @@ class Canary:
     """A fixed piece of work whose time tells how disturbed the machine is.
 
     ``version`` names its implementation: a canary that changes starts a new series. ``kind`` is
-    what it stands for: ``compute``, ``memory``, or ``cache``, the caches that cores share;
-    canaries of one kind are averaged. A reading is the minimum of ``runs`` runs after ``warm``
-    unmeasured ones. One that takes long is read every ``every_s`` seconds only, and stands for
-    the bursts until its next reading.
+    what it stands for: ``compute``, ``memory``, ``cache``, the caches that cores share, or
+    ``launch``, the host that hands a device its work, which stands in for ``compute`` where
+    launches decide a model's time; canaries of one kind are averaged. A reading is the minimum
+    of ``runs`` runs after ``warm`` unmeasured ones. One that takes long is read every
+    ``every_s`` seconds only, and stands for the bursts until its next reading.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Canary:
     runner: RunnerSpec
     runs: int
     warm: int
-    kind: Literal["compute", "memory", "cache"]
+    kind: Literal["compute", "memory", "cache", "launch"]
     every_s: float = 0.0
 
 

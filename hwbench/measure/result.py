@@ -63,15 +63,19 @@ class Context:
     tags: Mapping[str, str]
     adjacent: bool = True
 
-    @property
-    def mixing(self) -> NDArray[np.float64]:
+    def mixing(self, *, launch_bound: bool) -> NDArray[np.float64]:
         """Matrix (canaries, kinds) that averages the canaries of each kind.
 
-        A kind that the device has no canary of passes for never disturbed.
+        A kind that the device has no canary of passes for never disturbed. For a model that is
+        ``launch_bound`` the canaries of launches are those of its computing.
         """
-        if not {c.kind for c in self.canaries}.issuperset(NEEDED_KINDS):
+        found = [canary.kind for canary in self.canaries]
+        if not set(NEEDED_KINDS).issubset(found):
             raise DeviceError(f"the device needs a canary of each kind: {', '.join(NEEDED_KINDS)}")
-        member = np.array([[c.kind == kind for kind in KINDS] for c in self.canaries], float)
+        stands = {kind: kind for kind in KINDS}
+        if launch_bound and "launch" in found:
+            stands["compute"] = "launch"
+        member = np.array([[own == stands[kind] for kind in KINDS] for own in found], float)
         return np.asarray(member / np.maximum(member.sum(axis=0), 1))
 
 
@@ -85,6 +89,7 @@ class BurstLog:
     warm_ns: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     typical_ns: float = 0.0
     footprints: list[int] = field(default_factory=list)
+    launch_bounds: list[bool] = field(default_factory=list)
     load_ns: int | None = None
     first_ns: int | None = None
     peak_memory: int | None = None
@@ -108,6 +113,11 @@ class BurstLog:
     def footprint(self) -> int | None:
         """Memory that loading and a first run took, in bytes: the middle of all processes."""
         return int(np.median(self.footprints)) if self.footprints else None
+
+    @property
+    def launch_bound(self) -> bool:
+        """Whether launches decided the model's time in most of its processes."""
+        return 2 * sum(self.launch_bounds) > len(self.launch_bounds)
 
     def bursts(self) -> Bursts:
         """The record as arrays, with the cause of each rejected burst."""
@@ -187,6 +197,7 @@ class Result:
     def measurement(self, stop_reason: str) -> Measurement:
         """The record to store."""
         log, context, bursts = self.log, self.context, self.bursts
+        mixing = context.mixing(launch_bound=log.launch_bound)
         low, high = self.estimate.interval_ns(self.look_confidence)
         return Measurement(
             workload=log.workload,
@@ -199,7 +210,7 @@ class Result:
             high_ns=high,
             confidence=self.confidence,
             canaries=tuple(c.name for c in context.canaries),
-            beta=tuple(map(float, context.mixing @ self.estimate.beta)),
+            beta=tuple(map(float, mixing @ self.estimate.beta)),
             canary_ref_ns=tuple(map(float, self.canary_ref_ns)),
             epoch=context.epoch.id if context.epoch else None,
             observed=tuple(percentile(bursts.sample_ns, q) for q in PERCENTILES),
@@ -250,9 +261,8 @@ def evidence_of(
             f"{' (' + ', '.join(causes) + ')' if causes else ''}; " + _cure(causes)
         )
     reference, se = _reference(context, provisional_ns)
-    return burst_evidence(
-        bursts, context.mixing, reference, log.footprint, se, adjacent=context.adjacent
-    )
+    mixing = context.mixing(launch_bound=log.launch_bound)
+    return burst_evidence(bursts, mixing, reference, log.footprint, se, adjacent=context.adjacent)
 
 
 def _reference(

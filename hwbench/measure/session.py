@@ -311,6 +311,7 @@ class _Block:
             loaded = worker.load(slot, self.runners[slot])
             if loaded["grown"] is not None:
                 log.footprints.append(loaded["grown"])
+            log.launch_bounds.append(loaded["launch_bound"])
             if process == 0:
                 worker.ask("check", slot, expect_s=60)
                 log.load_ns, log.first_ns = loaded["load_ns"], loaded["first_ns"]

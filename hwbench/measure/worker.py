@@ -125,7 +125,8 @@ class Worker:
     def load(self, slot, file, args):
         """Load a runner and run it once: how long each took, and what memory that took.
 
-        ``resident`` is the memory in use before, ``grown`` what has come to it since, in bytes.
+        ``resident`` is the memory in use before, ``grown`` what has come to it since, in bytes;
+        ``launch_bound`` whether a device waits for its host to hand it this model's work.
         """
         self._turn(slot)
         module = runner_module(file)
@@ -138,7 +139,8 @@ class Worker:
         self._runners[slot] = runner
         self._last.pop(slot, None)
         grown = None if resident is None else max(memory()["now"] - resident, 0)
-        return {**times, "resident": resident, "grown": grown}
+        launch_bound = bool(getattr(runner, "launch_bound", False))
+        return {**times, "resident": resident, "grown": grown, "launch_bound": launch_bound}
 
     def warm(self, slot, seconds, least, most):
         """Run until ``seconds`` have passed, within ``least`` and ``most`` runs."""

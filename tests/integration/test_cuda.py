@@ -456,6 +456,15 @@ class TestOnAGpu:
             (burst,) = worker.ask("round", [["net", 20, 1]], [])["bursts"]
         assert min(burst["ns"]) > 0
 
+    def test_a_small_network_waits_for_its_launches_unless_a_graph_holds_them(
+        self, tmp_path: Path
+    ) -> None:
+        for graph in (False, True):
+            device = Cuda(0, CudaOptions(cuda_graph=graph))
+            with WorkerProcess(device.python) as worker:
+                loaded = worker.load("net", device.job(tiny_net(), 1).build(tmp_path))
+            assert loaded["launch_bound"] is not graph
+
     def test_the_gpu_computes_what_the_cpu_does(self, tmp_path: Path) -> None:
         args = {"onnx": str(saved(tiny_net().graph, tmp_path).path), "shapes": {}}
         stream = open_stream(0)

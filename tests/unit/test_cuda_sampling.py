@@ -96,6 +96,24 @@ def test_where_the_host_is_slower_the_gaps_are_in_the_time(count: int, gpu_ns: i
         assert launches <= time <= launches + (MARK_NS + gpu_ns) / sampler.repeats + 1
 
 
+@given(count=st.integers(2, 50), shorter=st.booleans(), data=st.data())
+def test_a_run_is_launch_bound_where_its_kernels_are_shorter_than_launches(
+    count: int, shorter: bool, data: st.DataObject
+) -> None:
+    few, many = (1, LAUNCH_NS // 2), (2 * LAUNCH_NS, 20 * LAUNCH_NS)
+    kernel = data.draw(st.integers(*few) if shorter else st.integers(*many))
+    queue = Queue()
+    sampler = Sampler(queue, network(queue, *[kernel] * count), clock=lambda: queue.host)
+    assert sampler.launch_bound == shorter
+
+
+def test_a_graph_of_the_same_kernels_is_not_launch_bound() -> None:
+    queue = Queue()
+    work = network(queue, *[LAUNCH_NS // 2] * 50)
+    assert Sampler(queue, work, clock=lambda: queue.host).launch_bound
+    assert not Sampler(queue, work, graph=True, clock=lambda: queue.host).launch_bound
+
+
 @given(count=st.integers(1, 50), gpu_ns=st.integers(1, LAUNCH_NS // 2))
 def test_a_graph_takes_the_gaps_out(count: int, gpu_ns: int) -> None:
     queue = Queue()

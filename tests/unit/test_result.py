@@ -89,20 +89,33 @@ def an_epoch(spread: float, times_ns: tuple[float, ...] = C0) -> CanaryEpoch:
 
 class TestMixing:
     def test_canaries_of_a_kind_are_averaged(self) -> None:
-        assert CONTEXT.mixing.sum(axis=0).tolist() == [1.0] * len(KINDS)
-        assert CONTEXT.mixing[:2, 0].tolist() == [0.5, 0.5]
+        mixing = CONTEXT.mixing(launch_bound=False)
+        assert mixing.sum(axis=0).tolist() == [1.0] * len(KINDS)
+        assert mixing[:2, 0].tolist() == [0.5, 0.5]
 
     def test_without_a_canary_of_the_shared_cache_it_passes_for_undisturbed(self) -> None:
         without = tuple(c for c in CANARIES if c.kind != "cache")
-        mixing = dataclasses.replace(CONTEXT, canaries=without).mixing
+        mixing = dataclasses.replace(CONTEXT, canaries=without).mixing(launch_bound=False)
         assert mixing.shape == (len(CANARIES) - 1, len(KINDS))
         assert mixing[:, KINDS.index("cache")].tolist() == [0.0] * (len(CANARIES) - 1)
+
+    def test_a_canary_of_launches_is_heard_by_what_waits_for_them_alone(self) -> None:
+        launches = Canary("launch", "1", SPEC, 2, 1, "launch")
+        context = dataclasses.replace(CONTEXT, canaries=(*CANARIES, launches))
+        for bound, compute in ((False, [0.5, 0.5, 0.0]), (True, [0.0, 0.0, 1.0])):
+            mixing = context.mixing(launch_bound=bound)
+            assert mixing[[0, 1, -1], KINDS.index("compute")].tolist() == compute
+            assert mixing.sum(axis=0).tolist() == [1.0] * len(KINDS)
+
+    def test_where_no_launches_are_watched_computing_stands_for_itself(self) -> None:
+        ours, theirs = (CONTEXT.mixing(launch_bound=bound) for bound in (False, True))
+        assert ours.tolist() == theirs.tolist()
 
     @pytest.mark.parametrize("kind", ["compute", "memory"])
     def test_the_other_kinds_are_needed(self, kind: str) -> None:
         without = tuple(c for c in CANARIES if c.kind != kind)
         with pytest.raises(DeviceError, match="a canary of each kind: compute, memory"):
-            _ = dataclasses.replace(CONTEXT, canaries=without).mixing
+            _ = dataclasses.replace(CONTEXT, canaries=without).mixing(launch_bound=False)
 
 
 class TestSlowCanary:
