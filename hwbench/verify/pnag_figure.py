@@ -49,7 +49,8 @@ def device_figure(evidence: Mapping[str, Any], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, (used, gained) = plt.subplots(1, 2, figsize=(9.5, 4.0))
-    for method, trials in evidence["trials"].items():
+    shown = {"pnag": evidence["trials"]["guarded"], "evolution": evidence["trials"]["evolution"]}
+    for method, trials in shown.items():
         budgets = np.array([trial["budget_ms"] for trial in trials])
         shares = np.array([trial["measured_ms"] for trial in trials]) / budgets
         used.plot(budgets, 100 * shares, "o", ms=4, color=_SHOWN[method], label=method)
