@@ -18,23 +18,16 @@ from hwbench.search.supernet import Supernet, TrainingPlan, load_supernet, train
 from hwbench.spaces import get_space
 from hwbench.testing.predictors import made_up_training
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 SMALL = get_space("mbv3_small")
 PLAN = TrainingPlan(steps=3, fixed={"r": 28})
 TRAIN = "supernet -s mbv3_small --data shades.npz --steps 3 --fix r=28"
 SEARCH = "search pnag -s mbv3_small --labels 20 --data shades.npz --supernet"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The last bits are those of one thread; several would wait for each other beside others."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
-def folder(one_thread, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(one_torch_thread, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images of ten shades of grey, a predictor, and a supernet that was trained on them."""
     folder = tmp_path_factory.mktemp("supernet")
     rng, y = np.random.default_rng(0), np.repeat(np.arange(10), 12)

@@ -42,22 +42,15 @@ from hwbench.spaces.mbv3 import MobileNetV3Space
 from tests.graphs import relative_error
 from tests.supernets import TINY, bars, tiny_space
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 SPACE = tiny_space()
 PLAN = TrainingPlan(steps=40, batch=32, learning_rate=0.3)
 SHORT = replace(PLAN, steps=16)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The order of additions, and so the last bits, are those of one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
-def trained(one_thread) -> Supernet:
+def trained(one_torch_thread) -> Supernet:
     """After some steps, so that nothing is the identity, one or zero any more."""
     net = Supernet(SPACE)
     train(net, bars(), PLAN)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from hwbench.predictors import BudgetOracle, MacsLine, Provenance, fit_predictor
 from hwbench.search.eas import Lesson, Task, TaskGroups
@@ -20,18 +18,11 @@ from hwbench.verify.eas_figure import eas_figure
 from hwbench.verify.eas_trial import METHODS, OWN, Arena, paired, timings
 from tests.supernets import bars, tiny_space
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 SPACE, FIXED = tiny_space(), {"r": 12}
 GROUPS = TaskGroups("bars", bars().classes, (Task("flat", (0, 1)), Task("slant", (2, 3))))
 MET = {"seconds_all": 0.005}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Other tests run on the other cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,172 @@
+"""``search eas`` and ``generate --task``: from classes to answers, refused in one line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hwbench.cli import main
+from hwbench.predictors import BudgetOracle, MacsLine, Provenance, fit_predictor
+from hwbench.search.data import digits
+from hwbench.search.eas import (
+    EasCosts,
+    TaskGenerator,
+    train_task_generator,
+)
+from hwbench.search.eas.generator import Labels
+from hwbench.search.eas.policy import Choices
+from hwbench.search.generator_file import load_generator, save_generator
+from hwbench.search.supernet import Supernet, TrainingPlan, largest, smallest, train
+from hwbench.spaces import get_space
+from hwbench.testing.predictors import made_up_training
+from tests.eas import GROUPS, SHORT, untrained
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+
+@pytest.fixture
+def ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A generator of a space that the verb knows by name."""
+    monkeypatch.chdir(tmp_path)
+    space = get_space("mbv3_small")
+    choices, place = Choices(space, {"r": 28}), Provenance("cpu", "0" * 32, "made up", 1)
+    training = made_up_training(space, 40)
+    asked = BudgetOracle(fit_predictor(space, training, place, kind=MacsLine.kind))
+    kept = np.stack([smallest(space, {"r": 28}), largest(space, {"r": 28})])
+    labels = Labels([(0, 1)], kept[:1], np.array([0.75]))
+    found = TaskGenerator(
+        untrained(choices).policy(), GROUPS, choices.fixed, labels, asked, kept, 0.98
+    )
+    save_generator(found, tmp_path / "tasks.hwg", objective="made up", ledger={})
+    return tmp_path
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main([*arguments])
+    shown = capsys.readouterr()
+    return code, shown.out, shown.err
+
+
+def test_the_verb_answers_tasks(ready: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [
+        "generate",
+        "tasks.hwg",
+        "--task",
+        "bars:across,1",
+        "--budget",
+        "1.9ms",
+        "--budget",
+        "1ms",
+    ]
+    code, out, err = run(capsys, *command, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert set(found) == {"results", "seconds"}
+    assert [r["budget_ms"] for r in found["results"]] == [1.9, 1.0]
+    for result in found["results"]:
+        assert set(result) == {
+            "budget_ms", "task", "architecture", "predicted_ms", "upper_ms", "measured_ms",
+            "low_ms", "high_ms", "kept", "accuracy", "from",
+        }  # fmt: skip
+        assert result["task"] == "across,1"
+        assert result["accuracy"] == 0.75
+        assert result["upper_ms"] <= result["budget_ms"]
+        assert result["architecture"].startswith("r28 ")
+    code, out, _ = run(capsys, *command)
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--budget 1ms", "answers a budget for a task: give --task, as bars:flat,"),
+        ("--budget 1ms --task 0,9", "unknown class of bars '9'"),
+        ("--budget 1ms --task digits:0,1", "is of digits, but this knows tasks of bars"),
+        ("--budget 1ms --task 3", "has 1 class"),
+        ("--budget 99ms --task flat", "outside what can be reached here"),
+        ("--budget 1ms --task flat --measure", "another device or runtime"),
+    ],
+)
+def test_the_verb_refuses_in_one_line(
+    ready: Path, capsys: pytest.CaptureFixture[str], arguments: str, words: str
+) -> None:
+    code, out, err = run(capsys, "generate", "tasks.hwg", *arguments.split())
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert words in err
+
+
+@pytest.fixture
+def searchable(ready: Path) -> Path:
+    """A predictor, a supernet that has hardly begun, and groups of digits."""
+    loaded, _ = load_generator(ready / "tasks.hwg")
+    loaded.oracle.predictor.save(ready / "cpu-mbv3_small.hwp")
+    space, plan = get_space("mbv3_small"), TrainingPlan(steps=1, batch=4, fixed={"r": 28})
+    net = Supernet(space)
+    train(net, digits(), plan, checkpoint=ready / "net.pt")
+    groups = {"round": ["0", 6, 8, 9], "straight": [1, 4, 7]}
+    (ready / "groups.json").write_text(json.dumps(groups))
+    (ready / "odd.json").write_text(json.dumps({"odd": ["1", "eleven"]}))
+    return ready
+
+
+SEARCH = "search eas -s mbv3_small --budgets 0.9ms,1.9ms"
+
+
+def test_the_verb_searches_for_tasks(
+    searchable: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With less of everything: what is tried is the way from the options to a file that answers."""
+    short = EasCosts(labels=1, images=20, plan=replace(SHORT, first=5, steps=1, kept=4))
+
+    def hasty(*arguments, costs: EasCosts, **others):
+        assert costs.labels == 21 // 3
+        return train_task_generator(*arguments, costs=short, **others)
+
+    monkeypatch.setattr("hwbench.search.eas.train_task_generator", hasty)
+    files = "--tasks groups.json --supernet net.pt --data digits --labels 21 --json"
+    code, out, err = run(capsys, *SEARCH.split(), *files.split())
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["tasks"] == {"round": ["0", "6", "8", "9"], "straight": ["1", "4", "7"]}
+    assert found["data"] == "digits"
+    command = "generate cpu-mbv3_small.hwg --task digits:0,1,7 --budget 1.5ms --json"
+    code, out, err = run(capsys, *command.split())
+    assert code == 0, err
+    (answer,) = json.loads(out)["results"]
+    assert (answer["task"], answer["accuracy"]) == ("0,1,7", None)
+    code, _, err = run(capsys, *command.replace("0,1,7", "0,3").split())
+    assert (code, "'3' is in none of the groups" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (SEARCH, "Missing option '--tasks'"),
+        (f"{SEARCH} --supernet net.pt --data digits", "Missing option '--tasks'"),
+        (f"{SEARCH} --measurements 3", "No such option: --measurements"),
+        (f"{SEARCH} --accuracy table.npz", "No such option: --accuracy"),
+        (
+            f"{SEARCH} --supernet net.pt --data digits --tasks odd.json",
+            "unknown class of digits 'eleven'",
+        ),
+        (
+            "search eas -s mbv3_small --budgets 0.1ms,1.9ms --supernet net.pt --data digits "
+            "--tasks groups.json",
+            "a budget of 0.1 ms is outside what mbv3_small with r 28 can reach",
+        ),
+        (
+            "search pnag -s mbv3_small --budgets 0.9ms,1.9ms --tasks groups.json",
+            "No such option: --tasks",
+        ),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused_in_one_line(
+    searchable: Path, capsys: pytest.CaptureFixture[str], arguments: str, words: str
+) -> None:
+    code, out, err = run(capsys, *arguments.split())
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert words in err
