@@ -32,15 +32,18 @@ from hwbench.search.ledger import SearchLedger
 from hwbench.search.s2dnas.checkpoint import Keep
 from hwbench.search.s2dnas.costs import GraphMeasurer, StageOracle
 from hwbench.search.s2dnas.deployment import deploy
-from hwbench.search.s2dnas.judging import SharedJudge, SplitScores, accuracy_of, exits_of
+from hwbench.search.s2dnas.dynamic import DynamicModel
+from hwbench.search.s2dnas.exits import Exits
+from hwbench.search.s2dnas.judging import SharedJudge, SplitScores, exits_of, logits_of
 from hwbench.search.s2dnas.manifest import Runtime
 from hwbench.search.s2dnas.methods import Method, best_split, check_search, search_splits
 from hwbench.search.s2dnas.net import MultiStageNet
 from hwbench.search.s2dnas.space import Reuse, SplitSpace
 from hwbench.search.s2dnas.split import widened
-from hwbench.search.s2dnas.stages import stage_graphs
+from hwbench.search.s2dnas.stages import Stage, stage_graphs
 from hwbench.search.s2dnas.static import StaticNet
-from hwbench.search.s2dnas.training import StagePlan, recalibrate, train_stages
+from hwbench.search.s2dnas.training import StagePlan, channels_last, recalibrate, train_stages
+from hwbench.search.scoring import Scored
 from hwbench.spaces.base import Codes
 
 Array = NDArray[np.float64]
@@ -53,6 +56,8 @@ NET = "net"
 MEASURING = "measuring stages"
 
 _MOST_TRAINING, _MOST_VALIDATION = 20_000, 5_000
+#: Images whose answers tell what answering costs beside the stages.
+_ANSWERED = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ class SplitPlan:
 
     stages: int = 3
     groups: int = 4
-    reuse: Reuse = "tie"
+    reuse: Reuse = "all"
     method: Method = "controller"
     evaluations: int = 60
     points: float = 0.5
@@ -99,8 +104,10 @@ class Outcome:
     """The network found, beside the static one, by validation images and measured stages.
 
     ``latency_ms`` is the mean that the stages' measured ``costs_ms`` (s,) and the shares ``left``
-    (s,) give. ``within``: whether no more accuracy was lost than allowed; else the thresholds are
-    the most accurate. ``candidates`` were judged, ``code`` (L,) and ``split`` is that chosen.
+    (s,) give, with the ``answering_ms`` that :class:`DynamicModel` itself takes for an image; so is
+    the ``static_ms`` of the static network as it would be run. ``within``: whether no more accuracy
+    was lost than allowed; else the thresholds are the most accurate. ``candidates`` were judged,
+    ``code`` (L,) and ``split`` is that chosen.
     """
 
     manifest: Path
@@ -111,6 +118,7 @@ class Outcome:
     latency_ms: float
     accuracy: float
     costs_ms: tuple[float, ...]
+    answering_ms: float
     left: tuple[float, ...]
     thresholds: tuple[float, ...]
     within: bool
@@ -138,18 +146,21 @@ def search_s2dnas(
     plan = plan or SplitPlan()
     check_fits(data, channels=net.image_shape[0], classes=net.classes, what=net.graph.name)
     space = SplitSpace(net, stages=plan.stages, groups=plan.groups, reuse=plan.reuse)
-    search = _Search(space, data, measurer, folder, plan, progress)
-    _claim(folder, _about(space, data, plan, device))
+    search = SplitSearch(space, data, measurer, folder, plan, progress, device)
     with search.ledger.timed():
         search.train_shared()
         search.cost_stages()
-        code, candidates = search.choose()
+        found = search.candidates(plan.method)
+        code = search.best(found)
         search.tune(code)
-    return search.deployed(code, candidates, data, runtime)
+    return search.deployed(code, len(found), runtime)
 
 
-class _Search:
-    """The parts of a search, in their order."""
+class SplitSearch:
+    """The parts of a search, in their order: :func:`search_s2dnas` runs them all.
+
+    What is wrong with the network, the data or the folder is said here, before anything is done.
+    """
 
     def __init__(
         self,
@@ -159,25 +170,39 @@ class _Search:
         folder: Path,
         plan: SplitPlan,
         progress: Tell,
+        device: str = "",
     ) -> None:
+        self._data = data
         self._plan, self._folder, self._tell = plan, folder, progress
         self._space, self.ledger = space, SearchLedger()
         train = data.train.some(_MOST_TRAINING, plan.seed)
-        self._train, self._train_labels = _inputs(train, plan), torch.tensor(train.labels)
+        self._train, self._train_labels = inputs_of(train, plan), torch.tensor(train.labels)
         held = data.validation.some(_MOST_VALIDATION, plan.seed)
-        self._held, self._held_labels = _inputs(held, plan), held.labels
+        self._held, self._held_labels = inputs_of(held, plan), held.labels
         self._splits = space.sample(plan.costed, np.random.default_rng([plan.seed, 1]))
         self._net = MultiStageNet(space, self._splits[0])
         self._latencies = folder / "latencies.json"
         self._oracle = StageOracle(measurer, _latencies(self._latencies))
         static = to_torch(space.net.graph, space.net.weights)
-        self._static_accuracy = accuracy_of(static, self._held, self._held_labels)
+        channels_last(static)
+        self._teacher = logits_of(static, self._train)
+        right = logits_of(static, self._held).argmax(dim=1).numpy() == self._held_labels
+        self._static_accuracy = float(right.mean())
         if self._static_accuracy < 1 / space.net.classes + 0.05:
             raise UsageError(
                 f"{space.net.graph.name} classifies {self._static_accuracy:.1%} of the validation "
                 "images right: give the weights that were trained on such data, and the mean and "
                 "std that its images were normalised by"
             )
+        _claim(folder, _about(space, data, plan, device))
+        self._judge = SharedJudge(
+            self._net,
+            self._oracle,
+            self._train[: plan.recalibrated_on],
+            (self._held[: plan.judged_on], self._held_labels[: plan.judged_on]),
+            folder / "candidates.jsonl",
+            plan.shared.bfloat16,
+        )
 
     def train_shared(self) -> None:
         """The weights that all splits share."""
@@ -199,33 +224,31 @@ class _Search:
         content = json.dumps(dict(self._oracle.known))
         replace_file(self._latencies, content.encode())
 
-    def choose(self) -> tuple[Codes, int]:
-        """The best split (L,) by the plan's method, and how many were judged."""
+    def candidates(self, method: Method) -> Scored:
+        """All that a method judges, by the shared weights: none of them twice, whoever asks."""
         plan, what = self._plan, "judging splits"
-        judge = SharedJudge(
-            self._net,
-            self._oracle,
-            self._train[: plan.recalibrated_on],
-            (self._held[: plan.judged_on], self._held_labels[: plan.judged_on]),
-            self._folder / "candidates.jsonl",
-        )
         first, total = len(self._splits), len(self._splits) + plan.evaluations
-        # Shared weights reach less than a split's own: what they lack, all splits lack.
+        # Shared weights reach less than a split's own: what they lack, all splits lack. So they are
+        # held against what half of the random splits reach.
         shared = []
         for count, code in enumerate(self._splits):
             self._tell(what, count / total)
-            shared.append(float(judge(code).accuracy.max()))
-        reference = min(self._static_accuracy, max(shared))
+            shared.append(float(self._judge(code).accuracy.max()))
         scores = SplitScores(
-            judge,
-            reference,
+            self._judge,
+            min(self._static_accuracy, float(np.median(shared))),
             plan.points,
             self.ledger,
             lambda count: self._tell(what, (first + count) / total),
         )
-        found = search_splits(scores, plan.method, plan.evaluations, self._static_ms, plan.seed)
-        self.ledger.validations += judge.validations
-        return found.codes[best_split(found, plan.points)], len(found)
+        found = search_splits(scores, method, plan.evaluations, self._static_ms, plan.seed)
+        self.ledger.validations = self._judge.validations
+        return found
+
+    def best(self, found: Scored) -> Codes:
+        """The code (L,) of the cheapest that loses no more than it may."""
+        code: Codes = found.codes[best_split(found, self._plan.points)]
+        return code
 
     def tune(self, code: Codes) -> None:
         """The weights of one split (L,), from the shared ones on."""
@@ -235,12 +258,20 @@ class _Search:
         self._trained("training the split chosen", self._plan.tuned, code[None], name)
         self._net.use(code)
 
-    def deployed(self, code: Codes, candidates: int, data: Dataset, runtime: Runtime) -> Outcome:
+    def stages(self) -> tuple[Stage, ...]:
+        """Those of the split that was trained last."""
+        return self._net.stages()
+
+    def exits(self, costs_ms: Array) -> Exits:
+        """All thresholds for the split that was trained last, on the validation images."""
+        return exits_of(self._net, self._held, self._held_labels, costs_ms)
+
+    def deployed(self, code: Codes, candidates: int, runtime: Runtime) -> Outcome:
         """Thresholds by validation images and stages measured now; the files."""
         self._tell(MEASURING, 0.0)
-        stages, static = self._net.stages(), self._space.net.folded().graph
+        stages, static = self.stages(), self._space.net.folded().graph
         measured = self._oracle.measure([static, *(stage.net.graph for stage in stages)])
-        exits = exits_of(self._net, self._held, self._held_labels, measured[1:])
+        exits = self.exits(measured[1:])
         wanted = self._static_accuracy - self._plan.points / 100
         most = float(exits.accuracy.max())
         chosen = exits.cheapest(min(wanted, most))
@@ -253,19 +284,21 @@ class _Search:
             self._folder / NET,
             runtime=runtime,
             name=self._space.net.graph.name,
-            class_names=data.classes,
+            class_names=self._data.classes,
             mean=plan.mean,
             std=plan.std,
         )
+        answering = DynamicModel(manifest).answering_ms(self._held[:_ANSWERED].numpy())
         return Outcome(
             manifest,
             code,
             self._space.decode(code[None])[0],
-            float(measured[0]),
+            float(measured[0]) + answering,
             self._static_accuracy,
-            float(chosen.cost[0]),
+            float(chosen.cost[0]) + answering,
             float(chosen.accuracy[0]),
             tuple(measured[1:].tolist()),
+            answering,
             tuple(chosen.left[0].tolist()),
             thresholds,
             most >= wanted,
@@ -282,6 +315,7 @@ class _Search:
             self._train_labels,
             plan,
             codes=codes,
+            teacher=self._teacher,
             keep=Keep(self._folder / name, about),
             progress=lambda now: self._tell(what, now.step / plan.steps),
             report_every=max(1, plan.steps // 50),
@@ -289,7 +323,7 @@ class _Search:
         self.ledger.training_steps += plan.steps
 
 
-def _inputs(part: Part, plan: SplitPlan) -> Tensor:
+def inputs_of(part: Part, plan: SplitPlan) -> Tensor:
     """Images (n, c, h, w) as the network reads them."""
     channels = part.images.shape[1]
     mean = np.array([0.0] * channels if plan.mean is None else plan.mean, np.float32)

@@ -27,8 +27,9 @@ from hwbench.search.s2dnas.static import StaticNet
 from hwbench.search.s2dnas.ties import find_ties, mixes
 from hwbench.spaces.base import Choice, Codes, Decision, Space, Value
 
-#: Whether each layer has reuse bits of its own, or all that read a tie share them.
-Reuse = Literal["layer", "tie"]
+#: Whether each layer has reuse bits of its own, or all that read a tie share them, or there are
+#: none and every layer reads all earlier stages.
+Reuse = Literal["layer", "tie", "all"]
 
 #: So many ways to cut a tie are still told apart.
 _MOST_CUTS = 5000
@@ -39,7 +40,9 @@ class SplitSpace(Space):
 
     Decisions, in the network's order: for each tie its cut (``4+2+2``: groups of each stage), and
     for each layer that reads it (with ``reuse="tie"``: for all of them at once) a bit for each
-    pair of stages, ``<layer>:3<1`` that stage 3 reads stage 1. UsageError names the layer that has
+    pair of stages, ``<layer>:3<1`` that stage 3 reads stage 1. With ``reuse="all"`` there are no
+    bits: what is left to search is the cuts, and weights that all splits share differ little from
+    one split to the next. UsageError names the layer that has
     fewer groups than there are stages.
     """
 
@@ -57,14 +60,15 @@ class SplitSpace(Space):
                     "ask for fewer stages, or more groups where it has the channels"
                 )
         self._pairs = [(j, i) for j in range(stages) for i in range(j)]
-        self._bits_of: dict[str, str] = {}  # layer -> the name that its bits bear
+        self._bits_of: dict[str, str | None] = {}  # layer -> the name that its bits bear, if any
         decisions = []
         for number, tie in enumerate(self.ties.ties):
             decisions.append(Decision(tie.name, cuts_of(tie.name, tie.groups, stages)))
             layers = [layer for layer, read in self.ties.readers.items() if read == number]
             for layer in layers:
-                self._bits_of[layer] = layer if reuse == "layer" else tie.name
-            for name in dict.fromkeys(self._bits_of[layer] for layer in layers):
+                named = {"layer": layer, "tie": tie.name, "all": None}
+                self._bits_of[layer] = named[reuse]
+            for name in filter(None, dict.fromkeys(self._bits_of[layer] for layer in layers)):
                 decisions += [Decision(_bit(name, j, i), (0, 1)) for j, i in self._pairs]
         graph = net.graph
         shown = re.sub(r"\W+", "_", graph.name)
@@ -115,8 +119,9 @@ class SplitSpace(Space):
         bits = np.zeros((len(rows), self.stages, self.stages), np.int64)
         bits[:, range(self.stages), range(self.stages)] = 1
         if layer in self._bits_of:
+            name = self._bits_of[layer]
             for j, i in self._pairs:
-                bits[:, j, i] = rows[:, self._column[_bit(self._bits_of[layer], j, i)]]
+                bits[:, j, i] = 1 if name is None else rows[:, self._column[_bit(name, j, i)]]
         return bits
 
     def _split(self, choice: Choice) -> Split:
@@ -125,7 +130,7 @@ class SplitSpace(Space):
         for layer, name in self._bits_of.items():
             reads[layer] = np.eye(self.stages, dtype=bool)
             for j, i in self._pairs:
-                reads[layer][j, i] = bool(choice[_bit(name, j, i)])
+                reads[layer][j, i] = name is None or bool(choice[_bit(name, j, i)])
         return Split(self.net, self.ties, self.stages, cuts, reads)
 
 

@@ -275,7 +275,7 @@ def test_the_split_of_a_net_can_be_changed_and_changes_nothing_else() -> None:
 # --- the space -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reuse", ["layer", "tie"])
+@pytest.mark.parametrize("reuse", ["layer", "tie", "all"])
 def test_it_is_a_space_as_all_others_are(reuse: str) -> None:
     check_space(space_of("vgg", 3, 4, reuse), n=6)
 
@@ -323,6 +323,18 @@ def test_reading_nothing_costs_less_than_reading_all() -> None:
     assert costs[0][0] == costs[1][0]
     assert costs[0][1] < costs[1][1]
     assert sum(costs[1]) < static("vgg")[1].graph.macs + 3 * 16 * COUNT
+
+
+def test_without_bits_every_layer_reads_all_earlier_stages() -> None:
+    bare, bits = space_of("mobilenet", 3, 4, "all"), space_of("mobilenet", 3, 4, "tie")
+    assert [d.name for d in bare.decisions] == [tie.name for tie in bare.ties.ties]
+    for code in bare.sample(3, np.random.default_rng(0)):
+        choice = dict(zip([d.name for d in bare.decisions], code.tolist(), strict=True))
+        same = np.array([choice.get(d.name, 1) for d in bits.decisions], np.int16)
+        ours, theirs = bare.split(code), bits.split(same)
+        assert ours.cuts == theirs.cuts
+        assert all(np.array_equal(ours.reads[layer], theirs.reads[layer]) for layer in ours.reads)
+        assert bare.macs(code[None]) == bits.macs(same[None])
 
 
 def test_a_space_needs_stages_and_groups() -> None:

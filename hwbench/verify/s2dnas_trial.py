@@ -1,0 +1,318 @@
+"""One network of the claim about S2DNAS, trained, cut and deployed beside its rivals.
+
+All of one row: a family of networks and a seed. The user's network is trained; the search makes
+it one in stages; narrower ones, and the unsplit one with early exits, are trained for as many steps
+on the same images, from the same teacher. Thresholds rest on validation images alone. Every network
+is deployed, so that all are measured alike (:func:`measured`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hwbench.errors import UsageError
+from hwbench.records import digest
+from hwbench.search.data import Dataset
+from hwbench.search.s2dnas import (
+    METHODS,
+    DynamicModel,
+    Exits,
+    SplitPlan,
+    SplitSpace,
+    Stage,
+    StagePlan,
+    all_exits,
+    deploy,
+    stage_logits,
+    trace,
+)
+from hwbench.search.s2dnas.checkpoint import Keep
+from hwbench.search.s2dnas.costs import GraphMeasurer
+from hwbench.search.s2dnas.judging import logits_of
+from hwbench.search.s2dnas.methods import Method, best_split
+from hwbench.search.s2dnas.search import NET, SplitSearch, inputs_of
+from hwbench.search.s2dnas.streaming import quality, stream
+from hwbench.search.s2dnas.training import learn
+from hwbench.verify.s2dnas import BRANCHED, OWN, STATIC
+from hwbench.verify.s2dnas_nets import FAMILIES, Branched, network, whole
+
+Tell = Callable[[str, float], None]
+
+#: What pixels of 0..1 are normalised by.
+MEAN, STD = (0.286,), (0.353,)
+#: Points of accuracy that may be lost on the validation images: where curves have their points.
+LOSSES = (-0.5, 0.0, 0.25, 0.5, 1.0, 2.0)
+#: Images at once, of the second timing.
+BATCH = 8
+
+_OF_OUTCOME = (
+    "split",
+    "static_ms",
+    "latency_ms",
+    "accuracy",
+    "costs_ms",
+    "answering_ms",
+    "left",
+    "thresholds",
+    "within",
+    "candidates",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much is done.
+
+    ``images`` to train on (None: all); ``trained`` is how the user's network is trained, ``plan``
+    the search; rivals are trained as the split chosen, for as many steps as the whole search;
+    ``widths`` are those of the narrowed networks, 1 the network as given that learns on. Each
+    network is timed for ``seconds``.
+    """
+
+    data: str
+    images: int | None
+    families: tuple[str, ...]
+    seeds: int
+    trained: StagePlan
+    plan: SplitPlan
+    widths: tuple[float, ...]
+    seconds: float
+
+
+def extent_of(quick: bool) -> Extent:
+    """All of the claim; or one small network on digits, which says nothing but that it runs."""
+    fast = StagePlan(1, learning_rate=0.1, weight_decay=5e-4, bfloat16=_has_bfloat16())
+    if quick:
+        steps = replace(fast, steps=120)
+        plan = SplitPlan(evaluations=12, costed=8, judged_on=200, shared=steps, tuned=steps)
+        return Extent("digits", None, FAMILIES[:1], 1, steps, plan, (0.25, 0.5), 1.0)
+    plan = SplitPlan(
+        evaluations=15,
+        points=0.25,
+        recalibrated_on=200,
+        judged_on=800,
+        shared=replace(fast, steps=234),
+        tuned=replace(fast, steps=468),
+    )
+    trained = replace(fast, steps=936)
+    return Extent("fashion-mnist", 10_000, FAMILIES, 3, trained, plan, (0.25, 0.5, 1.0), 2.0)
+
+
+def _has_bfloat16() -> bool:
+    """Whether this CPU says that it computes in bfloat16; where it says nothing, no."""
+    told = Path("/proc/cpuinfo")
+    flags = told.read_text(encoding="utf-8").split() if told.exists() else []
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+
+
+def run_trial(
+    family: str,
+    seed: int,
+    data: Dataset,
+    extent: Extent,
+    measurer: GraphMeasurer,
+    folder: Path,
+    tell: Tell,
+) -> dict[str, Any]:
+    """The row of one network, all of whose files lie in ``folder``; goes on where it was."""
+    return _Trial(family, seed, data, extent, measurer, folder, tell).row()
+
+
+class _Alone(nn.Module):
+    """A network as one of one stage."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(x)[None]
+        return logits
+
+
+class _Trial:
+    """What the networks of a row share."""
+
+    def __init__(
+        self,
+        family: str,
+        seed: int,
+        data: Dataset,
+        extent: Extent,
+        measurer: GraphMeasurer,
+        folder: Path,
+        tell: Tell,
+    ) -> None:
+        part = data.train if extent.images is None else data.train.some(extent.images, seed)
+        self.data = replace(data, train=part)
+        self.family, self.seed, self.extent = family, seed, extent
+        self.plan = replace(
+            extent.plan,
+            mean=MEAN,
+            std=STD,
+            seed=seed,
+            shared=replace(extent.plan.shared, seed=seed),
+            tuned=replace(extent.plan.tuned, seed=seed),
+        )
+        self.measurer, self.folder, self.tell = measurer, folder, tell
+        folder.mkdir(parents=True, exist_ok=True)
+        self.shape = data.train.images.shape[1:]
+        self.train, self.labels = inputs_of(part, self.plan), torch.tensor(part.labels)
+        self.held = inputs_of(data.validation, self.plan)
+        test = data.test_for_the_final_report()
+        self.test, self.test_labels = inputs_of(test, self.plan).numpy(), test.labels
+        self.static = network(family, seed)
+        self.networks: list[dict[str, Any]] = []
+        self.teacher: Tensor | None = None
+
+    def row(self) -> dict[str, Any]:
+        plan, extent = self.plan, self.extent
+        self._learn(_Alone(self.static), replace(extent.trained, seed=self.seed), STATIC)
+        self.teacher = logits_of(self.static, self.train)
+        right = logits_of(self.static, self.held).argmax(1).numpy() == self.data.validation.labels
+        self.accuracy = float(right.mean())
+        self._deploy_whole(STATIC, self.static)
+        searched = self._search()
+        as_long = replace(plan.tuned, steps=plan.shared.steps + plan.tuned.steps)
+        for width in extent.widths:
+            name = f"width {width:g}"
+            # Of full width it is the network as given, that learns on as the others learn.
+            whole_width = copy.deepcopy(self.static)
+            narrowed = whole_width if width == 1 else network(self.family, self.seed, width)
+            self._learn(_Alone(narrowed.train()), as_long, name)
+            self._deploy_whole(name, narrowed)
+        self._branched(as_long)
+        return {
+            "family": self.family,
+            "seed": self.seed,
+            "static_validation": self.accuracy,
+            **searched,
+            "networks": self.networks,
+        }
+
+    def _learn(self, net: nn.Module, plan: StagePlan, name: str) -> None:
+        what = f"{self.family}, seed {self.seed}: training {name}"
+        path = self.folder / f"{name.replace(' ', '-')}.pt"
+        learn(
+            net,
+            self.train,
+            self.labels,
+            plan,
+            self.teacher,
+            keep=Keep(path, digest([asdict(plan), self.family, self.seed, self.data.digest])),
+            progress=lambda now: self.tell(what, now.step / plan.steps),
+        )
+
+    def _search(self) -> dict[str, Any]:
+        folder, plan = self.folder / "search", self.plan
+        shutil.rmtree(folder / NET, ignore_errors=True)  # of a trial that was interrupted
+        space = SplitSpace(
+            trace(self.static, self.shape), stages=plan.stages, groups=plan.groups, reuse=plan.reuse
+        )
+        search = SplitSearch(space, self.data, self.measurer, folder, plan, self.tell)
+        with search.ledger.timed():
+            search.train_shared()
+            search.cost_stages()
+            found = search.candidates(plan.method)
+            code = search.best(found)
+            search.tune(code)
+        outcome = search.deployed(code, len(found), "onnxruntime")
+        exits = search.exits(np.array(outcome.costs_ms))
+        macs = [stage.net.graph.macs for stage in search.stages()]
+        self._points(OWN, outcome.manifest, exits, macs)
+        row = asdict(outcome)
+        return {
+            **{name: row[name] for name in _OF_OUTCOME},
+            "seconds": search.ledger.seconds,
+            "methods": {method: self._by(search, method) for method in METHODS},
+        }
+
+    def _by(self, search: SplitSearch, method: Method) -> dict[str, float]:
+        """What the best split of a method promises, by the shared weights."""
+        found = search.candidates(method)
+        at = best_split(found, self.plan.points)
+        return {"latency_ms": -float(found.score[at]), "lost": float(found.upper_ms[at])}
+
+    def _branched(self, plan: StagePlan) -> None:
+        net = Branched(self.family, self.static)
+        self._learn(net, plan, BRANCHED)
+        stages = net.stages(self.shape)
+        graphs = [stage.net.graph for stage in stages]
+        costs_ms = np.array([(m.latency_ns or math.nan) / 1e6 for m in self.measurer(graphs)])
+        logits = stage_logits(net, self.held)
+        exits = all_exits(
+            logits.softmax(dim=2).amax(dim=2).numpy(),
+            logits.argmax(dim=2).numpy() == self.data.validation.labels,
+            costs_ms,
+        )
+        manifest = self._deploy(BRANCHED, stages, [1.0] * (len(stages) - 1))
+        self._points(BRANCHED, manifest, exits, [graph.macs for graph in graphs])
+
+    def _deploy_whole(self, name: str, net: nn.Module) -> None:
+        stage = whole(trace(net, self.shape))
+        manifest = self._deploy(name, [stage], [])
+        self._add(name, manifest, (), None, float(stage.net.graph.macs))
+
+    def _deploy(self, name: str, stages: Sequence[Stage], thresholds: Sequence[float]) -> Path:
+        folder = self.folder / name.replace(" ", "-")
+        shutil.rmtree(folder, ignore_errors=True)
+        return deploy(stages, thresholds, folder, mean=MEAN, std=STD)
+
+    def _points(self, name: str, manifest: Path, exits: Exits, macs: Sequence[int]) -> None:
+        """Add a network once for each loss that thresholds can keep within, and let some leave."""
+        for points in LOSSES:
+            with contextlib.suppress(UsageError):
+                chosen = exits.cheapest(self.accuracy - points / 100)
+                reach = 1 - np.cumsum(chosen.left[0]) + chosen.left[0]
+                thresholds = tuple(chosen.thresholds[0].tolist())
+                self._add(name, manifest, thresholds, points, float(reach @ macs))
+
+    def _add(
+        self,
+        name: str,
+        manifest: Path,
+        thresholds: tuple[float, ...],
+        points: float | None,
+        macs: float,
+    ) -> None:
+        """Judge a network on the test images, as it was deployed."""
+        model = DynamicModel(manifest, thresholds=thresholds)
+        self.networks.append(
+            {
+                "name": name,
+                "points": points,
+                "manifest": str(manifest.relative_to(self.folder)),
+                "thresholds": list(thresholds),
+                "macs": macs,
+                **asdict(quality(model, self.test, self.test_labels)),
+            }
+        )
+
+
+def measured(
+    row: Mapping[str, Any], data: Dataset, extent: Extent, folder: Path
+) -> list[dict[str, Any]]:
+    """Wall-clock latency of each network of a row, in their order, timed in turns over the test
+    images: one by one, then eight at once."""
+    models = [
+        DynamicModel(folder / each["manifest"], thresholds=each["thresholds"])
+        for each in row["networks"]
+    ]
+    images = models[0].inputs(data.test_for_the_final_report().images)
+    one = stream(models, images, seconds=extent.seconds)
+    many = stream(models, images, seconds=extent.seconds / 2, batch=BATCH)
+    return [
+        {"one": asdict(single), "many": asdict(batched)}
+        for single, batched in zip(one, many, strict=True)
+    ]
