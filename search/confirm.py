@@ -25,6 +25,8 @@ from hwbench.spaces.base import Codes
 
 Array = NDArray[np.float64]
 
+#: Measured between two looks on a device, which measures several in about the time of one.
+AT_ONCE = 8
 #: Chosen architectures by which bounds are calibrated, at least.
 CHOSEN = 20
 
@@ -54,8 +56,8 @@ def confirm(
 ) -> Scored:
     """Measure up to ``at_most`` of ``found``; returns it with the bounds that are known then.
 
-    ``at_once`` many are measured between two looks: a device measures several in about the time
-    of one, a table does not care.
+    ``at_once`` many are measured between two looks (:data:`AT_ONCE` on a device; a table does not
+    care).
     """
     mean = oracle.latency(found.codes)
     upper, middle = oracle.upper(found.codes, confidence), oracle.upper(found.codes, 0.84)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from hwbench.graph import Graph
+from hwbench.predictors import LatencyPredictor
+from hwbench.records import Measurement
 from hwbench.spaces.base import Choice, Codes, Decision, Space
+from tests.measurements import measurement
 
 
 class Toy(Space):
@@ -88,3 +92,21 @@ class Exact:
 
     def score(self, codes: Codes) -> np.ndarray:
         return toy_accuracy(codes)
+
+
+class SlowDevice:
+    """A measurer: each network takes so much longer than it was predicted to take, to 1 %."""
+
+    def __init__(self, predictor: LatencyPredictor, beyond: float) -> None:
+        self.predictor, self.beyond = predictor, beyond
+        self.asked: list[bytes] = []
+
+    def __call__(self, codes: Codes) -> list[Measurement]:
+        self.asked += [row.tobytes() for row in codes]
+        own = [np.random.default_rng([*row]).uniform(-0.01, 0.01) for row in codes.tolist()]
+        ms = self.predictor.predict(codes).mean_ms * (1 + self.beyond + np.array(own))
+        found = []
+        for text, ns in zip(self.predictor.space.decode(codes), 1e6 * ms, strict=True):
+            made = measurement(latency_ns=ns, low_ns=0.999 * ns, high_ns=1.001 * ns)
+            found.append(replace(made, workload=replace(made.workload, arch=text)))
+        return found

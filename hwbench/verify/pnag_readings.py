@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from hwbench.predictors import BudgetOracle
 from hwbench.predictors.oracle import Measurer
 from hwbench.records import Measurement
-from hwbench.search.confirm import CHOSEN, confirm
+from hwbench.search.confirm import AT_ONCE, CHOSEN, confirm
 from hwbench.search.ledger import SearchLedger
 from hwbench.search.pnag import Generator
 from hwbench.search.scoring import Scored
@@ -32,8 +32,6 @@ from hwbench.verify.budgets import GUARDED, UNGUARDED
 Array = NDArray[np.float64]
 
 READINGS = ("raw", "guarded", "calibrated", "confirmed")
-#: Measured between two looks: a device measures several in about the time of one.
-_AT_ONCE = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +72,7 @@ def read_generator(
         generator.evaluator.score(generator.kept),
         calibrated.upper(generator.kept, GUARDED),
     )
-    confirm(kept, calibrated, budgets, GUARDED, at_most, ledger, at_once=_AT_ONCE)
+    confirm(kept, calibrated, budgets, GUARDED, at_most, ledger, at_once=AT_ONCE)
     found["confirmed"] = answers(_with(generator, calibrated, GUARDED), budgets)
     return found, {"calibrated": len(held.known), "confirmed": ledger.device_measurements}
 

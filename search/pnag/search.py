@@ -19,7 +19,7 @@ from hwbench.predictors.oracle import CONFIDENCE
 from hwbench.search.accuracy.base import AccuracySource
 from hwbench.search.accuracy.model import fit_accuracy
 from hwbench.search.answering import rounded
-from hwbench.search.confirm import calibrated, confirm
+from hwbench.search.confirm import AT_ONCE, calibrated, confirm
 from hwbench.search.labels import spend_labels
 from hwbench.search.ledger import SearchLedger
 from hwbench.search.pnag.generator import Generator, front_layers
@@ -61,9 +61,9 @@ def train_generator(
 
     Spends the accuracy labels, trains the controller on the model of accuracy that they give, and
     measures what lies close to a budget, if measurements are to be spent (the oracle needs a
-    measurer then); if enough, the bounds of the others are calibrated on it. ``fixed`` pins decisions in the search and in all answers, as ``{"r": 28}`` for
-    a source that knows no other resolution. UsageError where the budgets, the source or the oracle
-    do not fit.
+    measurer then); if enough, the bounds of all others are calibrated on it. ``fixed`` pins
+    decisions in the search and in all answers, as ``{"r": 28}`` for a source that knows no other
+    resolution. UsageError where the budgets, the source or the oracle do not fit.
     """
     costs = costs or Costs()
     budgets = checked_budgets(budgets_ms)
@@ -92,7 +92,15 @@ def train_generator(
             progress("measuring what is close", 0.0)
             between = np.geomspace(budgets[0], budgets[-1], _CONFIRMED)
             before = len(oracle.known)
-            archive = confirm(archive, oracle, between, confidence, costs.measurements, ledger)
+            archive = confirm(
+                archive,
+                oracle,
+                between,
+                confidence,
+                costs.measurements,
+                ledger,
+                at_once=AT_ONCE,
+            )
             archive = calibrated(archive, oracle, before, confidence, ledger)
         kept = archive.codes[front_layers(archive)]
     return Generator(policy, evaluator, oracle, kept, confidence, fixed), ledger

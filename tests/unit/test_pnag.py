@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hwbench.errors import PredictorError, UsageError
 from hwbench.predictors import BudgetOracle, MacsLine, Provenance, fit_predictor
 from hwbench.search.accuracy import CallableAccuracy
+from hwbench.search.confirm import CHOSEN
 from hwbench.search.ledger import SearchLedger
 from hwbench.search.pnag import (
     Costs,
@@ -29,7 +30,7 @@ from hwbench.search.pnag.training import train_policy
 from hwbench.search.scoring import Scorer, best_each
 from hwbench.spaces import Space, get_space
 from hwbench.testing.predictors import made_up_training
-from tests.searches import Exact, Toy, ToyOracle, toy_accuracy
+from tests.searches import Exact, SlowDevice, Toy, ToyOracle, toy_accuracy
 
 TOY, SMALL = Toy(), get_space("mbv3_small")
 BUDGETS = np.array([2.0, 4.0, 7.0])
@@ -225,6 +226,24 @@ def test_every_answer_keeps_its_budget(generator: Generator, shares: list[float]
     assert SMALL.decode(codes) == [a.text for a in answers]
     assert all(a.predicted_ms < a.upper_ms for a in answers)
     assert [a.text for a in generator.generate(budgets)] == [a.text for a in answers]
+
+
+def test_measurements_calibrate_the_bounds_of_what_was_not_measured(oracle: BudgetOracle) -> None:
+    """On a device that takes 30 % longer than predicted, which no bound allowed for."""
+    device = SlowDevice(oracle.predictor, 0.3)
+    asked = BudgetOracle(oracle.predictor, measurer=device)
+    source = CallableAccuracy(SMALL, small_accuracy)
+    budgets = np.quantile(1.3 * oracle.upper(SMALL.sample(200, rng())), [0.1, 0.9])
+    costs = Costs(40, measurements=40, plan=Schedule(steps=5, last=5))
+    made, ledger = train_generator(source, asked, list(budgets), costs=costs)
+    assert CHOSEN <= ledger.device_measurements == len(device.asked) <= 40
+    low, high = made.range_ms
+    answers = made.generate(list(np.geomspace(low, high, 40)))
+    unmeasured = [a for a in answers if a.code.tobytes() not in device.asked]
+    assert unmeasured
+    for answer in answers:
+        truth = oracle.predictor.predict(answer.code[None]).mean_ms[0] * 1.3
+        assert truth <= 1.01 * answer.budget_ms
 
 
 def test_unordered_and_repeated_budgets_are_answered_as_given(generator: Generator) -> None:

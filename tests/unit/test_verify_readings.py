@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from hwbench.predictors import BudgetOracle, MacsLine, Provenance, fit_predictor
-from hwbench.records import Measurement
 from hwbench.search.accuracy.proxy import CapacityProxy
 from hwbench.search.pnag import Costs, Generator, Schedule, train_generator
-from hwbench.spaces import Codes, get_space
+from hwbench.spaces import get_space
 from hwbench.testing.predictors import made_up_training
 from hwbench.verify.pnag_readings import (
     READINGS,
@@ -20,7 +17,7 @@ from hwbench.verify.pnag_readings import (
     read_generator,
     trials_of,
 )
-from tests.measurements import measurement
+from tests.searches import SlowDevice
 
 SMALL = get_space("mbv3_small")
 BUDGETS = np.geomspace(0.95, 1.9, 8)
@@ -35,39 +32,19 @@ def generator() -> Generator:
     return train_generator(CapacityProxy(SMALL), oracle, [0.9, 2.0], costs=costs)[0]
 
 
-class Device:
-    """Each network takes so much longer than it was predicted to take, to 1 %."""
-
-    def __init__(self, generator: Generator, beyond: float) -> None:
-        self.predictor, self.beyond = generator.oracle.predictor, beyond
-        self.asked: list[bytes] = []
-
-    def __call__(self, codes: Codes) -> list[Measurement]:
-        self.asked += [row.tobytes() for row in codes]
-        mean = self.predictor.predict(codes).mean_ms
-        own = [np.random.default_rng([*row]).uniform(-0.01, 0.01) for row in codes.tolist()]
-        found = []
-        for text, ms in zip(
-            SMALL.decode(codes), mean * (1 + self.beyond + np.array(own)), strict=True
-        ):
-            made = measurement(latency_ns=1e6 * ms, low_ns=0.999e6 * ms, high_ns=1.001e6 * ms)
-            found.append(replace(made, workload=replace(made.workload, arch=text)))
-        return found
-
-
 def test_bounds_by_what_searches_chose_hold_where_those_drawn_at_random_do_not(
     generator: Generator,
 ) -> None:
     predictor = generator.oracle.predictor
     plain = predictor.upper(generator.kept, 0.98) / predictor.predict(generator.kept).mean_ms
-    device = Device(generator, beyond=float(plain.max()) - 1 + 0.02)
+    device = SlowDevice(predictor, beyond=float(plain.max()) - 1 + 0.02)
     others = SMALL.sample(40, np.random.default_rng(3))
     found, measured = read_generator(generator, BUDGETS, others, device, at_most=10)
     assert set(found) == set(READINGS)
     assert measured["calibrated"] == 40
     assert measured["confirmed"] <= 10
     assert len(device.asked) == 40 + measured["confirmed"]
-    later = Device(generator, device.beyond)
+    later = SlowDevice(predictor, device.beyond)
     by_text = {
         m.workload.arch: m for m in later(np.concatenate([each.codes for each in found.values()]))
     }
@@ -86,7 +63,9 @@ def test_bounds_by_what_searches_chose_hold_where_those_drawn_at_random_do_not(
 
 def test_too_few_choices_leave_the_bounds_as_they_are(generator: Generator) -> None:
     others = SMALL.sample(19, np.random.default_rng(3))
-    found, measured = read_generator(generator, BUDGETS, others, Device(generator, 0.3), at_most=0)
+    found, measured = read_generator(
+        generator, BUDGETS, others, SlowDevice(generator.oracle.predictor, 0.3), at_most=0
+    )
     assert measured == {"calibrated": 19, "confirmed": 0}
     for name in ("calibrated", "confirmed"):
         assert np.array_equal(found[name].codes, found["guarded"].codes)
