@@ -75,7 +75,7 @@ class Extent:
 
 
 FULL = Extent("fashion-mnist", 120, 3000, 5, 100, 60, 10, 10_000, 60, 20)
-QUICK = Extent("digits", 40, 60, 2, 40, 12, 4, 200, 24, 8)
+QUICK = Extent("digits", 40, 60, 2, 24, 10, 4, 200, 24, 4)
 
 
 @dataclass(frozen=True, eq=False)
