@@ -18,6 +18,7 @@ _CLAIMS = {
     "kernels": ("hwbench.verify.kernels", "Kernels"),
     "pnag": ("hwbench.verify.pnag", "Pnag"),
     "eas": ("hwbench.verify.eas", "Eas"),
+    "dash": ("hwbench.verify.dash", "Dash"),
     "s2dnas": ("hwbench.verify.s2dnas", "S2dnas"),
 }
 

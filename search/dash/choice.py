@@ -13,7 +13,9 @@ from hwbench.search.dash.timing import Race
 
 #: Predictions this many of their errors apart are held to be in the right order.
 _SURE = 2.0
-_TRIAL_ROUNDS = 3
+_TRIAL_ROUNDS, _TRIAL_SECONDS = 5, 0.2
+#: What takes so many times the best so far is out of a trial.
+_OUT = 2.0
 
 
 class Chooser:
@@ -45,8 +47,8 @@ class Chooser:
         work = case.works(self._stream.device)
         race = Race(self._stream)
         for name in names:
-            race.add(name, work(name))
-        best = min(race.trial_ns.values())
-        left = [name for name, ns in race.trial_ns.items() if ns <= 2 * best]
-        times = race.run(left, 0.0, _TRIAL_ROUNDS)
+            race.add(name, work(name), _OUT * min(race.trial_ns.values(), default=math.inf))
+        most = _OUT * min(race.trial_ns.values())
+        left = [name for name, ns in race.trial_ns.items() if ns <= most]
+        times = race.run(left, _TRIAL_SECONDS, _TRIAL_ROUNDS)
         return min(left, key=times.median_ns)

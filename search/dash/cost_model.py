@@ -34,7 +34,9 @@ from hwbench.search.dash.timing import Race
 
 #: Cases are drawn up to so many products of mixed results.
 _MOST_PRODUCTS = {"cpu": 1e8, "cuda": 1e11}
-_LEAST_CASES = 24
+_LEAST_CASES, _SLACK_SECONDS = 24, 5.0
+#: The fit of a process grows with the cube of its samples.
+_MOST_CASES = 200
 #: A work that takes longer runs no more rounds.
 _LONG_NS = 2e8
 
@@ -110,7 +112,8 @@ def fitted_costs(
     samples, cases, spent = _kept(path)
     with path.open("a", encoding="utf-8") as file:
         for case in _cases(stream, cases):
-            if cases >= _LEAST_CASES and spent >= seconds:
+            enough = cases >= _LEAST_CASES or spent >= 2 * seconds + _SLACK_SECONDS
+            if (enough and spent >= seconds) or cases >= _MOST_CASES:
                 break
             start = time.monotonic()
             times = _times(stream, case)

@@ -75,10 +75,14 @@ class Race:
         self._repeats: dict[str, int] = {}
         self.trial_ns: dict[str, float] = {}
 
-    def add(self, name: str, work: Work) -> float:
-        """Try a work; answers its time in ns: that of a second run, unless the first was long."""
+    def add(self, name: str, work: Work, enough_ns: float = math.inf) -> float:
+        """Try a work; answers its time in ns: that of a second run, unless the first was long.
+
+        On the CPU ``enough_ns`` is long, too.
+        """
         first = self._once(work)
-        enough = ENOUGH_NS[self._stream.device.type]
+        on_cpu = self._stream.device.type == "cpu"
+        enough = min(ENOUGH_NS["cpu"], enough_ns) if on_cpu else ENOUGH_NS["cuda"]
         self.trial_ns[name] = first if first > enough else self._once(work)
         repeats = math.ceil(LEAST_SAMPLE_NS / max(self.trial_ns[name], 1.0))
         self._works[name], self._repeats[name] = work, min(repeats, MOST_REPEATS)
