@@ -194,5 +194,7 @@ def _memory_panel(panel: Any, memory: Sequence[Mapping[str, Any]]) -> None:
     ]
     panel.set_xticks(range(len(memory)), labels)
     _plain_logs(panel)
+    low, high = panel.get_ylim()
+    panel.set_ylim(low, high * (high / low) ** 0.5)  # room for the legend
     panel.set_title("peak memory of a layer's training run", fontsize=10)
     panel.set_ylabel("MiB", fontsize=9)

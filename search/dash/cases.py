@@ -41,14 +41,11 @@ class Case:
         A training run computes the output and, from one fixed gradient of it, those of the input,
         of all weights and of the shares.
         """
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            mixture = self.mixture
-            x = torch.randn(self.batch, mixture.c_in, *self.sizes, dtype=dtype)
-            weights = mixture.initial(dtype)
-            shares = torch.full((len(weights),), 1 / len(weights), dtype=dtype)
-        x, shares = x.to(device), shares.to(device)
-        weights = [weight.to(device) for weight in weights]
+        mixture, random = self.mixture, torch.Generator(device).manual_seed(seed)
+        sizes = (self.batch, mixture.c_in, *self.sizes)
+        x = torch.randn(sizes, generator=random, dtype=dtype, device=device)
+        weights = mixture.initial(dtype, random)
+        shares = torch.full((len(weights),), 1 / len(weights), dtype=dtype, device=device)
         sources = [x, shares, *weights]
         for source in sources:
             source.requires_grad_(self.training)

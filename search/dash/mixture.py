@@ -72,13 +72,18 @@ class Mixture:
         return sum(k**self.dims for k, _ in self.candidates)
 
     def initial(
-        self, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+        self, dtype: torch.dtype | None = None, random: torch.Generator | None = None
     ) -> list[Tensor]:
-        """Random weights of each candidate, scaled as for a convolution of its own (He)."""
-        c_in = self.c_in // self.groups
+        """Random weights of each candidate, scaled as for a convolution of its own (He).
+
+        They lie where ``random`` is, by default torch's own generator of the CPU.
+        """
+        c_in, device = self.c_in // self.groups, random.device if random else None
         return [
-            torch.randn(self.c_out, c_in, *[k] * self.dims, dtype=dtype, device=device)
-            * math.sqrt(2 / (c_in * k**self.dims))
+            math.sqrt(2 / (c_in * k**self.dims))
+            * torch.randn(
+                (self.c_out, c_in, *[k] * self.dims), generator=random, dtype=dtype, device=device
+            )
             for k, _ in self.candidates
         ]
 

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from hwbench.devices.cuda.twin import CpuStream
 from hwbench.devices.litert import LiteRt
 from hwbench.devices.onnx_cpu import OnnxCpu
 from hwbench.errors import DeviceError, UsageError
-from hwbench.search.dash import Case, Chooser, CostModel, cost_model
+from hwbench.search.dash import Case, Chooser, CostModel
 from hwbench.search.dash.costs import counts
 from hwbench.search.dash.operators import (
     CROPPED_RESULTS,
@@ -258,11 +259,6 @@ def test_operators_are_equal_and_a_wrong_one_is_seen(monkeypatch: pytest.MonkeyP
     assert gradient > dash.GRADIENT_BAR
 
 
-def work_of(case: Case) -> dict[str, float]:
-    """Times by the counts."""
-    return {n: 1e5 + 3 * counts(n, case).operations for n in (FOURIER, *case.dense)}
-
-
 def setting(tmp_path: Path, store: Store, device: Any = None) -> Setting:
     return Setting(device or OnnxCpu(), store, tmp_path, True, 0, lambda what, share: None)
 
@@ -275,8 +271,8 @@ def test_the_claim_ends_in_verdicts_and_goes_on_where_it_was(
     extent = dash.Extent(rows, {1: (1, 2, 3), 2: (1, 2)}, {1: (2,), 2: (2,)}, net, 0.1, 60, 60, 0.0)
     monkeypatch.setattr(dash, "extent_of", lambda kind, quick: extent)
     monkeypatch.setattr("hwbench.verify.dash_memory.peak_bytes", lambda *a: 2**20)
-    monkeypatch.setattr(cost_model, "_MOST_CASES", 30)
-    monkeypatch.setattr(cost_model, "_times", lambda stream, case: work_of(case))
+    monkeypatch.setattr(dash, "equality", partial(dash.equality, cases=4))
+    monkeypatch.setattr(dash.Trial, "_chooser", lambda self: Always())
     with Store.open(own_store) as store:
         verdicts = get_claim("dash").run(setting(tmp_path, store))
         for drawn in ("map_figure", "scaling_figure"):
