@@ -39,7 +39,6 @@ from hwbench.search.s2dnas import (
 )
 from hwbench.search.s2dnas.checkpoint import Keep
 from hwbench.search.s2dnas.costs import GraphMeasurer
-from hwbench.search.s2dnas.judging import logits_of
 from hwbench.search.s2dnas.methods import Method, best_split
 from hwbench.search.s2dnas.search import NET, SplitSearch, inputs_of
 from hwbench.search.s2dnas.streaming import quality, stream
@@ -174,14 +173,12 @@ class _Trial:
         self.test, self.test_labels = inputs_of(test, self.plan).numpy(), test.labels
         self.static = network(family, seed)
         self.networks: list[dict[str, Any]] = []
-        self.teacher: Tensor | None = None
+        self.teacher: Tensor | None = None  # as the search has it
+        self.accuracy = 0.0
 
     def row(self) -> dict[str, Any]:
         plan, extent = self.plan, self.extent
         self._learn(_Alone(self.static), replace(extent.trained, seed=self.seed), STATIC)
-        self.teacher = logits_of(self.static, self.train)
-        right = logits_of(self.static, self.held).argmax(1).numpy() == self.data.validation.labels
-        self.accuracy = float(right.mean())
         self._deploy_whole(STATIC, self.static)
         searched = self._search()
         as_long = replace(plan.tuned, steps=plan.shared.steps + plan.tuned.steps)
@@ -221,6 +218,7 @@ class _Trial:
             trace(self.static, self.shape), stages=plan.stages, groups=plan.groups, reuse=plan.reuse
         )
         search = SplitSearch(space, self.data, self.measurer, folder, plan, self.tell)
+        self.teacher, self.accuracy = search.teacher, search.static_accuracy
         with search.ledger.timed():
             search.train_shared()
             search.cost_stages()

@@ -74,13 +74,13 @@ class SplitPlan:
     groups: int = 4
     reuse: Reuse = "all"
     method: Method = "controller"
-    evaluations: int = 60
+    evaluations: int = 30
     points: float = 0.5
     costed: int = 12
     recalibrated_on: int = 300
     judged_on: int = 1000
     shared: StagePlan = field(default_factory=lambda: StagePlan(300))
-    tuned: StagePlan = field(default_factory=lambda: StagePlan(300, learning_rate=0.02))
+    tuned: StagePlan = field(default_factory=lambda: StagePlan(600))
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     seed: int = 0
@@ -160,6 +160,8 @@ class SplitSearch:
     """The parts of a search, in their order: :func:`search_s2dnas` runs them all.
 
     What is wrong with the network, the data or the folder is said here, before anything is done.
+    ``teacher``: the static network's logits (n, classes) of the training images;
+    ``static_accuracy``: its own on the validation images.
     """
 
     def __init__(
@@ -185,12 +187,12 @@ class SplitSearch:
         self._oracle = StageOracle(measurer, _latencies(self._latencies))
         static = to_torch(space.net.graph, space.net.weights)
         channels_last(static)
-        self._teacher = logits_of(static, self._train)
+        self.teacher = logits_of(static, self._train)
         right = logits_of(static, self._held).argmax(dim=1).numpy() == self._held_labels
-        self._static_accuracy = float(right.mean())
-        if self._static_accuracy < 1 / space.net.classes + 0.05:
+        self.static_accuracy = float(right.mean())
+        if self.static_accuracy < 1 / space.net.classes + 0.05:
             raise UsageError(
-                f"{space.net.graph.name} classifies {self._static_accuracy:.1%} of the validation "
+                f"{space.net.graph.name} classifies {self.static_accuracy:.1%} of the validation "
                 "images right: give the weights that were trained on such data, and the mean and "
                 "std that its images were normalised by"
             )
@@ -236,7 +238,7 @@ class SplitSearch:
             shared.append(float(self._judge(code).accuracy.max()))
         scores = SplitScores(
             self._judge,
-            min(self._static_accuracy, float(np.median(shared))),
+            min(self.static_accuracy, float(np.median(shared))),
             plan.points,
             self.ledger,
             lambda count: self._tell(what, (first + count) / total),
@@ -272,7 +274,7 @@ class SplitSearch:
         stages, static = self.stages(), self._space.net.folded().graph
         measured = self._oracle.measure([static, *(stage.net.graph for stage in stages)])
         exits = self.exits(measured[1:])
-        wanted = self._static_accuracy - self._plan.points / 100
+        wanted = self.static_accuracy - self._plan.points / 100
         most = float(exits.accuracy.max())
         chosen = exits.cheapest(min(wanted, most))
         self.ledger.device_measurements += self._oracle.ledger.measured
@@ -294,7 +296,7 @@ class SplitSearch:
             code,
             self._space.decode(code[None])[0],
             float(measured[0]) + answering,
-            self._static_accuracy,
+            self.static_accuracy,
             float(chosen.cost[0]) + answering,
             float(chosen.accuracy[0]),
             tuple(measured[1:].tolist()),
@@ -315,7 +317,7 @@ class SplitSearch:
             self._train_labels,
             plan,
             codes=codes,
-            teacher=self._teacher,
+            teacher=self.teacher,
             keep=Keep(self._folder / name, about),
             progress=lambda now: self._tell(what, now.step / plan.steps),
             report_every=max(1, plan.steps // 50),
