@@ -1,7 +1,7 @@
 """An NVIDIA GPU through torch: CUDA events around each run, NVML beside it.
 
-Not yet run on hardware by this project: the sample loop and all that surrounds it is tested on
-the CPU twins of a stream and a sensor, and the tests marked ``cuda`` wait for a GPU.
+Run on an H100 (``results/README.md``). Where no GPU stands, the sample loop and all that surrounds
+it is tested on the CPU twins of a stream and a sensor; the tests marked ``cuda`` need a GPU.
 """
 
 from __future__ import annotations

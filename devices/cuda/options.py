@@ -16,7 +16,7 @@ class CudaOptions:
     this is no autocast). ``tf32`` lets fp32 convolutions and matrix products round their inputs
     to 10 bits; off unless asked for, whatever torch's default is. ``channels_last`` lays out
     images as NHWC. ``autotune`` lets cuDNN time its algorithms for each convolution when a process
-    first runs it (``torch.backends.cudnn.benchmark``; off, as in torch): processes then choose
+    first runs it (``torch.backends.cudnn.benchmark``; off, as in torch): processes may then choose
     differently. ``cuda_graph`` replays captured launches, which takes the host out of the time.
     ``cache`` says whether the L2 cache is flushed before each run (``cold``) or holds what the run
     before left in it (``hot``). ``batch`` replaces dimension 0 of every input; 0 leaves the model
