@@ -9,6 +9,7 @@ seconds for nothing are left out: the row says so.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from hwbench.search.dash.operators import (
     RESULTS,
     WEIGHTS,
 )
-from hwbench.search.dash.timing import Race
+from hwbench.search.dash.timing import Race, Ratio
 
 KERNELS = {1: (3, 5, 7, 9, 11, 13, 15), 2: (3, 5, 7, 9)}
 DILATIONS = {1: (1, 3, 7, 15, 31, 63, 127), 2: (1, 3, 7, 15)}
@@ -124,7 +125,8 @@ class Mapper:
 
     def measured(self, cell: Cell) -> Row:
         """The cell's row: medians in ns, rounds, times over Fourier's with intervals, the choice
-        of ``auto``, and what was left out."""
+        of ``auto`` and its time over that of the fastest (the published form is no choice), and
+        what was left out."""
         case = cell.case
         work = case.works(self._stream.device, seed=self._seed)
         race = Race(self._stream, self._seed)
@@ -139,17 +141,19 @@ class Mapper:
                     case,
                     race.trial_ns[name],
                 )
-        names = [FOURIER, *self._near(race)]
-        if cell.rival in race.trial_ns and cell.rival not in names:
-            names.append(cell.rival)
-        times = race.run(names, self._seconds)
+        auto = self._chooser.choose(case)
+        wanted = {FOURIER, *self._near(race), auto, cell.rival}
+        times = race.run([n for n in race.trial_ns if n in wanted], self._seconds)
         ratios = {n: times.ratio(n, FOURIER) for n in race.trial_ns}
+        fastest = min((n for n in race.trial_ns if n != PLAIN), key=times.median_ns)
+        lost = times.ratio(auto, fastest) if auto in race.trial_ns else Ratio(math.inf, None, None)
         return {
             "key": cell.key,
             "ns": {n: times.median_ns(n) for n in race.trial_ns},
             "rounds": {n: len(times.by_work[n]) for n in race.trial_ns},
             "over_fourier": {n: [r.value, r.low, r.high] for n, r in ratios.items()},
-            "auto": self._chooser.choose(case),
+            "auto": auto,
+            "auto_over_fastest": [lost.value, lost.low, lost.high],
             "tried": len(self._chooser.near(case)) > 1,
             "left_out": left_out,
         }
