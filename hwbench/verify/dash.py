@@ -34,6 +34,19 @@ _EQUAL_CASES, _EQUAL_CANDIDATES = 40, 5
 _CUDNN_TRIALS = 4
 
 
+#: What is decided beside the claim's own statement.
+_EQUAL = "DASH's operators, cropped and Fourier ones included, compute the same"
+_GROWTH = (
+    "DASH's Fourier convolution has the better asymptotic complexity: it grows less with candidates "
+    "than dense forms do, and as derived"
+)
+_CHOICE = (
+    "an operator chosen by a fitted cost model, and by a trial where that is not sure, is as fast "
+    "as the fastest"
+)
+_CROPPED = "cropped kernels, 5-smooth lengths and real backward transforms pay on one core"
+
+
 @dataclass(frozen=True, slots=True)
 class Extent:
     """What is measured, and for how many seconds in all; ``cell_seconds`` of each cell's rounds."""
@@ -135,8 +148,7 @@ class Dash(Claim):
             "largest_difference_of_outputs": outputs,
             "largest_difference_of_gradients": gradients,
         }
-        text = "DASH's operators, cropped and Fourier ones included, compute the same"
-        return replace(self.verdict(by_bars(bars), evidence), claim=text)
+        return replace(self.verdict(by_bars(bars), evidence), claim=_EQUAL)
 
 
 def _key(setting: Setting) -> str:
@@ -226,18 +238,45 @@ class Trial:
         lines = findings.lines(measured)
         map_figure(measured, map_path)
         scaling_figure(lines, nets, memory, scaling_path)
+        judged = [
+            (claim.text, findings.headline_bars(measured, nets), map_path),
+            (_GROWTH, findings.exponent_bars(lines), scaling_path),
+            (_CHOICE, findings.auto_bars(findings.auto_losses(measured)), map_path),
+        ]
+        if self._stream.device.type == "cpu":
+            judged.append((_CROPPED, findings.own_bars(measured), map_path))
+        complete = self._is_complete(measured, nets)
+        evidence = {
+            **self._evidence(measured, nets),
+            "exponents": [line.row for line in lines],
+            "peak_memory_mib": memory,
+            "figures": [map_path.name, scaling_path.name],
+        }
+        found = []
+        for text, bars, figure in judged:
+            outcome = by_bars(bars)
+            if not bars or (outcome != "confirmed" and not complete):
+                outcome = "inconclusive"  # time was up: another run goes on
+            made = claim.verdict(outcome, {"bars": bars, **evidence}, figure)
+            found.append(replace(made, claim=text))
+        return found
+
+    def _evidence(
+        self, measured: Sequence[tuple[Cell, Row]], nets: Sequence[Row]
+    ) -> dict[str, Any]:
+        """Figures of the map and of the network."""
+        from hwbench.verify import dash_findings as findings
+
         table = findings.net_table(nets)
-        best = findings.best(measured)
         losses = findings.auto_losses(measured)
-        shared = {
+        cell, ratio = findings.best(measured)
+        direction = "with gradients" if cell.training else "forward"
+        return {
             "quick": self._setting.quick,
             "cells": f"{len(measured)} of {len(self._cells())}",
             "network_columns": f"{len(nets)} of {len(self._extent.net.columns)}",
-            "best_layer": None
-            if best is None
-            else f"{best[0].layer.label}, {best[0].i} x "
-            f"{best[0].i}, {'training' if best[0].training else 'forward'}",
-            "best_over_fastest_dense": None if best is None else findings.rounded(best[1]),
+            "best_layer": f"{cell.layer.label}, {cell.i} x {cell.i}, {direction}",
+            "best_over_fastest_dense": findings.rounded(ratio),
             "network_equal_groups": {
                 entry["kernels_and_dilations"]: entry["equal_groups_over_fastest_dense"]
                 for entry in table
@@ -247,36 +286,15 @@ class Trial:
             "auto_mean_over_fastest": round(float(losses.mean()), 4),
             "auto_worst_over_fastest": round(float(losses.max()), 4),
             "auto_tried_share": round(float(np.mean([row["tried"] for _, row in measured])), 3),
-            "exponents": [line.row for line in lines],
             "map": findings.map_table(measured),
             "network": table,
-            "peak_memory_mib": memory,
-            "figures": [map_path.name, scaling_path.name],
         }
 
-        def verdict(text: str | None, bars: Mapping[str, bool], figure: Path) -> Verdict:
-            made = claim.verdict(by_bars(bars), {"bars": dict(bars), **shared}, figure)
-            return made if text is None else replace(made, claim=text)
-
-        found = [
-            verdict(None, findings.headline_bars(measured, nets), map_path),
-            verdict(
-                "DASH's Fourier convolution has the better asymptotic complexity: it grows less "
-                "with candidates than dense forms do, and as derived",
-                findings.exponent_bars(lines),
-                scaling_path,
-            ),
-            verdict(
-                "an operator chosen by a fitted cost model, and by a trial where that is not sure, "
-                "is never slower than the best",
-                findings.auto_bars(losses),
-                map_path,
-            ),
-        ]
-        if self._stream.device.type == "cpu" and (bars := findings.own_bars(measured)):
-            text = "cropped kernels, 5-smooth lengths and real backward transforms pay on one core"
-            found.append(verdict(text, bars, map_path))
-        return found
+    def _is_complete(self, measured: Sequence[tuple[Cell, Row]], nets: Sequence[Row]) -> bool:
+        """Whether time sufficed for the network and for all cells of the base layers."""
+        known = {cell for cell, _ in measured}
+        base = {cell for cell in self._cells() if not cell.layer.axis}
+        return base <= known and len(nets) == len(self._extent.net.columns)
 
     def _chooser(self) -> Chooser:
         from hwbench.search.dash import Chooser, fitted_costs

@@ -298,6 +298,17 @@ def test_the_claim_ends_in_verdicts_and_goes_on_where_it_was(
     assert [a.outcome for a in again] == [v.outcome for v in verdicts]
 
 
+def test_what_time_did_not_suffice_for_decides_nothing(tmp_path: Path, own_store: Path) -> None:
+    net = NetPlan(2, 2, (1,), 0.0)
+    extent = dash.Extent([BASE], {1: (1, 2)}, {1: ()}, net, 0.0, 0.0, 0.0, 0.0)
+    with Store.open(own_store) as store:
+        trial = dash.Trial(setting(tmp_path, store), extent, CpuStream(), tmp_path / "x")
+    rows = [(cell, row(cell, fourier=1)) for cell in cells([BASE], {1: (1, 2)})]
+    assert trial._is_complete(rows, [rows[0][1]])
+    assert not trial._is_complete(rows[1:], [rows[0][1]])
+    assert not trial._is_complete(rows, [])
+
+
 def test_other_devices_are_not_testable(tmp_path: Path, own_store: Path) -> None:
     with Store.open(own_store) as store:
         (verdict,) = get_claim("dash").run(setting(tmp_path, store, LiteRt()))
