@@ -37,8 +37,8 @@ _CUDNN_TRIALS = 4
 #: What is decided beside the claim's own statement.
 _EQUAL = "DASH's operators, cropped and Fourier ones included, compute the same"
 _GROWTH = (
-    "DASH's Fourier convolution has the better asymptotic complexity: it grows less with candidates "
-    "than dense forms do, and as derived"
+    "DASH's Fourier convolution has the better asymptotic complexity: it grows less with "
+    "candidates than dense forms do, and as derived"
 )
 _CHOICE = (
     "an operator chosen by a fitted cost model, and by a trial where that is not sure, is as fast "
