@@ -71,7 +71,7 @@ def extent_of(kind: str, quick: bool) -> Extent:
         if quick:
             rows = layers(one, length=(125,), batch=(1,)) + layers(two, batch=(1,))
             columns, net = {1: (1, 2, 3, 5), 2: (1, 2, 4)}, NetPlan(8, 8, (1, 3), 0.5)
-            return Extent(rows, columns, {1: (3,), 2: (4,)}, net, 20, 60, 15, 0.1)
+            return Extent(rows, columns, {1: (3,), 2: (4,)}, net, 20, 75, 15, 0.1)
         rows = layers(
             one,
             length=(125, 250, 500, 2000),
@@ -255,7 +255,9 @@ class Trial:
         found = []
         for text, bars, figure in judged:
             outcome = by_bars(bars)
-            if not bars or (outcome != "confirmed" and not complete):
+            # What holds somewhere holds; what holds everywhere, or nowhere, takes the whole map.
+            decided = complete or (outcome == "confirmed" and text not in (_GROWTH, _CHOICE))
+            if not (bars and decided):
                 outcome = "inconclusive"  # time was up: another run goes on
             made = claim.verdict(outcome, {"bars": bars, **evidence}, figure)
             found.append(replace(made, claim=text))
