@@ -42,7 +42,7 @@ from hwbench.search.s2dnas.space import Reuse, SplitSpace
 from hwbench.search.s2dnas.split import widened
 from hwbench.search.s2dnas.stages import Stage, stage_graphs
 from hwbench.search.s2dnas.static import StaticNet
-from hwbench.search.s2dnas.training import StagePlan, channels_last, recalibrate, train_stages
+from hwbench.search.s2dnas.training import StagePlan, channels_last, train_stages
 from hwbench.search.scoring import Scored
 from hwbench.spaces.base import Codes
 
@@ -182,7 +182,7 @@ class SplitSearch:
         held = data.validation.some(_MOST_VALIDATION, plan.seed)
         self._held, self._held_labels = inputs_of(held, plan), held.labels
         self._splits = space.sample(plan.costed, np.random.default_rng([plan.seed, 1]))
-        self._net = MultiStageNet(space, self._splits[0])
+        self._net = self._tuned = MultiStageNet(space, self._splits[0])
         self._latencies = folder / "latencies.json"
         self._oracle = StageOracle(measurer, _latencies(self._latencies))
         static = to_torch(space.net.graph, space.net.weights)
@@ -208,7 +208,8 @@ class SplitSearch:
 
     def train_shared(self) -> None:
         """The weights that all splits share."""
-        self._trained("training the shared weights", self._plan.shared, None, "shared.pt")
+        what = "training the shared weights"
+        self._trained(what, self._net, self._plan.shared, None, "shared.pt")
 
     def cost_stages(self) -> None:
         """What the static network and the stages of some splits take on the device."""
@@ -253,20 +254,21 @@ class SplitSearch:
         return code
 
     def tune(self, code: Codes) -> None:
-        """The weights of one split (L,), from the shared ones on."""
-        self._net.use(code)
-        recalibrate(self._net, self._train[: self._plan.recalibrated_on])
+        """The weights of one split (L,), from the static network's on.
+
+        Weights that serve all splits have forgotten more of it than they have learned.
+        """
+        self._tuned = MultiStageNet(self._space, code)
         name = f"tuned-{digest(code.tolist())[:8]}.pt"
-        self._trained("training the split chosen", self._plan.tuned, code[None], name)
-        self._net.use(code)
+        self._trained("training the split chosen", self._tuned, self._plan.tuned, code[None], name)
 
     def stages(self) -> tuple[Stage, ...]:
         """Those of the split that was trained last."""
-        return self._net.stages()
+        return self._tuned.stages()
 
     def exits(self, costs_ms: Array) -> Exits:
         """All thresholds for the split that was trained last, on the validation images."""
-        return exits_of(self._net, self._held, self._held_labels, costs_ms)
+        return exits_of(self._tuned, self._held, self._held_labels, costs_ms)
 
     def deployed(self, code: Codes, candidates: int, runtime: Runtime) -> Outcome:
         """Thresholds by validation images and stages measured now; the files."""
@@ -308,11 +310,13 @@ class SplitSearch:
             self.ledger.row(),
         )
 
-    def _trained(self, what: str, plan: StagePlan, codes: Codes | None, name: str) -> None:
+    def _trained(
+        self, what: str, net: MultiStageNet, plan: StagePlan, codes: Codes | None, name: str
+    ) -> None:
         self._tell(what, 0.0)
         about = digest([asdict(plan), None if codes is None else codes.tolist()])
         train_stages(
-            self._net,
+            net,
             self._train,
             self._train_labels,
             plan,

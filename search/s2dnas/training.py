@@ -31,7 +31,7 @@ class StagePlan:
 
     steps: int
     batch: int = 64
-    learning_rate: float = 0.1
+    learning_rate: float = 0.05
     weight_decay: float = 5e-4
     distillation: float = 1.0
     temperature: float = 2.0
