@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from hwbench.console import counted
 from hwbench.verify.figures import log_budgets
 from hwbench.verify.s2dnas import BRANCHED, OWN, STATIC, kind_of
 
@@ -35,7 +34,7 @@ def s2dnas_figure(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             points = _points(own, kind)
             axis.plot(*points.T, style, ms=5, lw=1, color=colour, label=label)
         log_budgets(axis)
-        axis.set_title(f"{family}, {counted(len(own), 'seed')}", fontsize=9)
+        axis.set_title(f"{family}, {len(own)} seed{'s' * (len(own) != 1)}", fontsize=9)
         axis.set_xlabel("mean latency of an image on the wall clock, ms", fontsize=9)
         axis.grid(alpha=0.25, lw=0.6)
         axis.spines[["top", "right"]].set_visible(False)
