@@ -238,56 +238,65 @@ class Trial:
         lines = findings.lines(measured)
         map_figure(measured, map_path)
         scaling_figure(lines, nets, memory, scaling_path)
+        losses = findings.auto_losses(measured)
+        headline = {**self._headline(measured, nets), "peak_memory_mib": memory}
         judged = [
-            (claim.text, findings.headline_bars(measured, nets), map_path),
-            (_GROWTH, findings.exponent_bars(lines), scaling_path),
-            (_CHOICE, findings.auto_bars(findings.auto_losses(measured)), map_path),
+            (claim.text, findings.headline_bars(measured, nets), headline, map_path),
+            (
+                _GROWTH,
+                findings.exponent_bars(lines),
+                {"exponents": [line.row for line in lines]},
+                scaling_path,
+            ),
+            (
+                _CHOICE,
+                findings.auto_bars(losses),
+                {
+                    "mean_over_fastest": round(float(losses.mean()), 4),
+                    "worst_over_fastest": round(float(losses.max()), 4),
+                    "cells_above_worst_bar": int((losses > findings.AUTO_BARS[1]).sum()),
+                    "tried_share": round(float(np.mean([row["tried"] for _, row in measured])), 3),
+                },
+                map_path,
+            ),
         ]
         if self._stream.device.type == "cpu":
-            judged.append((_CROPPED, findings.own_bars(measured), map_path))
+            judged.append((_CROPPED, findings.own_bars(measured), {}, map_path))
         complete = self._is_complete(measured, nets)
-        evidence = {
-            **self._evidence(measured, nets),
-            "exponents": [line.row for line in lines],
-            "peak_memory_mib": memory,
-            "figures": [map_path.name, scaling_path.name],
+        extent = {
+            "quick": self._setting.quick,
+            "cells": f"{len(measured)} of {len(self._cells())}",
+            "network_columns": f"{len(nets)} of {len(self._extent.net.columns)}",
         }
         found = []
-        for text, bars, figure in judged:
+        for text, bars, evidence, figure in judged:
             outcome = by_bars(bars)
             # What holds somewhere holds; what holds everywhere, or nowhere, takes the whole map.
             decided = complete or (outcome == "confirmed" and text not in (_GROWTH, _CHOICE))
             if not (bars and decided):
                 outcome = "inconclusive"  # time was up: another run goes on
-            made = claim.verdict(outcome, {"bars": bars, **evidence}, figure)
+            made = claim.verdict(outcome, {"bars": bars, **extent, **evidence}, figure)
             found.append(replace(made, claim=text))
         return found
 
-    def _evidence(
+    def _headline(
         self, measured: Sequence[tuple[Cell, Row]], nets: Sequence[Row]
     ) -> dict[str, Any]:
         """Figures of the map and of the network."""
         from hwbench.verify import dash_findings as findings
 
         table = findings.net_table(nets)
-        losses = findings.auto_losses(measured)
         cell, ratio = findings.best(measured)
         direction = "with gradients" if cell.training else "forward"
         return {
-            "quick": self._setting.quick,
-            "cells": f"{len(measured)} of {len(self._cells())}",
-            "network_columns": f"{len(nets)} of {len(self._extent.net.columns)}",
             "best_layer": f"{cell.layer.label}, {cell.i} x {cell.i}, {direction}",
             "best_over_fastest_dense": findings.rounded(ratio),
-            "network_equal_groups": {
+            "network_equal_groups_over_fastest_dense": {
                 entry["kernels_and_dilations"]: entry["equal_groups_over_fastest_dense"]
                 for entry in table
             },
             "released_unequal_comparison_up_to": findings.summary_of_released(table),
             "faster_from_so_many_candidates": findings.condition(measured),
-            "auto_mean_over_fastest": round(float(losses.mean()), 4),
-            "auto_worst_over_fastest": round(float(losses.max()), 4),
-            "auto_tried_share": round(float(np.mean([row["tried"] for _, row in measured])), 3),
             "map": findings.map_table(measured),
             "network": table,
         }

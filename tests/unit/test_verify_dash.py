@@ -293,8 +293,10 @@ def test_the_claim_ends_in_verdicts_and_goes_on_where_it_was(
     assert evidence["cells"] == "16 of 16"
     assert len(evidence["map"]) == 6
     json.dumps([dict(verdict.evidence) for verdict in verdicts])
-    for name in evidence["figures"]:
-        assert (tmp_path / name).read_bytes()[:4] == b"\x89PNG"
+    assert len(verdicts[2].evidence["exponents"]) == 3
+    for verdict in verdicts[1:]:
+        assert verdict.figure is not None
+        assert (tmp_path / verdict.figure).read_bytes()[:4] == b"\x89PNG"
     assert [a.outcome for a in again] == [v.outcome for v in verdicts]
 
 
