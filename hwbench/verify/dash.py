@@ -62,7 +62,7 @@ class Extent:
 
 
 def extent_of(kind: str, quick: bool) -> Extent:
-    """Of ``cpu`` or ``cuda``: full runs take about 13 and 7 minutes, quick ones under 3."""
+    """Of ``cpu`` or ``cuda``: full runs take about 10 and 7 minutes, quick ones under 3."""
     from hwbench.verify.dash_map import Layer, layers
     from hwbench.verify.dash_net import NetPlan
 
@@ -111,7 +111,7 @@ class Dash(Claim):
     )
 
     def run(self, setting: Setting) -> list[Verdict]:
-        """On the CPU about 13 minutes of one core (``quick``: 3). Resumes where it was."""
+        """On the CPU about 10 minutes of one core (``quick``: 3). Resumes where it was."""
         kind, _, index = setting.device.name.partition(":")
         if kind not in ("cpu", "cuda") or find_spec("torch") is None:
             reason = "it needs torch, on the devices cpu or cuda: pip install 'hwbench[search]'"
