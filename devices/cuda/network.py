@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,17 +89,26 @@ def _random(spec: InputSpec, dtype: torch.dtype, device: torch.device) -> Tensor
     return torch.randint(0, 2, spec.shape, generator=random, device=device, dtype=own)
 
 
-def set_backends(tf32: bool, autotune: bool) -> None:
-    """Say for this process how fp32 products are rounded, and whether cuDNN tries its algorithms.
+@contextmanager
+def backends(tf32: bool, autotune: bool) -> Iterator[None]:
+    """Within it, how fp32 products are rounded, and whether cuDNN tries its algorithms.
 
-    Other work of the process sets its own before it runs. The trials are made in the first,
-    unmeasured run.
+    All of it is the process's own again afterwards: other work sets its own, and torch refuses to
+    trace a network where it was left changed. The trials are made in the first, unmeasured run.
     """
-    precision = "tf32" if tf32 else "ieee"
-    backends: Any = torch.backends
-    for kind in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn):
-        kind.fp32_precision = precision
-    backends.cudnn.benchmark = autotune
+    torch_backends: Any = torch.backends
+    cudnn = torch_backends.cudnn
+    kinds = (torch_backends.cuda.matmul, cudnn.conv, cudnn.rnn)
+    before, tried = [kind.fp32_precision for kind in kinds], cudnn.benchmark
+    try:
+        for kind in kinds:
+            kind.fp32_precision = "tf32" if tf32 else "ieee"
+        cudnn.benchmark = autotune
+        yield
+    finally:
+        for kind, precision in zip(kinds, before, strict=True):
+            kind.fp32_precision = precision
+        cudnn.benchmark = tried
 
 
 def tensors(output: Any) -> Iterable[Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from hwbench.devices.cuda.network import build_network, check_finite, set_backends
+from hwbench.devices.cuda.network import backends, build_network, check_finite
 from hwbench.devices.cuda.nvml import GpuState, Sensor
 from hwbench.devices.cuda.options import CudaOptions
 from hwbench.devices.cuda.sampling import Sampler, flusher
@@ -41,9 +41,13 @@ class CudaRunner:
 
     @contextmanager
     def _context(self) -> Iterator[None]:
-        """Inference mode and our own precision, with a device's errors put in words."""
-        with device_errors(), torch.inference_mode():
-            set_backends(self._options.tf32, self._options.autotune)
+        """Inference mode and our own backends, with a device's errors put in words."""
+        options = self._options
+        with (
+            device_errors(),
+            torch.inference_mode(),
+            backends(options.tf32, options.autotune),
+        ):
             yield
 
     def run(self, n: int) -> list[int]:

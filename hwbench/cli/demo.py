@@ -68,7 +68,7 @@ def demo(
         if store is not None:
             command += ["--store", store]
         console.note(
-            f"{len(undecided)} of {len(budgets)} answers were not measured well enough: leave the "
+            f"not measured well enough: {len(undecided)} of {len(budgets)} answers; leave the "
             f"machine a free core, then {shlex.join(command)}"
         )
 

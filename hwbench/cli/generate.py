@@ -22,7 +22,6 @@ from hwbench.cli.options import (
 )
 from hwbench.cli.search_options import milliseconds, require_here
 from hwbench.errors import EXIT_INCONCLUSIVE, EXIT_OK, EXIT_REGRESSION, UsageError
-from hwbench.records import keeps
 
 if TYPE_CHECKING:
     from hwbench.records import Measurement
@@ -120,6 +119,8 @@ def _asker(
 
 def _row(answer: Generated, measured: Measurement | None, *, proxy: bool) -> dict[str, Any]:
     """One of ``results``; what was not measured, is inconclusive, or is no accuracy, is null."""
+    from hwbench.records import keeps
+
     figures: tuple[float | None, ...] = (None, None, None)
     if measured is not None:
         figures = (measured.latency_ns, measured.low_ns, measured.high_ns)

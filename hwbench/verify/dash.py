@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -122,13 +122,11 @@ class Dash(Claim):
 
         extent = extent_of(kind, setting.quick)
         stream = stream_of(torch.device(kind, int(index)) if index else torch.device(kind))
-        with _one_thread():
+        with _one_thread(), _gpu_as_asked(setting) if kind == "cuda" else nullcontext():
             setting.progress("equality", 0.0)
             found = self._equality(setting, equality(stream))
             if found.outcome != "confirmed":
                 return [found]  # times of what is not equal say nothing
-            if kind == "cuda":
-                _set_gpu(setting)
             trial = Trial(setting, extent, stream, setting.folder / f"dash-{_key(setting)}")
             return [found, *trial.verdicts(self)]
 
@@ -174,19 +172,25 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _set_gpu(setting: Setting) -> None:
+@contextmanager
+def _gpu_as_asked(setting: Setting) -> Iterator[None]:
     """fp32 products and cuDNN's choices as the device's options say; UsageError for others."""
     import torch
 
-    from hwbench.devices.cuda.network import set_backends
+    from hwbench.devices.cuda.network import backends
     from hwbench.devices.cuda.options import CudaOptions
 
     options: CudaOptions = setting.device.options  # type: ignore[attr-defined]
     if options != CudaOptions(tf32=options.tf32, autotune=options.autotune):
         raise UsageError("verify dash takes the options tf32 and autotune: leave out the others")
-    set_backends(options.tf32, options.autotune)
     cudnn: Any = torch.backends.cudnn
-    cudnn.benchmark_limit = _CUDNN_TRIALS
+    limit = cudnn.benchmark_limit
+    with backends(options.tf32, options.autotune):
+        cudnn.benchmark_limit = _CUDNN_TRIALS
+        try:
+            yield
+        finally:
+            cudnn.benchmark_limit = limit
 
 
 def equality(stream: Stream, cases: int = _EQUAL_CASES) -> dict[str, tuple[float, float]]:

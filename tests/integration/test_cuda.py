@@ -22,7 +22,7 @@ from hwbench.devices.cuda.network import build_network
 from hwbench.devices.cuda.nvml import GpuState, Sensor, reasons_of
 from hwbench.devices.cuda.options import CudaOptions
 from hwbench.devices.cuda.probe import GpuFacts, read_answer
-from hwbench.devices.cuda.runner import build_runner
+from hwbench.devices.cuda.runner import CudaRunner, build_runner
 from hwbench.devices.cuda.stream import device_errors, open_stream
 from hwbench.devices.cuda.twin import CpuStream, ScriptedSensor
 from hwbench.devices.models import GraphModel, Model, OnnxModelFile, read_onnx_file
@@ -171,29 +171,23 @@ class TestRunner:
         assert runner.cause() is None
 
     @pytest.mark.parametrize(("tf32", "autotune"), [(False, True), (True, False)])
-    def test_backends_are_set_as_the_options_say_whatever_ran_before(
-        self, tmp_path: Path, tf32: bool, autotune: bool
+    def test_backends_are_as_the_options_say_in_a_run_and_as_before_after_it(
+        self, tf32: bool, autotune: bool
     ) -> None:
         backends: Any = torch.backends
-        before = build_runner(
-            Twin(CudaOptions(tf32=not tf32, autotune=not autotune))
-            .job(tiny_net(8), 1)
-            .build(tmp_path)
-            .args,
-            CpuStream(),
-            None,
-        )
+
+        def told() -> list[Any]:
+            kinds = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
+            return [*(kind.fp32_precision for kind in kinds), backends.cudnn.benchmark]
+
+        seen: list[list[Any]] = []
         options = CudaOptions(tf32=tf32, autotune=autotune)
-        runner = build_runner(
-            Twin(options).job(tiny_net(), 1).build(tmp_path).args, CpuStream(), None
-        )
-        before.run(1)
-        assert backends.cudnn.benchmark is not autotune
+        runner = CudaRunner(CpuStream(), lambda: seen.append(told()), options, None)
+        before = told()
         runner.run(1)
-        assert backends.cudnn.benchmark is autotune
-        wanted = "tf32" if tf32 else "ieee"
-        assert backends.cuda.matmul.fp32_precision == wanted
-        assert backends.cudnn.conv.fp32_precision == wanted
+        wanted = [*["tf32" if tf32 else "ieee"] * 3, autotune]
+        assert seen == [wanted] * len(seen)
+        assert told() == before
 
     def test_an_output_that_overflows_is_refused(self, tmp_path: Path) -> None:
         b = GraphBuilder("large")

@@ -319,11 +319,12 @@ def test_other_devices_are_not_testable(tmp_path: Path, own_store: Path) -> None
 
 def test_a_gpu_takes_few_options(tmp_path: Path, own_store: Path) -> None:
     backends: Any = torch.backends
-    benchmark = backends.cudnn.benchmark
+    before = backends.cudnn.benchmark, backends.cudnn.benchmark_limit
     with Store.open(own_store) as store:
         half = setting(tmp_path, store, Cuda(0, CudaOptions(dtype="fp16")))
-        with pytest.raises(UsageError, match="tf32 and autotune"):
-            dash._set_gpu(half)
-        dash._set_gpu(setting(tmp_path, store, Cuda(0, CudaOptions(autotune=True))))
-    assert backends.cudnn.benchmark
-    backends.cudnn.benchmark = benchmark
+        with pytest.raises(UsageError, match="tf32 and autotune"), dash._gpu_as_asked(half):
+            pass
+        asked = setting(tmp_path, store, Cuda(0, CudaOptions(autotune=True)))
+        with dash._gpu_as_asked(asked):
+            assert backends.cudnn.benchmark
+    assert (backends.cudnn.benchmark, backends.cudnn.benchmark_limit) == before
