@@ -40,7 +40,7 @@ from hwbench.verify.eas_trial import (
     run_trial,
     timings,
 )
-from hwbench.verify.frame import Claim, Setting, by_bars
+from hwbench.verify.frame import Claim, Setting
 
 if TYPE_CHECKING:
     from hwbench.search.data import Dataset
@@ -135,7 +135,7 @@ class Eas(Claim):
         from hwbench.verify.eas_figure import eas_figure
 
         eas_figure(rows, arena, measured, figure)
-        return verdicts(self, evidence, figure)
+        return self.verdicts(STATEMENTS, evidence, figure)
 
 
 # --- what is shared -------------------------------------------------------------------------------
@@ -332,7 +332,7 @@ def _is_above(difference: tuple[float, float]) -> bool:
 
 
 #: What each verdict rests on: statements beside the claim's own, and their bars by place.
-_STATEMENTS = (
+STATEMENTS = (
     (None, slice(0, 3)),
     ("the architectures of EAS suit their tasks: another task's cost accuracy", slice(3, 4)),
     (
@@ -341,14 +341,3 @@ _STATEMENTS = (
         slice(4, 8),
     ),
 )
-
-
-def verdicts(claim: Claim, evidence: Mapping[str, Any], figure: Path) -> list[Verdict]:
-    """One for each statement; they share the evidence, each with its own bars."""
-    names = list(evidence["bars"])
-    found = []
-    for text, at in _STATEMENTS:
-        bars = {name: evidence["bars"][name] for name in names[at]}
-        verdict = claim.verdict(by_bars(bars), {**evidence, "bars": bars}, figure)
-        found.append(verdict if text is None else replace(verdict, claim=text))
-    return found

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -58,6 +58,23 @@ class Claim(ABC):
         created = datetime.now(UTC).isoformat(timespec="seconds")
         shown = None if figure is None else figure.name
         return Verdict(self.text, self.protocol, outcome, evidence, shown, created)
+
+    def verdicts(
+        self,
+        statements: Sequence[tuple[str | None, slice]],
+        evidence: Mapping[str, Any],
+        figure: Path,
+    ) -> list[Verdict]:
+        """One for each statement (None: the claim's own text) by its part of the evidence's bars,
+        which they share otherwise.
+        """
+        names = list(evidence["bars"])
+        found = []
+        for text, part in statements:
+            bars = {name: evidence["bars"][name] for name in names[part]}
+            made = self.verdict(by_bars(bars), {**evidence, "bars": bars}, figure)
+            found.append(made if text is None else replace(made, claim=text))
+        return found
 
 
 def by_bars(bars: Mapping[str, bool]) -> Outcome:

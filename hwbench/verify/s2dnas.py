@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 import hwbench
 from hwbench.errors import UsageError
 from hwbench.records import Verdict, digest
-from hwbench.verify.frame import Claim, Setting, by_bars, over_seeds
+from hwbench.verify.frame import Claim, Setting, over_seeds
 
 if TYPE_CHECKING:
     from hwbench.search.data import Dataset
@@ -80,7 +80,7 @@ class S2dnas(Claim):
             "data": extent.data,
             **summarise(rows, extent.plan.points),
         }
-        return verdicts(self, evidence, figure)
+        return self.verdicts(STATEMENTS, evidence, figure)
 
 
 def _part(setting: Setting, start: float, share: float) -> Setting:
@@ -325,7 +325,7 @@ def _trial(row: Row, points: float) -> dict[str, Any]:
 
 
 #: What each verdict rests on: statements beside the claim's own, and their bars by place.
-_STATEMENTS = (
+STATEMENTS = (
     (None, slice(0, 3)),
     (
         "S2DNAS is more accurate than networks narrowed in all layers and than early exits on the "
@@ -338,14 +338,3 @@ _STATEMENTS = (
         slice(5, 7),
     ),
 )
-
-
-def verdicts(claim: Claim, evidence: Mapping[str, Any], figure: Path) -> list[Verdict]:
-    """One for each statement; they share the evidence, each with its own bars."""
-    names = list(evidence["bars"])
-    found = []
-    for text, at in _STATEMENTS:
-        bars = {name: evidence["bars"][name] for name in names[at]}
-        verdict = claim.verdict(by_bars(bars), {**evidence, "bars": bars}, figure)
-        found.append(verdict if text is None else replace(verdict, claim=text))
-    return found

@@ -167,7 +167,7 @@ def test_one_seed_shows_nothing(arena: Arena) -> None:
 def test_conditioning_that_does_nothing_is_refuted(arena: Arena, tmp_path: Path) -> None:
     found = rows(arena, task_swapped=-0.05, same_for_all_tasks=-1.0)
     evidence = eas.summarise(found, arena, list(kept(arena)), MET)
-    outcomes = eas.verdicts(get_claim("eas"), evidence, tmp_path / "eas.png")
+    outcomes = get_claim("eas").verdicts(eas.STATEMENTS, evidence, tmp_path / "eas.png")
     assert [v.outcome for v in outcomes] == ["confirmed", "refuted", "partly"]
     assert [len(v.evidence["bars"]) for v in outcomes] == [3, 1, 4]
     assert "suit their tasks" in outcomes[1].claim

@@ -17,7 +17,7 @@ from hwbench.records import Measurement
 from hwbench.search.data import Dataset, make_dataset
 from hwbench.search.s2dnas import METHODS, DynamicModel, SplitPlan, StagePlan, deploy, trace
 from hwbench.verify import get_claim, s2dnas, s2dnas_trial
-from hwbench.verify.s2dnas import BRANCHED, OWN, STATIC, rival_accuracy, summarise, verdicts
+from hwbench.verify.s2dnas import BRANCHED, OWN, STATEMENTS, STATIC, rival_accuracy, summarise
 from hwbench.verify.s2dnas_figure import s2dnas_figure
 from hwbench.verify.s2dnas_nets import FAMILIES, Branched, network, whole
 from hwbench.verify.s2dnas_trial import Extent, measured, run_trial
@@ -248,7 +248,8 @@ def test_each_verdict_has_its_own_bars_and_the_figure_is_drawn(tmp_path) -> None
     rows = rows_of(0.5, 0.88)
     s2dnas_figure(rows, tmp_path / "s2dnas.png")
     assert (tmp_path / "s2dnas.png").stat().st_size > 10_000
-    found = verdicts(get_claim("s2dnas"), summarise(rows, 0.25), tmp_path / "s2dnas.png")
+    evidence = summarise(rows, 0.25)
+    found = get_claim("s2dnas").verdicts(STATEMENTS, evidence, tmp_path / "s2dnas.png")
     assert [len(v.evidence["bars"]) for v in found] == [3, 2, 2]
     assert [v.outcome for v in found] == ["partly", "partly", "confirmed"]
     assert len({v.claim for v in found}) == 3
