@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from scipy.fft import next_fast_len
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
@@ -23,15 +24,7 @@ _HALF = (torch.float16, torch.bfloat16)
 
 def smooth_length(least: int) -> int:
     """The smallest number from ``least`` on with no prime factor above 5: fast to transform."""
-    length = least
-    while True:
-        rest = length
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return length
-        length += 1
+    return int(next_fast_len(least, real=True))
 
 
 def correlate(x: Tensor, kernel: Tensor, groups: int) -> Tensor:

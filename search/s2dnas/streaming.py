@@ -11,10 +11,10 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from hwbench.errors import UsageError
 from hwbench.search.s2dnas.dynamic import DynamicModel, Floats
@@ -138,14 +138,5 @@ def quality(model: DynamicModel, images: Floats, labels: NDArray[np.int64]) -> Q
         found = model.predict(images[start : start + 500])
         left += np.bincount(found.stages - 1, minlength=stages)
         right += int((found.labels == labels[start : start + 500]).sum())
-    low, high = _wilson(right, n)
-    return Quality(n, tuple((left / n).tolist()), right / n, low, high)
-
-
-def _wilson(hits: int, n: int) -> tuple[float, float]:
-    """Interval of a share (Wilson, J. Am. Stat. Assoc. 22, 1927)."""
-    z = NormalDist().inv_cdf((1 + _CONFIDENCE) / 2)
-    share, widened = hits / n, 1 + z * z / n
-    middle = (share + z * z / (2 * n)) / widened
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / widened
-    return min(share, middle - half), max(share, middle + half)  # whatever rounding says
+    share = binomtest(right, n).proportion_ci(_CONFIDENCE, method="wilson")
+    return Quality(n, tuple((left / n).tolist()), right / n, float(share.low), float(share.high))
