@@ -1,7 +1,7 @@
 """A noisy neighbour: ``python load.py compute|stream`` keeps one core busy until it is ended.
 
 ``compute`` multiplies matrices that fit the cache; ``stream`` copies blocks that fit none.
-Stand-alone.
+It prints its kind when it begins. Stand-alone.
 """
 
 import ctypes
@@ -20,6 +20,8 @@ def compute():
     """Multiply 256 x 256 matrices."""
     a = np.random.default_rng(0).standard_normal((256, 256)).astype(np.float32)
     out = np.empty_like(a)
+    sys.stdout.write("compute\n")
+    sys.stdout.flush()
     while True:
         np.matmul(a, a, out=out)
 
@@ -27,6 +29,8 @@ def compute():
 def stream():
     """Copy 64 MiB to and fro."""
     a, b = np.ones(16 << 20, np.float32), np.empty(16 << 20, np.float32)
+    sys.stdout.write("stream\n")
+    sys.stdout.flush()
     while True:
         np.copyto(b, a)
         np.copyto(a, b)

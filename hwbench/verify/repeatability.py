@@ -65,15 +65,15 @@ def neighbour(kind: str) -> Iterator[None]:
         yield
         return
     script = Path(__file__).with_name("load.py")
-    process = subprocess.Popen([sys.executable, str(script), kind])
-    try:
-        time.sleep(0.7)  # it imports numpy first
-        if process.poll() is not None:
-            raise WorkerError(f"the {kind} load generator ended with code {process.returncode}")
-        yield
-    finally:
-        process.kill()
-        process.wait()
+    with subprocess.Popen([sys.executable, str(script), kind], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            if not process.stdout.readline():  # it says when its imports are done
+                code = process.wait()
+                raise WorkerError(f"the {kind} load generator ended with code {code}")
+            yield
+        finally:
+            process.kill()
 
 
 @dataclass(slots=True)
