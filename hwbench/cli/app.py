@@ -11,6 +11,7 @@ import typer
 import hwbench
 from hwbench import console
 from hwbench.cli.bench import bench
+from hwbench.cli.compare import compare
 from hwbench.cli.demo import demo
 from hwbench.cli.devices import devices
 from hwbench.cli.doctor import doctor
@@ -39,7 +40,7 @@ app = typer.Typer(
 )
 
 _MEASURE, _PREDICT, _SEARCH = "Measure", "Predict", "Search"
-_PROVE, _DATA = "Prove", "Results"
+_PROVE, _WATCH, _DATA = "Prove", "Watch", "Results"
 
 
 def _help_of(verb: Callable[..., None]) -> str:
@@ -61,6 +62,7 @@ for _verb, _name, _panel in (
     (predict, "predict", _PREDICT),
     (supernet, "supernet", _SEARCH),
     (generate, "generate", _SEARCH),
+    (compare, "compare", _WATCH),
     (verify, "verify", _PROVE),
     (demo, "demo", _PROVE),
     (export, "export", _DATA),

@@ -95,6 +95,7 @@ def bench(
     """
     from hwbench.cli.bench_streams import bench_streams, is_manifest
     from hwbench.measure.plan import Plan
+    from hwbench.watch.commits import git_tags
 
     target = device_of(device, option)
     run_on(core_list(cores))
@@ -108,6 +109,7 @@ def bench(
         seconds=seconds,
         precision=precision / 100,
         memory=True,
+        tags=git_tags(),
     )
     with opened(store) as results:
         answers = measure(target, jobs, plan, results)

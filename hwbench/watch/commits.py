@@ -1,0 +1,51 @@
+"""What git knows of the folder that a measurement was made in, and of the files of a commit."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from hwbench.errors import UsageError
+
+_PATIENCE_S = 20
+
+
+def git_tags(folder: Path | None = None) -> dict[str, str]:
+    """``commit``, ``branch`` and ``dirty`` (yes, no) of a folder's clone; empty outside of one."""
+    commit = _git(folder, "rev-parse", "--verify", "--quiet", "HEAD")
+    if commit is None:
+        return {}
+    tags = {
+        "commit": commit,
+        "dirty": "yes" if _git(folder, "status", "--porcelain", "-uno") else "no",
+    }
+    branch = _git(folder, "rev-parse", "--abbrev-ref", "HEAD")
+    return {**tags, "branch": branch} if branch and branch != "HEAD" else tags
+
+
+def commit_of(reference: str, folder: Path | None = None) -> str | None:
+    """The full hash of a commit, branch or tag; ``None`` where git knows none of that name."""
+    if reference.startswith("-"):
+        raise UsageError(f"baseline {reference!r}: name a commit, a branch, a tag or a file")
+    return _git(folder, "rev-parse", "--verify", "--quiet", f"{reference}^{{commit}}")
+
+
+def file_at(commit: str, path: Path) -> bytes | None:
+    """The content of a file as of a commit; ``None`` where the commit has no such file."""
+    return _run(path.resolve().parent, "show", f"{commit}:./{path.name}")
+
+
+def _git(folder: Path | None, *arguments: str) -> str | None:
+    out = _run(folder, *arguments)
+    return None if out is None else out.decode(errors="replace").strip()
+
+
+def _run(folder: Path | None, *arguments: str) -> bytes | None:
+    """What git prints; ``None`` where it refuses, or is not there."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, timeout=_PATIENCE_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return None if done.returncode else done.stdout

@@ -1,0 +1,109 @@
+"""Choosing stored measurements by what they belong to: a session, a commit, a tag.
+
+A selection is ``session:ID``, ``commit:HASH`` (the first digits do), or ``tag:NAME=VALUE``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from hwbench.errors import InconclusiveError, UsageError
+from hwbench.records import CanaryEpoch, Measurement
+from hwbench.watch.comparison import Comparison, compare_stored
+
+PREFIXES: Final = ("session:", "commit:", "tag:")
+_LEAST_DIGITS: Final = 4
+
+#: What one series is of: the same work by name, on the same device.
+Key = tuple[str, int, tuple[tuple[str, str], ...], str]
+
+
+def is_selection(text: str) -> bool:
+    """Whether a text selects stored measurements, rather than naming a model."""
+    return text.startswith(PREFIXES)
+
+
+def selected(measurements: Sequence[Measurement], text: str) -> list[Measurement]:
+    """The measurements of a selection, in their order.
+
+    Raises UsageError for a selection that says nothing, InconclusiveError where none is of it.
+    """
+    kind, _, value = text.partition(":")
+    if kind == "session" and value:
+        chosen = [m for m in measurements if m.session == value]
+    elif kind == "commit" and len(value) >= _LEAST_DIGITS:
+        chosen = [m for m in measurements if m.tags.get("commit", "").startswith(value)]
+    elif kind == "tag" and "=" in value:
+        name, _, wanted = value.partition("=")
+        chosen = [m for m in measurements if m.tags.get(name) == wanted]
+    else:
+        raise UsageError(
+            f"selection {text!r}: write session:ID, commit:HASH (four digits or more), or "
+            "tag:NAME=VALUE"
+        )
+    if not chosen:
+        raise InconclusiveError(f"no measurement of {text} in the store: measure it first")
+    return chosen
+
+
+def series_key(measurement: Measurement) -> Key:
+    """What a measurement is one point of: name, threads, options, device with its facts."""
+    work = measurement.workload
+    return work.name, work.threads, tuple(sorted(work.options)), measurement.fingerprint.key
+
+
+def compare_selections(
+    a: Sequence[Measurement],
+    b: Sequence[Measurement],
+    epochs: Mapping[str, CanaryEpoch],
+    *,
+    confidence: float = 0.95,
+) -> tuple[list[Comparison], list[str]]:
+    """Compare the newest latency of each series that both selections have; and what is left out.
+
+    Raises InconclusiveError where nothing of them can be compared.
+    """
+    newest_a, newest_b = ({series_key(m): m for m in side} for side in (a, b))
+    comparisons, notes = [], []
+    for key, before in newest_a.items():
+        after = newest_b.get(key)
+        if after is None:
+            notes.append(_unmatched(before, b))
+            continue
+        epoch = epochs.get(before.epoch or "")
+        found = compare_stored(before, after, epoch, confidence=confidence)
+        if found is None:
+            notes.append(f"{key[0]}: left out, {_why_not(before, after)}")
+        else:
+            comparisons.append(found)
+    if not comparisons:
+        raise InconclusiveError("; ".join(["nothing of the two can be compared", *notes[:3]]))
+    return comparisons, notes
+
+
+def _unmatched(one: Measurement, others: Sequence[Measurement]) -> str:
+    """Why a measurement has no counterpart."""
+    name = one.workload.name
+    for other in others:
+        if other.workload.name == name and other.fingerprint.key != one.fingerprint.key:
+            return f"{name}: left out, measured elsewhere: {changed_facts(one, other)}"
+    return f"{name}: left out, only one side has it"
+
+
+def changed_facts(one: Measurement, other: Measurement) -> str:
+    """What differs between the devices of two measurements, in a few words."""
+    if one.fingerprint.device != other.fingerprint.device:
+        return f"{one.fingerprint.device} against {other.fingerprint.device}"
+    before, after = one.fingerprint.facts, other.fingerprint.facts
+    names = [n for n in {**before, **after} if before.get(n) != after.get(n)]
+    said = [f"{n} {before.get(n, 'none')} to {after.get(n, 'none')}" for n in names[:2]]
+    more = [f"and {len(names) - 2} facts more"] if len(names) > 2 else []
+    return ", ".join([*said, *more])
+
+
+def _why_not(one: Measurement, other: Measurement) -> str:
+    for m in (one, other):
+        if m.latency_ns is None or m.status == "observed_only":
+            return f"it has no undisturbed latency ({m.status})"
+    return "its milliseconds rest on different calibrations: measure both again"
