@@ -18,6 +18,7 @@ from hwbench.cli.doctor import doctor
 from hwbench.cli.evaluate import evaluate
 from hwbench.cli.export import export
 from hwbench.cli.fit import fit
+from hwbench.cli.gate import GateGroup, calibrate, check
 from hwbench.cli.generate import generate
 from hwbench.cli.importing import import_
 from hwbench.cli.kernels import kernels
@@ -79,6 +80,18 @@ app.add_typer(
     rich_help_panel=_SEARCH,
     help="Train a generator that answers any budget, or cut a network into stages.\n\nExample:\n\n"
     "hwbench search pnag -s mbv3_small -d cpu --budgets 0.5ms,0.8ms,1.2ms -o cpu.hwg",
+)
+
+
+gate = typer.Typer(cls=GateGroup, no_args_is_help=True)
+for _check, _name in ((check, "check"), (calibrate, "calibrate")):
+    gate.command(_name, help=_help_of(_check))(_check)
+app.add_typer(
+    gate,
+    name="gate",
+    rich_help_panel=_WATCH,
+    help="Fail on a latency regression, and on nothing else.\n\nExample:\n\n"
+    "hwbench gate model.onnx --baseline origin/main",
 )
 
 

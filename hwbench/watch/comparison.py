@@ -121,7 +121,7 @@ def compare_stored(
     uncertainty of the canonical times as far as both feel the canaries alike, and, within a
     session, what all its measurements share.
     """
-    spreads = [_spread(m, epoch) for m in (a, b)]
+    spreads = [latency_spread(m, epoch) for m in (a, b)]
     comparable = a.epoch == b.epoch and (a.epoch is not None or a.session == b.session)
     if spreads[0] is None or spreads[1] is None or not comparable:
         return None
@@ -147,7 +147,7 @@ def compare_stored(
     )
 
 
-def _spread(m: Measurement, epoch: CanaryEpoch | None) -> float | None:
+def latency_spread(m: Measurement, epoch: CanaryEpoch | None) -> float | None:
     """Standard error of a log latency without what its canonical times add; None without one."""
     if m.status == "observed_only" or not (m.latency_ns and m.low_ns and m.high_ns):
         return None

@@ -1,0 +1,367 @@
+"""``hwbench gate``: fail a build on a latency regression, and on nothing else."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from hwbench import console
+from hwbench.cli.compare import Seconds, Sessions, Tolerance, exit_code, live, to_json, told_apart
+from hwbench.cli.options import (
+    Cores,
+    Debug,
+    DeviceName,
+    DeviceOptions,
+    Json,
+    Seed,
+    StoreUrl,
+    Threads,
+    core_list,
+    device_of,
+    opened,
+    shapes,
+)
+from hwbench.errors import EXIT_OK, HwbenchError, InconclusiveError, UsageError
+
+if TYPE_CHECKING:
+    from hwbench.devices.base import Device
+    from hwbench.measure.jobs import Job
+    from hwbench.store import Store
+    from hwbench.watch.calibration import Calibration
+    from hwbench.watch.comparison import Comparison
+    from hwbench.watch.gate import Ruling
+    from hwbench.watch.trial import Effort
+
+_HISTORY = "history"
+_LEAST_DIGITS = 7
+_SECONDS_OF_HISTORY = 2.0
+
+
+class GateGroup(TyperGroup):
+    """``gate MODEL`` is ``gate check MODEL``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put in the verb that is not said."""
+        if args and args[0] not in (*self.commands, "-h", "--help"):
+            args = ["check", *args]
+        return super().parse_args(ctx, args)
+
+
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=SIZES", help="Shape of an input left open, as x=1,3,224,224."),
+]
+Confidence = Annotated[
+    float,
+    typer.Option(min=0.5, max=0.9999, metavar="P", help="Two-sided: .98 is 1 % of false alarms."),
+]
+
+
+def check(
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL", help="Model files.")],
+    baseline: Annotated[
+        str,
+        typer.Option(
+            metavar="REF",
+            help="A commit, branch or tag of git; a file or folder; or history: what the store "
+            "has of each model on this device.",
+        ),
+    ],
+    device: DeviceName = "cpu",
+    option: DeviceOptions = None,
+    threads: Threads = 1,
+    cores: Cores = None,
+    shape: Shapes = None,
+    tolerance: Tolerance = 1.0,
+    confidence: Confidence = 0.98,
+    seconds: Seconds = 4.0,
+    sessions: Sessions = 3,
+    summary: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Add a summary in Markdown, as $GITHUB_STEP_SUMMARY."),
+    ] = None,
+    store: StoreUrl = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Fail on a latency regression: exit 1 if a model is slower, 3 if that stays undecided.
+
+    A baseline that git or a folder has is run beside the model. Otherwise the model is measured
+    and held against what the store has of it, on the same device, since its level last changed.
+    An alarm is measured again before it is raised.
+
+    Example:
+
+    hwbench gate model.onnx --baseline origin/main --summary "$GITHUB_STEP_SUMMARY"
+    """
+    from hwbench.cli.bench import jobs_of, run_on
+    from hwbench.watch.trial import Effort
+
+    target = device_of(device, option)
+    run_on(core_list(cores))
+    given = shapes(shape or ())
+    effort = Effort(
+        seconds=seconds, sessions=sessions, tolerance=tolerance / 100, confidence=confidence
+    )
+    rulings: list[Ruling] = []
+    failures: list[HwbenchError] = []
+    with opened(store) as results, baseline_files(baseline, models) as (files, commit):
+        jobs = jobs_of(target, models, given, threads)
+        for path, job in zip(models, jobs, strict=True):
+            try:
+                if (file := files.get(path)) is not None:
+                    (before,) = jobs_of(target, [file], given, threads)
+                    rulings.append(_side_by_side(target, before, job, effort, results))
+                else:
+                    rulings.append(_against_store(target, job, commit, effort, results))
+            except HwbenchError as error:  # the other models still have their verdicts
+                failures.append(error)
+    if summary is not None:
+        with summary.open("a", encoding="utf-8") as out:
+            out.write(markdown(rulings, failures, baseline))
+    raise typer.Exit(_show(rulings, failures, as_json=as_json))
+
+
+@contextmanager
+def baseline_files(
+    reference: str, models: Sequence[Path]
+) -> Iterator[tuple[Mapping[Path, Path], str | None]]:
+    """The files that stand for the baselines of these models, and the commit that is meant.
+
+    A model without one, or whose file is the same, is held against the store. Raises UsageError
+    where the reference is nothing that is known.
+    """
+    from hwbench.watch.commits import commit_of, file_at
+
+    given = Path(reference)
+    if given.is_dir():
+        yield {m: given / m.name for m in models if (given / m.name).is_file()}, None
+    elif given.is_file():
+        if len(models) != 1:
+            raise UsageError(f"{given} is one file: name a folder of baselines for several models")
+        yield {models[0]: given}, None
+    elif reference == _HISTORY:
+        yield {}, None
+    else:
+        folder = models[0].resolve().parent
+        commit = commit_of(reference, folder if folder.is_dir() else None)
+        if commit is None and not _is_hash(reference):
+            raise UsageError(
+                f"baseline {reference!r}: no file, folder, or commit of git; say history for what "
+                "the store has"
+            )
+        with tempfile.TemporaryDirectory(prefix="hwbench-baseline-") as name:
+            files = {}
+            for index, model in enumerate(models if commit else ()):
+                content = file_at(commit or "", model)
+                if content is not None and content != model.read_bytes():
+                    files[model] = Path(name) / str(index) / model.name
+                    files[model].parent.mkdir()
+                    files[model].write_bytes(content)
+            yield files, commit or reference
+
+
+def _is_hash(text: str) -> bool:
+    return len(text) >= _LEAST_DIGITS and set(text) <= set("0123456789abcdef")
+
+
+def _side_by_side(
+    target: Device, before: Job, after: Job, effort: Effort, results: Store
+) -> Ruling:
+    """Run both."""
+    from hwbench.watch.gate import ruled
+
+    side = told_apart(before, after, (" (baseline)", ""))
+
+    def once() -> Comparison:
+        (found,) = live(target, [side], effort, results)
+        if isinstance(found, HwbenchError):
+            raise found
+        return found
+
+    return ruled(after.workload.name, once, effort.tolerance)
+
+
+def _against_store(
+    target: Device, job: Job, commit: str | None, effort: Effort, results: Store
+) -> Ruling:
+    """Measure the model, and hold it against the store."""
+    from dataclasses import replace
+
+    from hwbench.cli.bench import measure
+    from hwbench.measure.plan import Plan
+    from hwbench.records import Measurement
+    from hwbench.watch.commits import git_tags
+    from hwbench.watch.gate import against_level, ruled, stored_level
+
+    history = results.measurements(name=job.workload.name, with_bursts=False)
+    if not history:
+        raise InconclusiveError(
+            f"{job.workload.name}: the store has nothing of it: run hwbench bench on the baseline"
+        )
+    plan = Plan(seconds=_SECONDS_OF_HISTORY, tags=git_tags())
+    notes: list[str] = []
+
+    def once() -> Comparison:
+        (current,) = measure(target, [job], plan, results)
+        if not isinstance(current, Measurement):
+            raise current.error
+        epoch = next(iter(results.epochs(id=current.epoch)), None) if current.epoch else None
+        level = stored_level(history, current, epoch, commit)
+        notes[:] = level.notes
+        return against_level(current, level, epoch, confidence=effort.confidence)
+
+    return replace(ruled(job.workload.name, once, effort.tolerance), notes=tuple(notes))
+
+
+def _show(rulings: Sequence[Ruling], failures: Sequence[HwbenchError], *, as_json: bool) -> int:
+    """Print what was ruled; the exit code. A regression stands above a failure."""
+    from hwbench.watch.comparison import sentence
+
+    if as_json:
+        entries = [ruling_json(ruling) for ruling in rulings]
+        console.write_json({"gate": entries, "errors": [str(e) for e in failures]})
+    for ruling in rulings:
+        if not as_json:
+            line = f"{ruling.word.upper()}: {sentence(ruling.comparison, ruling.word)}"
+            console.write_text(console.printable(line) + "\n")
+        if ruling.alarm is not None:
+            by = 100 * (ruling.alarm.ratio - 1)
+            console.note(f"{ruling.name}: measured again after an alarm of {by:+.1f} %")
+        for note in ruling.notes:
+            console.note(f"{ruling.name}: {note}")
+    for failure in failures:
+        console.error(str(failure))
+    code = exit_code([ruling.word for ruling in rulings])
+    others = [failure.exit_code for failure in failures]
+    return code if code == 1 or not others else max(code, *others)
+
+
+def ruling_json(ruling: Ruling) -> dict[str, Any]:
+    """One entry of ``gate``."""
+    alarm = None if ruling.alarm is None else 100 * (ruling.alarm.ratio - 1)
+    return {
+        "name": ruling.name,
+        **to_json(ruling.comparison, ruling.word),
+        "first_alarm_pct": alarm,
+        "notes": list(ruling.notes),
+    }
+
+
+def markdown(rulings: Sequence[Ruling], failures: Sequence[HwbenchError], baseline: str) -> str:
+    """A summary as a table of GitHub's Markdown; names are escaped."""
+    lines = [
+        f"### Latency against {_escaped(baseline)}",
+        "",
+        "| model | verdict | change | interval | basis |",
+        "| --- | --- | ---: | ---: | --- |",
+    ]
+    for ruling in rulings:
+        found = ruling.comparison
+        low, high = (100 * (end - 1) for end in found.interval)
+        basis = f"{found.processes} processes" if found.paired else _escaped(found.a)
+        again = ", measured twice" if ruling.alarm is not None else ""
+        lines.append(
+            f"| {_escaped(ruling.name)} | **{ruling.word}** | {100 * (found.ratio - 1):+.1f} % "
+            f"| {low:+.1f} to {high:+.1f} % | {basis}{again} |"
+        )
+    lines += [f"\n:warning: {_escaped(str(failure))}" for failure in failures]
+    return "\n".join(lines) + "\n\n"
+
+
+def _escaped(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    plain = console.printable(text).replace("&", "&amp;").replace("<", "&lt;")
+    return "".join(f"\\{c}" if c in "\\`*_[]|#!~$@" else c for c in plain)
+
+
+def calibrate(
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL", help="Model files.")],
+    device: DeviceName = "cpu",
+    option: DeviceOptions = None,
+    threads: Threads = 1,
+    cores: Cores = None,
+    shape: Shapes = None,
+    tolerance: Tolerance = 1.0,
+    confidence: Confidence = 0.98,
+    seconds: Seconds = 4.0,
+    runs: Annotated[
+        int, typer.Option(min=1, max=1000, metavar="N", help="Sessions, of two comparisons each.")
+    ] = 5,
+    draws: Annotated[
+        int, typer.Option(min=10, max=100_000, metavar="N", help="Comparisons drawn from them.")
+    ] = 500,
+    seed: Seed = 0,
+    store: StoreUrl = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Hold models against themselves: how often the gate would cry wolf, and what it sees.
+
+    Prints the rate of false alarms, live and drawn anew from the processes of the live ones, and
+    the smallest regression that one session would find with 80 % power.
+
+    Example:
+
+    hwbench gate calibrate model.onnx --runs 10
+    """
+    from hwbench.cli.bench import jobs_of, run_on
+    from hwbench.measure.campaign import known_epoch
+    from hwbench.watch.calibration import calibrate_gate
+    from hwbench.watch.trial import Effort
+
+    target = device_of(device, option)
+    run_on(core_list(cores))
+    effort = Effort(
+        seconds=seconds, sessions=1, tolerance=tolerance / 100, confidence=confidence, seed=seed
+    )
+    entries = []
+    with opened(store) as results, console.stages() as report:
+        epoch = known_epoch(target, threads, results)
+        for job in jobs_of(target, models, shapes(shape or ()), threads):
+            name = job.workload.name
+            found = calibrate_gate(
+                target, job, runs, draws, effort, epoch, progress=_stage(report, name)
+            )
+            entries.append(calibration_json(name, found))
+    if as_json:
+        console.write_json({"calibration": entries})
+        raise typer.Exit(EXIT_OK)
+    rows = [
+        (
+            e["name"],
+            f"{e['live_alarms']} of {e['live']}",
+            f"{e['drawn_alarms']} of {e['drawn']}",
+            f"{100 * e['alarm_rate_at_most']:.1f}%",
+            None if e["smallest_pct"] is None else f"{e['smallest_pct']:.1f}%",
+        )
+        for e in entries
+    ]
+    headings = ("model", "alarms", "drawn anew", "rate at most", "smallest seen")
+    console.show(console.table(headings, rows))
+
+
+def _stage(report: console.StageReport, name: str) -> Callable[[float], None]:
+    return lambda share: report(f"{name} against itself", share)
+
+
+def calibration_json(name: str, found: Calibration) -> dict[str, Any]:
+    """One entry of ``calibration``; the rate is the upper end of its 95 % interval, of the live."""
+    smallest = found.smallest()
+    return {
+        "name": name,
+        "live": len(found.live),
+        "live_alarms": found.alarms(found.live),
+        "alarm_rate_at_most": found.most_likely(found.live),
+        "drawn": len(found.drawn),
+        "drawn_alarms": found.alarms(found.drawn),
+        "smallest_pct": None if smallest is None else 100 * smallest,
+        "tolerance_pct": 100 * found.tolerance,
+        "seconds": sum(c.seconds for c in found.live),
+    }

@@ -1,0 +1,168 @@
+"""How often the gate would cry wolf on this device, and how small a wolf it sees.
+
+A model is held against itself, side by side, in fresh processes: whatever is called a difference is
+a false alarm. Beside these live comparisons, many more are drawn from the processes they took:
+any two of the model's slots of a process, any processes, as a comparison would have had them.
+They are no fresh evidence, but they tell the spread of what the device gives.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import permutations
+
+import numpy as np
+from scipy import special, stats
+
+from hwbench.errors import HwbenchError, WorkerError
+from hwbench.measure.jobs import Job, Target
+from hwbench.measure.plan import Plan, Progress
+from hwbench.measure.session import measure
+from hwbench.records import CanaryEpoch, Measurement
+from hwbench.watch.comparison import Comparison, compare_pairs
+from hwbench.watch.pairs import Pairs, pairs_of, pooled
+from hwbench.watch.trial import Effort
+
+#: Slots of the model in each process: two live comparisons.
+SLOTS = 4
+POWER = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Comparisons of a model with itself: ``live`` ones, and ``drawn`` from their processes."""
+
+    live: tuple[Comparison, ...]
+    drawn: tuple[Comparison, ...]
+    tolerance: float
+
+    def alarms(self, comparisons: Sequence[Comparison]) -> int:
+        """How many are called slower or faster."""
+        return sum(c.word(self.tolerance) in ("slower", "faster") for c in comparisons)
+
+    def most_likely(self, comparisons: Sequence[Comparison]) -> float:
+        """Upper end of the 95 % interval of the rate of false alarms (Clopper and Pearson)."""
+        found = stats.binomtest(self.alarms(comparisons), len(comparisons))
+        return float(found.proportion_ci(0.95, method="exact").high)
+
+    def smallest(self, power: float = POWER) -> float | None:
+        """The smallest regression seen with that power; see :func:`smallest_seen`."""
+        return smallest_seen(self.drawn, self.tolerance, power)
+
+
+def smallest_seen(
+    comparisons: Sequence[Comparison], tolerance: float, power: float = POWER, most: float = 1.0
+) -> float | None:
+    """The smallest regression (relative) that comparisons of a model with itself, moved by it, call
+    slower in the share ``power``; ``None`` where not even ``most`` is.
+
+    An estimate moves as its data do, so that one set of comparisons tells the power at any size.
+    """
+    needed = []
+    for comparison in comparisons:
+        error = (1 - comparison.confidence) * comparison.share
+        half = float(special.stdtrit(comparison.dof, 1 - error / 2)) * comparison.se
+        needed.append(math.log1p(tolerance) + half - comparison.log_ratio)
+    found = math.expm1(float(np.quantile(needed, power, method="higher")))
+    return max(found, 0.0) if found <= most else None
+
+
+def calibrate_gate(
+    target: Target,
+    job: Job,
+    sessions: int,
+    draws: int,
+    effort: Effort,
+    epoch: CanaryEpoch | None,
+    *,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Hold a job's model against itself, ``SLOTS // 2`` times in each of so many sessions.
+
+    A drawn comparison has as many processes as a live one. The look is the last of ``effort``'s.
+    """
+    taken: list[dict[tuple[int, int], Pairs]] = []
+    live: list[Comparison] = []
+    for session in range(sessions):
+        slots = _session(target, job, effort, epoch, session)
+        kinds = [canary.kind for canary in target.canaries(job.workload.threads)]
+        anchors = slots[0].status != "observed_only"
+        pairs = {
+            (i, j): pairs_of(slots[i], slots[j], kinds, anchors=anchors)
+            for i, j in permutations(range(len(slots)), 2)
+        }
+        taken.append(pairs)
+        names = (job.workload.name, job.workload.name)
+        live += [
+            compare_pairs(names, pairs[i, i + 1], confidence=effort.confidence)
+            for i in range(0, len(slots) - 1, 2)
+        ]
+        if progress:
+            progress((session + 1) / sessions)
+    rng = np.random.default_rng(effort.seed)
+    return Calibration(tuple(live), redrawn(taken, draws, effort, rng), effort.tolerance)
+
+
+def redrawn(
+    taken: Sequence[dict[tuple[int, int], Pairs]],
+    draws: int,
+    effort: Effort,
+    rng: np.random.Generator,
+) -> tuple[Comparison, ...]:
+    """Comparisons of ``effort.processes`` processes each, drawn without replacement from sessions
+    (each with the pairs of its slots), the two slots of each at random.
+    """
+    processes = [
+        (pairs, int(label))
+        for pairs in taken
+        for label in np.unique(next(iter(pairs.values())).evidence.process)
+    ]
+    size = min(effort.processes, len(processes))
+    found = []
+    for _ in range(draws):
+        parts = []
+        for index in rng.choice(len(processes), size, replace=False):
+            pairs, label = processes[index]
+            slots = list(pairs)
+            part = _of_process(pairs[slots[rng.integers(len(slots))]], label)
+            if part is not None:
+                parts.append(part)
+        if len(parts) > 1:
+            found.append(compare_pairs(("A", "A"), pooled(parts), confidence=effort.confidence))
+    return tuple(found)
+
+
+def _of_process(pairs: Pairs, label: int) -> Pairs | None:
+    """The pairs of one process; ``None`` where it has fewer than two."""
+    evidence, own = pairs.evidence, pairs.evidence.process == label
+    if own.sum() < 2:
+        return None
+    return Pairs(
+        replace(
+            evidence,
+            log_time=evidence.log_time[own],
+            state=evidence.state[own],
+            process=np.zeros(int(own.sum()), int),
+            layout=None if evidence.layout is None else evidence.layout[own],
+        ),
+        0,
+    )
+
+
+def _session(
+    target: Target, job: Job, effort: Effort, epoch: CanaryEpoch | None, number: int
+) -> list[Measurement]:
+    """One session of ``SLOTS`` slots of the job."""
+    seed = None if effort.seed is None else effort.seed + number
+    plan = Plan(processes=effort.processes, seconds=effort.seconds, loaded=SLOTS, seed=seed)
+    found = []
+    for answer in measure(target, [job] * SLOTS, plan, epoch):
+        if not isinstance(answer, Measurement):
+            error: HwbenchError = answer.error
+            raise error
+        found.append(answer)
+    if len(found) < SLOTS:
+        raise WorkerError(f"{job.workload.name}: {len(found)} of {SLOTS} slots were measured")
+    return found

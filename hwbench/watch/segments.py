@@ -1,0 +1,122 @@
+"""Where a series of latencies changed its level.
+
+Points far from what stands around them are first set to the median of their neighbours (Hampel,
+1974): a spike is no level. PELT (Killick, Fearnhead and Eckley, 2012; by ruptures) then cuts the
+series where that lowers the squared error most, generously, and what it finds is put to the
+test: of all cuts the one with the least to say for it goes, until each of the rest divides two
+levels by more than chance (Welch's t, for as many places as a cut could have had) and by more than
+anybody would mind.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+#: Points that a level has at least.
+LEAST_POINTS = 2
+#: A point this many standard deviations from the median of five is a spike.
+SPIKE = 4.0
+SIGNIFICANCE = 0.01
+_LEAST_SD = 1e-4
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A new level: from point ``index`` on, ``ratio`` times the one before, with its p-value."""
+
+    index: int
+    ratio: float
+    p_value: float
+
+
+def changes(
+    log_latency: Sequence[float] | Array,
+    *,
+    least: float = 0.005,
+    significance: float = SIGNIFICANCE,
+) -> list[Change]:
+    """The changes of level in a series of log latencies (n,), in the order of time.
+
+    ``least`` is the relative change that is worth a word. ValueError for what is not finite.
+    """
+    x = np.asarray(log_latency, float)
+    if not np.isfinite(x).all():
+        raise ValueError("a series of finite log latencies is needed")
+    if x.size < 2 * LEAST_POINTS:
+        return []
+    sd = _noise(x)
+    x = _without_spikes(x, sd)
+    cuts = _cuts(x / sd)
+    while cuts:
+        found = _tested(x, cuts, sd)
+        weakest = max(found, key=lambda change: (change.p_value, -abs(math.log(change.ratio))))
+        trifling = [c for c in found if abs(math.log(c.ratio)) < math.log1p(least)]
+        if weakest.p_value <= significance and not trifling:
+            return found
+        worst = weakest if weakest.p_value > significance else trifling[0]
+        cuts.remove(worst.index)
+    return []
+
+
+def last_level(log_latency: Sequence[float] | Array) -> int:
+    """Index of the first point of the level that the series ends on."""
+    found = changes(log_latency)
+    return found[-1].index if found else 0
+
+
+def _noise(x: Array) -> float:
+    """Standard deviation of points around their level: of successive differences, which a few
+    changes of level hardly move.
+    """
+    return max(1.4826 * float(np.median(np.abs(np.diff(x)))) / math.sqrt(2), _LEAST_SD)
+
+
+def _without_spikes(x: Array, sd: float) -> Array:
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, 2, mode="reflect"), 5)
+    middle = np.median(windows, axis=1)
+    return np.where(np.abs(x - middle) > SPIKE * sd, middle, x)
+
+
+def _cuts(z: Array) -> list[int]:
+    """Where PELT cuts a series of unit noise: rather too often."""
+    import ruptures
+
+    algorithm = ruptures.Pelt(model="l2", min_size=LEAST_POINTS, jump=1).fit(z.reshape(-1, 1))
+    return [int(cut) for cut in algorithm.predict(pen=2 * math.log(z.size))[:-1]]
+
+
+def _tested(x: Array, cuts: Sequence[int], sd: float) -> list[Change]:
+    """Each cut with the p-value of a difference between the levels on both sides."""
+    ends = [0, *cuts, x.size]
+    found = []
+    for first, cut, end in zip(ends, ends[1:], ends[2:], strict=False):
+        before, after = x[first:cut], x[cut:end]
+        step = float(after.mean() - before.mean())
+        t, dof = _welch(before, after, sd)
+        # A cut could have been anywhere: Bonferroni over the places.
+        p = min(1.0, 2 * float(special.stdtr(dof, -abs(t))) * x.size)
+        found.append(Change(cut, math.exp(step), p))
+    return found
+
+
+def _welch(before: Array, after: Array, sd: float) -> tuple[float, float]:
+    """Statistic and degrees of freedom; two points' variance is believed with that of the series,
+    which counts as three points' more.
+    """
+    parts, dofs = [], []
+    for part in (before, after):
+        dof = part.size - 1 + 3
+        variance = (((part - part.mean()) ** 2).sum() + 3 * sd**2) / dof
+        parts.append(variance / part.size)
+        dofs.append(dof)
+    whole = sum(parts)
+    dof = whole**2 / sum(p**2 / d for p, d in zip(parts, dofs, strict=True))
+    return float((after.mean() - before.mean()) / math.sqrt(whole)), float(dof)

@@ -1,0 +1,265 @@
+"""The gate: levels of a history, alarms that are measured twice, baselines of git."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwbench.cli.gate import baseline_files, markdown
+from hwbench.errors import InconclusiveError, UsageError
+from hwbench.records import Fingerprint, Measurement
+from hwbench.watch.calibration import redrawn, smallest_seen
+from hwbench.watch.commits import commit_of, file_at, git_tags
+from hwbench.watch.comparison import Comparison
+from hwbench.watch.gate import against_level, ruled, stored_level
+from hwbench.watch.pairs import pairs_of
+from hwbench.watch.segments import changes
+from hwbench.watch.trial import Effort
+from tests.measurements import measurement
+from tests.paired import KINDS, side_by_side
+
+
+def made(percent: float, se: float = 0.002) -> Comparison:
+    return Comparison("A", "B", math.log1p(percent / 100), se, 10.0, 0.98, processes=6)
+
+
+class TestSegments:
+    @pytest.mark.parametrize("step", [0.03, -0.05])
+    def test_a_step_is_found_where_it_is(self, step: float) -> None:
+        rng, near = np.random.default_rng(1), 0
+        for _ in range(50):
+            x = rng.normal(0, 0.008, 40)
+            x[25:] += step
+            found = changes(x)
+            near += len(found) == 1 and abs(found[0].index - 25) <= 1
+        assert near >= 45
+
+    def test_noise_has_no_steps(self) -> None:
+        rng = np.random.default_rng(2)
+        alarms = [bool(changes(rng.standard_t(3, 40) * 0.01)) for _ in range(200)]
+        assert np.mean(alarms) <= 0.05
+
+    def test_a_spike_is_no_step(self) -> None:
+        x = np.random.default_rng(3).normal(0, 0.005, 30)
+        x[[7, 20]] += 0.5
+        assert changes(x) == []
+
+    def test_two_steps(self) -> None:
+        x = np.random.default_rng(4).normal(0, 0.004, 45)
+        x[15:] += 0.04
+        x[30:] -= 0.03
+        assert [change.index for change in changes(x)] == [15, 30]
+
+    def test_a_step_that_nobody_minds_is_none(self) -> None:
+        x = np.repeat([0.0, 0.002], 20) + np.random.default_rng(5).normal(0, 1e-4, 40)
+        assert changes(x) == []
+        assert len(changes(x, least=0.001)) == 1
+
+    @settings(max_examples=60)
+    @given(st.lists(st.floats(-5, 5), max_size=40))
+    def test_any_series_has_ordered_changes(self, x: list[float]) -> None:
+        found = [change.index for change in changes(x)]
+        assert found == sorted(set(found))
+        assert all(2 <= index <= len(x) - 2 for index in found)
+
+    def test_what_is_not_finite_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="finite"):
+            changes([0.0, math.nan, 0.0, 0.0])
+
+
+class TestRuling:
+    def test_an_alarm_is_measured_again(self) -> None:
+        answers = iter([made(4.0), made(3.8)])
+        ruling = ruled("net", lambda: next(answers), 0.01)
+        assert ruling.word == "slower"
+        assert ruling.alarm == made(4.0)
+
+    @pytest.mark.parametrize(("second", "word"), [(0.0, "same"), (1.1, "inconclusive")])
+    def test_the_second_time_says_what_holds(self, second: float, word: str) -> None:
+        answers = iter([made(4.0), made(second)])
+        assert ruled("net", lambda: next(answers), 0.01).word == word
+
+    @pytest.mark.parametrize("percent", [0.0, -4.0, 1.1])
+    def test_no_alarm_is_measured_once(self, percent: float) -> None:
+        answers = iter([made(percent)])
+        assert ruled("net", lambda: next(answers), 0.01).alarm is None
+
+
+def point(number: int, latency_ms: float, **changes: object) -> Measurement:
+    ns = latency_ms * 1e6
+    known: dict[str, object] = {
+        "work_name": "net",
+        "session": f"s{number}",
+        "latency_ns": ns,
+        "low_ns": ns * 0.995,
+        "high_ns": ns * 1.005,
+    }
+    return measurement(number, **{**known, **changes})
+
+
+def series(*latencies_ms: float, seed: int = 0) -> list[Measurement]:
+    rng = np.random.default_rng(seed)
+    return [point(n, ms * math.exp(rng.normal(0, 0.003))) for n, ms in enumerate(latencies_ms)]
+
+
+class TestStoredLevel:
+    def test_a_regression_against_the_level(self) -> None:
+        history, current = series(*[2.0] * 10), point(99, 2.1)
+        level = stored_level(history, current, None)
+        assert level.points == 10
+        assert against_level(current, level, None).word() == "slower"
+
+    def test_the_same_latency_is_no_alarm(self) -> None:
+        current = point(99, 2.0)
+        found = against_level(current, stored_level(series(*[2.0] * 10), current, None), None)
+        assert found.word() in ("same", "inconclusive")
+
+    def test_only_the_last_level_counts(self) -> None:
+        history, current = series(*[2.0] * 10, *[2.4] * 10), point(99, 2.4)
+        level = stored_level(history, current, None)
+        assert level.points == 10
+        assert math.exp(level.log_latency) == pytest.approx(2.4e6, rel=0.01)
+        assert "held against the level since" in level.notes[0]
+
+    def test_the_points_of_a_commit(self) -> None:
+        history = [*series(*[2.0] * 5), point(7, 3.0, tags={"commit": "feed" * 10})]
+        level = stored_level(history, point(99, 3.0), None, commit="feedfeed")
+        assert level.points == 1
+        assert math.exp(level.log_latency) == pytest.approx(3e6)
+
+    def test_one_point_knows_little(self) -> None:
+        current = point(99, 2.03)
+        one = against_level(current, stored_level(series(2.0), current, None), None)
+        many = against_level(current, stored_level(series(*[2.0] * 12), current, None), None)
+        assert one.se > many.se
+
+    def test_other_machines_are_left_out_by_name(self) -> None:
+        moved = Fingerprint("cpu", {"cpu_model": "Other CPU", "kernel": "6.1"})
+        history = [*series(2.0, 2.0), *(point(50 + n, 9.0, fingerprint=moved) for n in range(3))]
+        level = stored_level(history, point(99, 2.0), None)
+        assert level.points == 2
+        assert level.notes[0].startswith("3 points left out, measured elsewhere: cpu_model")
+
+    def test_another_calibration_is_left_out(self) -> None:
+        history = [*series(2.0, 2.0), point(50, 9.0, epoch="another")]
+        level = stored_level(history, point(99, 2.0), None)
+        assert level.points == 2
+        assert level.notes == ("1 points left out: another calibration, or no latency",)
+
+    @pytest.mark.parametrize("commit", [None, "feedfeed"])
+    def test_without_history_there_is_a_clear_word(self, commit: str | None) -> None:
+        with pytest.raises(InconclusiveError, match="run hwbench bench on the baseline"):
+            stored_level([], point(99, 2.0), None, commit)
+
+    def test_what_has_no_latency_is_inconclusive(self) -> None:
+        current = point(99, 2.0, status="observed_only")
+        level = stored_level(series(2.0, 2.0), point(99, 2.0), None)
+        with pytest.raises(InconclusiveError, match="run side by side"):
+            against_level(current, level, None)
+
+
+class TestCalibration:
+    def test_the_power_of_comparisons_with_itself(self) -> None:
+        rng = np.random.default_rng(0)
+        drawn = [made(100 * math.expm1(rng.normal(0, 0.003)), 0.003) for _ in range(400)]
+        smallest = smallest_seen(drawn, 0.01)
+        assert smallest is not None
+        moved = [
+            dataclasses.replace(c, log_ratio=c.log_ratio + math.log1p(smallest)) for c in drawn
+        ]
+        assert np.mean([c.word(0.01) == "slower" for c in moved]) == pytest.approx(0.8, abs=0.02)
+
+    def test_blind_comparisons_see_nothing(self) -> None:
+        assert smallest_seen([made(0.0, 0.9)], 0.01) is None
+
+    def test_comparisons_drawn_from_processes(self) -> None:
+        taken = []
+        for seed in range(3):
+            a, b = side_by_side(seed=seed)
+            pairs = {
+                (0, 1): pairs_of(a, b, KINDS, anchors=True),
+                (1, 0): pairs_of(b, a, KINDS, anchors=True),
+            }
+            taken.append(pairs)
+        found = redrawn(taken, 30, Effort(processes=5, sessions=1), np.random.default_rng(0))
+        assert len(found) == 30
+        assert {c.processes for c in found} == {5}
+        assert sum(c.word() == "slower" for c in found) == 0
+        assert len({c.log_ratio for c in found}) > 20
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A clone of one commit, with a model in a folder."""
+    for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
+        monkeypatch.setenv(name, "/dev/null")
+
+    def git(*arguments: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "net.onnx").write_bytes(b"before")
+    git("init", "-q", "-b", "main")
+    git("add", ".")
+    git("commit", "-q", "-m", "one")
+    return tmp_path
+
+
+class TestGit:
+    def test_tags_of_a_run(self, clone: Path) -> None:
+        tags = git_tags(clone)
+        assert (len(tags["commit"]), tags["branch"], tags["dirty"]) == (40, "main", "no")
+        (clone / "models" / "net.onnx").write_bytes(b"after")
+        assert git_tags(clone)["dirty"] == "yes"
+
+    def test_outside_of_a_clone_there_are_none(self, tmp_path: Path) -> None:
+        assert git_tags(tmp_path / "models") == {}
+
+    def test_a_baseline_of_git_is_run(self, clone: Path) -> None:
+        model = clone / "models" / "net.onnx"
+        model.write_bytes(b"after")
+        with baseline_files("main", [model]) as (files, commit):
+            assert files[model].read_bytes() == b"before"
+            assert files[model].name == "net.onnx"
+            assert commit == commit_of("main", clone)
+        assert not files[model].exists()
+
+    def test_the_same_file_is_held_against_the_store(self, clone: Path) -> None:
+        model = clone / "models" / "net.onnx"
+        with baseline_files("main", [model]) as (files, commit):
+            assert files == {}
+            assert commit == commit_of("main", clone)
+
+    def test_a_file_that_was_not_there(self, clone: Path) -> None:
+        assert file_at("HEAD", clone / "models" / "other.onnx") is None
+
+    def test_no_such_reference(self, clone: Path) -> None:
+        with (
+            pytest.raises(UsageError, match="no file, folder, or commit"),
+            baseline_files("nonsense", [clone / "models" / "net.onnx"]),
+        ):
+            pass
+
+    def test_an_option_is_no_reference(self, clone: Path) -> None:
+        with pytest.raises(UsageError, match="name a commit"):
+            commit_of("--upload-pack=x", clone)
+
+
+def test_markdown_shows_hostile_names_as_they_are() -> None:
+    name = "<img src=x>|`a`\n# b"
+    found = dataclasses.replace(made(4.0), b=name)
+    text = markdown([ruled(name, lambda: found, 0.01)], [], "main")
+    row = text.splitlines()[4]
+    assert "<img" not in row
+    assert row.count("|") - row.count("\\|") == 6
+    assert "**slower**" in row
+    assert "measured twice" in row
