@@ -12,6 +12,7 @@ from hwbench.cli.options import Confidence, Debug, DeviceName, Json, Seed, Space
 from hwbench.cli.search_options import (
     Budgets,
     Labels,
+    On,
     Oracle,
     Out,
     all_milliseconds,
@@ -47,6 +48,7 @@ def eas(
     device: DeviceName = "cpu",
     oracle: Oracle = None,
     labels: Labels = 200,
+    on: On = "cpu",
     confidence: Confidence = 0.98,
     out: Out = None,
     seed: Seed = 0,
@@ -67,7 +69,7 @@ def eas(
     from hwbench.search.data import check_fits
     from hwbench.search.eas import EasCosts, read_tasks, train_task_generator
     from hwbench.search.generator_file import save_generator
-    from hwbench.search.supernet import load_supernet
+    from hwbench.search.supernet import load_supernet, training_device
     from hwbench.spaces import get_space
 
     budgets_ms = all_milliseconds(budgets)
@@ -75,7 +77,7 @@ def eas(
     path = out or Path(f"{device}-{space}.hwg")
     require_folder(path)
     predictor = predictor_of(oracle, searched, device)
-    net = load_supernet(supernet, searched)
+    net = load_supernet(supernet, searched).to(training_device(on))
     found = images_of(searched, data)
     skeleton = net.space.skeleton
     check_fits(found, channels=skeleton.in_channels, classes=skeleton.classes, what=space)

@@ -29,6 +29,10 @@ Out = Annotated[
     Path | None,
     typer.Option("-o", "--out", metavar="FILE", help="Default: DEVICE-SPACE.hwg."),
 ]
+On = Annotated[
+    str,
+    typer.Option("--on", metavar="cpu|cuda|cuda:N", help="What the supernet runs on."),
+]
 
 
 def milliseconds(text: str) -> float:

@@ -26,6 +26,7 @@ from hwbench.cli.options import (
 from hwbench.cli.search_options import (
     Budgets,
     Labels,
+    On,
     Oracle,
     Out,
     all_milliseconds,
@@ -85,6 +86,7 @@ def pnag(
     dataset: _Dataset = None,
     supernet: _Supernet = None,
     data: _Data = None,
+    on: On = "cpu",
     labels: Labels = 200,
     measurements: _Measurements = 0,
     confidence: Confidence = 0.98,
@@ -113,6 +115,8 @@ def pnag(
 
     if option and not measurements:
         raise UsageError("--option is for --measurements, of which there are none: leave it out")
+    if on != "cpu" and supernet is None:
+        raise UsageError("--on is for --supernet, of which there is none: leave it out")
     budgets_ms = all_milliseconds(budgets)
     searched = get_space(space)
     path = out or Path(f"{device}-{space}.hwg")
@@ -121,7 +125,7 @@ def pnag(
     if supernet is None and data is None:
         source, objective, fixed = accuracy_source(searched, accuracy, dataset)
     else:
-        source, objective, fixed = supernet_source(searched, supernet, data, accuracy)
+        source, objective, fixed = supernet_source(searched, supernet, data, accuracy, on)
     with opened(store) as results:
         measurer = None
         if measurements:
@@ -166,7 +170,7 @@ def accuracy_source(space: Space, table: Path | None, dataset: str | None) -> _S
 
 
 def supernet_source(
-    space: Space, supernet: Path | None, data: str | None, table: Path | None
+    space: Space, supernet: Path | None, data: str | None, table: Path | None, on: str
 ) -> _Source:
     """Accuracy by a supernet's paths, what to call it, and the decisions that it was trained with.
 
@@ -174,14 +178,14 @@ def supernet_source(
     """
     from hwbench.search.accuracy.kept import KeptAccuracy
     from hwbench.search.accuracy.supernet import SupernetAccuracy
-    from hwbench.search.supernet import load_supernet
+    from hwbench.search.supernet import load_supernet, training_device
 
     if supernet is None or data is None:
         raise UsageError("--supernet FILE and --data NAME go together: give both, or neither")
     if table is not None:
         raise UsageError("--accuracy and --supernet are two sources of accuracy: give one")
     images = images_of(space, data)
-    net = load_supernet(supernet, space)
+    net = load_supernet(supernet, space).to(training_device(on))
     source = SupernetAccuracy(net, images)
     weights = hashlib.sha256(supernet.read_bytes()).hexdigest()[:16]
     about = f"the supernet {weights} on {images.name}"

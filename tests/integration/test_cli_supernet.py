@@ -111,7 +111,7 @@ def test_a_search_asks_the_supernet_and_no_path_twice(
     assert all(0 <= r["accuracy"] <= 1 for r in json.loads(out)["results"])
     _, *lines = (there / "ready.labels.jsonl").read_text().split("\n\n")
     labels = {label["architecture"]: label["accuracy"] for label in map(json.loads, lines)}
-    source, _, _ = supernet_source(SMALL, Path("ready.pt"), "shades.npz", None)
+    source, _, _ = supernet_source(SMALL, Path("ready.pt"), "shades.npz", None, "cpu")
     assert source.accuracy(SMALL.encode(list(labels))).tolist() == list(labels.values())
     assert len(labels) == 20
     assert isinstance(source, KeptAccuracy)
@@ -135,6 +135,8 @@ def test_a_search_asks_the_supernet_and_no_path_twice(
         (f"{SEARCH} damaged.pt --budgets 1,2", "damaged.pt is not a supernet, or damaged"),
         (f"{SEARCH} begun2.pt --budgets 1,2", "begun2.pt was trained for 1 of 3 steps"),
         (f"{SEARCH} ready.pt --data others.npz --budgets 1,2", "trained on other images than"),
+        (f"{SEARCH} ready.pt --on gpu --budgets 1,2", "nothing is trained on 'gpu': give cpu"),
+        ("search pnag -s mbv3_small --on cuda --budgets 1,2", "--on is for --supernet, of which"),
         (f"{SEARCH} ready.pt --accuracy a.npz --budgets 1,2", "two sources of accuracy"),
         ("search pnag -s mbv3_small --data digits --budgets 1,2", "go together: give both"),
     ],
