@@ -35,7 +35,7 @@ state, the variance of the canonical times themselves, and what all processes of
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,7 +154,9 @@ class Evidence:
     canonical times, ``process`` (B,) labels, ``prior`` of the sensitivities, ``layout`` (B,) labels
     of the copies of the model within their processes (one each, if not given), ``noise_sd`` (K,)
     standard deviation of a reading's own noise, ``state_se`` (K,) standard errors of the canonical
-    log times, ``scales`` what is known of the bursts' noise. At least two bursts are needed.
+    log times, ``scales`` what is known of the bursts' noise. ``one_sided``: what the canaries did not
+    see can only delay a burst, as is not so of a difference between two. At least two bursts are
+    needed.
     """
 
     log_time: Array
@@ -165,6 +167,7 @@ class Evidence:
     noise_sd: Array | None = None
     state_se: Array | None = None
     scales: Scales = NOTHING_KNOWN
+    one_sided: bool = True
 
     def __post_init__(self) -> None:
         if self.log_time.size < 2:
@@ -187,7 +190,7 @@ class Lesson:
 
 def lesson(evidence: Evidence) -> Lesson:
     """What the bursts say of the sensitivities and the noise."""
-    accounts, share = _accounts(_problem(evidence))
+    accounts, share = _accounts(_problem(evidence), (even, delayed))
     information = sum(s * a.information for s, a in zip(share, accounts, strict=True))
     pull = sum(s * a.pull for s, a in zip(share, accounts, strict=True))
     return Lesson(evidence.prior, np.asarray(information), np.asarray(pull), *accounts)
@@ -195,11 +198,12 @@ def lesson(evidence: Evidence) -> Lesson:
 
 def undisturbed(evidence: Evidence) -> Estimate:
     """Estimate the undisturbed latency from bursts."""
-    accounts, share = _accounts(_problem(evidence))
+    kinds = (even, delayed) if evidence.one_sided else (even,)
+    accounts, share = _accounts(_problem(evidence), kinds)
     scales = (evidence.scales.even, evidence.scales.delayed)
     found = [
         _combined(evidence, levels(evidence, account), account, scale.weight)
-        for account, scale in zip(accounts, scales, strict=True)
+        for account, scale in zip(accounts, scales, strict=False)
     ]
     return _averaged(found, share)
 
@@ -229,9 +233,11 @@ def _groups(evidence: Evidence) -> tuple[NDArray[np.integer], NDArray[np.integer
     return groups, group.reshape(-1)
 
 
-def _accounts(problem: Problem) -> tuple[list[Regression], Array]:
-    """Both accounts of the noise, and how likely each is."""
-    accounts = [even(problem), delayed(problem)]
+def _accounts(
+    problem: Problem, kinds: Sequence[Callable[[Problem], Regression]]
+) -> tuple[list[Regression], Array]:
+    """These accounts of the noise, and how likely each is."""
+    accounts = [account(problem) for account in kinds]
     log_likelihood = np.array([account.log_likelihood for account in accounts])
     share = np.exp(log_likelihood - log_likelihood.max())
     return accounts, share / share.sum()

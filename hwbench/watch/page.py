@@ -1,20 +1,13 @@
 """The demo's report and the page that shows it: a static folder, opened from disk, offline.
 
-All that the page says is in :class:`DemoReport`; text and tables are rendered here, charts are
-drawn by the browser once they are scrolled to. Names of models and facts of a device are hostile
-input: every value is escaped by the template, and the content security policy lets nothing run
-but the two script files beside the page.
+All that the page says is in :class:`DemoReport`; how a page is made is :mod:`.site`'s matter.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -23,31 +16,15 @@ from numpy.typing import NDArray
 
 from hwbench.records import CanaryEpoch, Fingerprint, keeps
 from hwbench.watch import charts
-from hwbench.watch.policy import content_policy
+from hwbench.watch.site import environment, write_site
 
 if TYPE_CHECKING:
-    import jinja2
-
     from hwbench.predictors.metrics import Metrics
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.integer]
 
-_TEMPLATES: Final = Path(__file__).with_name("templates")
 _ASSETS: Final = ("style.css", "page.js")
-
-#: Control characters but tab and newline, which HTML cannot carry.
-_CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_NOT_DEFINED: Final = "–"
-_WORDS: Final = {
-    "1min": "1 min",
-    "c": "°C",
-    "cpu": "CPU",
-    "id": "ID",
-    "kb": "kB",
-    "mhz": "MHz",
-    "smt": "SMT",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,31 +144,14 @@ class DemoReport:
 
 
 def write_page(report: DemoReport, folder: Path) -> Path:
-    """Write the page and the files beside it into ``folder``, and return the page's path.
-
-    Everything is there before ``index.html`` appears, so a page that exists is whole.
-    OSError where the folder cannot be written.
-    """
-    from plotly.offline import get_plotlyjs
-
-    library = get_plotlyjs()
-    html = render(report, content_policy(library))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "plotly.min.js").write_text(library, encoding="utf-8")
-    for name in _ASSETS:
-        shutil.copyfile(_TEMPLATES / name, folder / name)
-    page = folder / "index.html"
-    half_written = folder / "index.html.tmp"
-    # A name that is no valid text (a file name's stray bytes) shows as escapes.
-    half_written.write_text(html, encoding="utf-8", errors="backslashreplace")
-    os.replace(half_written, page)
-    return page
+    """Write the page and the files beside it into ``folder``; see :func:`write_site`."""
+    return write_site(lambda policy: render(report, policy), _ASSETS, folder)
 
 
 def render(report: DemoReport, policy: str) -> str:
     """The page's HTML, under this content security policy."""
     return (
-        _environment()
+        environment()
         .get_template("demo.html")
         .render(
             policy=policy,
@@ -201,80 +161,3 @@ def render(report: DemoReport, policy: str) -> str:
             error_chart=charts.error_by_latency(report.evaluation),
         )
     )
-
-
-def _environment() -> jinja2.Environment:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_visible,
-    )
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    environment.filters |= {
-        "brief": charts.brief,
-        "date": _date,
-        "duration": _duration,
-        "figure": _figure,
-        "label": _label,
-        "millions": _millions,
-        "percent": _percent,
-        "unbroken": _unbroken,
-    }
-    return environment
-
-
-def _visible(value: object) -> object:
-    """A plain string with its control characters as escapes; all else as it is."""
-    if type(value) is not str:  # markup is ours, and escaped already
-        return value
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", value)
-
-
-def _figure(value: float | None, digits: int = 3) -> str:
-    """A number to so many significant digits, without an exponent; an integer as it is."""
-    if isinstance(value, int):
-        return f"{value:,}"
-    if value is None or not math.isfinite(value):
-        return _NOT_DEFINED
-    whole = math.floor(math.log10(abs(value))) + 1 if value else 1
-    return f"{value:,.{max(0, digits - whole)}f}"
-
-
-def _percent(share: float | None, decimals: int = 1) -> str:
-    if share is None or not math.isfinite(share):
-        return _NOT_DEFINED
-    return f"{100 * share:.{decimals}f}\N{NO-BREAK SPACE}%"
-
-
-def _millions(count: int) -> str:
-    return f"{count / 1e6:,.0f}\N{NO-BREAK SPACE}M"
-
-
-def _duration(seconds: float) -> str:
-    """As a person says it: ``3.4 s``, ``48 s``, ``4 min 52 s``."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def _date(iso: str) -> str:
-    """As ``31 January 2026, 12:00 UTC``."""
-    moment = datetime.fromisoformat(iso)
-    return f"{moment.day} {moment:%B %Y, %H:%M} {moment.tzname() or ''}".rstrip()
-
-
-def _unbroken(text: str) -> str:
-    """A number and its unit stay on one line."""
-    return re.sub(r"(?<=\d) (?=%|ms)", "\N{NO-BREAK SPACE}", text)
-
-
-def _label(name: str) -> str:
-    """A fact's name for a reader: ``cpu_model`` is ``CPU model``."""
-    words = " ".join(_WORDS.get(word, word) for word in name.split("_"))
-    return words[:1].upper() + words[1:]

@@ -103,6 +103,7 @@ def _difference(a: Evidence, b: Evidence) -> Evidence:
         prior=_prior(a.prior, b.prior),
         layout=a.layout * (int(b.layout.max()) + 1) + b.layout,
         noise_sd=np.r_[noise, noise / 2],
+        one_sided=False,
     )
 
 

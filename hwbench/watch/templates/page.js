@@ -76,7 +76,10 @@
       displayModeBar: false,
       responsive: true,
     });
-    element.dataset.state = "drawn";
+    if (element.dataset.state !== "drawn") {
+      element.dataset.state = "drawn";
+      element.dispatchEvent(new CustomEvent("drawn", { bubbles: true }));
+    }
   }
 
   function fail(element, error) {

@@ -1,0 +1,70 @@
+"""``hwbench report``: a store as a page to look at."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hwbench import console
+from hwbench.cli.options import AnyDevice, Debug, Json, Since, StoreUrl, opened
+
+
+def report(
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FOLDER", help="Where the page goes.")
+    ] = Path("results/report"),
+    title: Annotated[
+        str, typer.Option(metavar="TEXT", help="The page's heading.")
+    ] = "Latency over time",
+    device: AnyDevice = None,
+    since: Since = None,
+    store: StoreUrl = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a page of all that a store holds: series with changes, devices, claims.
+
+    A folder that opens offline, from disk or from any web server.
+
+    Example:
+
+    hwbench report -o report
+    """
+    from hwbench import interchange
+    from hwbench.watch.report import gather
+    from hwbench.watch.report_page import write_report
+
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    with opened(store, create=False) as results:
+        chosen = results.measurements(device=device, since=since, with_bursts=False)
+        found = gather(results, chosen, title, now)
+    page = write_report(found, out)
+    if chosen:
+        interchange.export(chosen, out / "measurements.csv", "csv")
+    if as_json:
+        console.write_json(
+            {
+                "page": page,
+                "measurements": found.measurements,
+                "series": len(found.series),
+                "devices": len(found.devices),
+                "changes": [
+                    {
+                        "name": series.name,
+                        "device": series.device.label,
+                        "change_pct": 100 * (change.ratio - 1),
+                        "since": series.anchored[change.index].created,
+                        "commit": series.anchored[change.index].commit or None,
+                    }
+                    for series, change in found.changed
+                ],
+                "notes": list(found.notes),
+            }
+        )
+        return
+    for note in found.notes:
+        console.note(note)
+    console.write_text(f"{console.counted(found.measurements, 'measurement')} shown in {page}\n")

@@ -1,0 +1,263 @@
+"""What a store has to tell: devices and their state, every workload's series, the claims ledger.
+
+A series is one workload (by name, threads and options) on one device with all its facts; a device
+that changed starts new ones, and so does a new calibration within a series, for milliseconds of
+two do not mix. Levels are looked for in what is anchored alike, the newest calibration.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hwbench.records import CanaryEpoch, Fingerprint, Measurement, Verdict
+from hwbench.watch.segments import Change, changes
+from hwbench.watch.selection import Key, changed_facts, series_key
+
+if TYPE_CHECKING:
+    from hwbench.store import CanaryRun, Store
+
+#: Tags that every run has from git; the others are the user's own, to filter by.
+GIT_TAGS = frozenset({"commit", "branch", "dirty"})
+_NS_PER_MS = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One measurement: milliseconds, ``None`` where there are none, and where it came from.
+
+    ``anchored``: the latency is an undisturbed one, of the series' newest calibration.
+    """
+
+    created: str
+    session: str
+    status: str
+    ms: float | None
+    low_ms: float | None
+    high_ms: float | None
+    p50_ms: float | None
+    p90_ms: float | None
+    p99_ms: float | None
+    commit: str
+    dirty: bool
+    tags: Mapping[str, str]
+    anchored: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Series:
+    """All points of one workload on one device, the oldest first.
+
+    ``levels`` are the changes among the anchored points, by their index among these.
+    """
+
+    id: str
+    name: str
+    threads: int
+    options: str
+    device: Device
+    points: Sequence[Point]
+    levels: Sequence[Change]
+
+    @property
+    def anchored(self) -> list[Point]:
+        """The points that levels are of."""
+        return [point for point in self.points if point.anchored]
+
+    @property
+    def newest(self) -> Point:
+        """The last point."""
+        return self.points[-1]
+
+    @property
+    def tags(self) -> list[str]:
+        """The user's own tags on any of its points, as ``name=value``."""
+        found = {f"{n}={v}" for p in self.points for n, v in p.tags.items() if n not in GIT_TAGS}
+        return sorted(found)
+
+
+@dataclass(eq=False)
+class Device:
+    """A device with all its facts, what was measured on it when, and its canaries' series."""
+
+    id: str
+    fingerprint: Fingerprint
+    first: str
+    last: str
+    count: int = 0
+    epochs: list[CanaryEpoch] = field(default_factory=list)
+    runs: list[CanaryRun] = field(default_factory=list)
+    changed: str = ""
+
+    @property
+    def label(self) -> str:
+        """For a reader: the name, and the processor where it is known."""
+        cpu = self.fingerprint.facts.get("cpu_model", "unknown")
+        return self.fingerprint.device + ("" if cpu == "unknown" else f", {cpu}")
+
+    @property
+    def drift(self) -> list[tuple[str, float]]:
+        """How far the canaries of the last session read from the newest calibration (log ratio)."""
+        if not self.runs or not self.epochs:
+            return []
+        epoch = self.epochs[-1]
+        last = [run for run in self.runs if run.canary_key == epoch.canary_key][-1:]
+        if not last or last[0].values_ns.shape[-1:] != (len(epoch.names),):
+            return []
+        moved = np.log(np.atleast_2d(last[0].values_ns)[-1] / np.array(epoch.c0_ns))
+        return list(zip(epoch.names, moved.tolist(), strict=True))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoreReport:
+    """All that the page says. ``notes`` are what a reader should know of its gaps."""
+
+    title: str
+    created: str
+    measurements: int
+    devices: Sequence[Device]
+    series: Sequence[Series]
+    claims: Sequence[Verdict]
+    notes: Sequence[str]
+
+    @property
+    def changed(self) -> list[tuple[Series, Change]]:
+        """The last change of level of each series that has one, the worst first."""
+        found = [(series, series.levels[-1]) for series in self.series if series.levels]
+        return sorted(found, key=lambda each: -each[1].ratio)
+
+    @property
+    def tags(self) -> list[str]:
+        """All tags to filter by."""
+        return sorted({tag for series in self.series for tag in series.tags})
+
+
+def gather(
+    store: Store, measurements: Sequence[Measurement], title: str, created: str
+) -> StoreReport:
+    """The report of a store's ``measurements``, the oldest first; their samples are not needed.
+
+    ``created`` is when the report is made (ISO 8601).
+    """
+    devices = _devices(measurements, store.epochs(), store.canary_runs())
+    groups: dict[Key, list[Measurement]] = {}
+    for m in measurements:
+        groups.setdefault(series_key(m), []).append(m)
+    series = [
+        _series(f"s{number}", group, devices[group[0].fingerprint.key])
+        for number, group in enumerate(groups.values())
+    ]
+    series.sort(key=lambda s: (s.name.casefold(), s.device.id, s.threads))
+    ledger = sorted(store.verdicts(), key=lambda verdict: verdict.created, reverse=True)
+    notes = _notes(measurements, series, list(devices.values()), created)
+    return StoreReport(
+        title, created, len(measurements), list(devices.values()), series, ledger, notes
+    )
+
+
+def _devices(
+    measurements: Sequence[Measurement], epochs: Sequence[CanaryEpoch], runs: Sequence[CanaryRun]
+) -> dict[str, Device]:
+    """Devices by their fingerprints' keys, in the order in which they were first met."""
+    devices: dict[str, Device] = {}
+    newest: dict[str, Measurement] = {}
+    for m in measurements:
+        key = m.fingerprint.key
+        if key not in devices:
+            devices[key] = Device(f"d{len(devices)}", m.fingerprint, m.created, m.created)
+            before = newest.get(m.fingerprint.device)
+            devices[key].changed = changed_facts(before, m) if before is not None else ""
+        newest[m.fingerprint.device] = m
+        devices[key].last = m.created
+        devices[key].count += 1
+    for epoch in epochs:
+        if epoch.fingerprint_key in devices:
+            devices[epoch.fingerprint_key].epochs.append(epoch)
+    for run in runs:
+        if run.fingerprint_key in devices:
+            devices[run.fingerprint_key].runs.append(run)
+    return devices
+
+
+def _series(id: str, group: Sequence[Measurement], device: Device) -> Series:
+    epoch = group[-1].epoch
+    points = [_point(m, epoch) for m in group]
+    logs = [math.log(point.ms) for point in points if point.anchored and point.ms]
+    work = group[0].workload
+    options = ", ".join(f"{name}={value}" for name, value in work.options)
+    return Series(id, work.name, work.threads, options, device, points, changes(logs))
+
+
+def _point(m: Measurement, epoch: str | None) -> Point:
+    observed: dict[float, float | None] = {p.q: p.value_ns for p in m.observed}
+    usable = m.status == "ok" and m.epoch == epoch and bool(m.latency_ns and m.latency_ns > 0)
+    return Point(
+        created=m.created,
+        session=m.session,
+        status=m.status,
+        ms=_ms(m.latency_ns),
+        low_ms=_ms(m.low_ns),
+        high_ms=_ms(m.high_ns),
+        p50_ms=_ms(observed.get(50.0)),
+        p90_ms=_ms(observed.get(90.0)),
+        p99_ms=_ms(observed.get(99.0)),
+        commit=m.tags.get("commit", ""),
+        dirty=m.tags.get("dirty") == "yes",
+        tags=m.tags,
+        anchored=usable,
+    )
+
+
+def _ms(time_ns: float | None) -> float | None:
+    return time_ns / _NS_PER_MS if time_ns is not None and math.isfinite(time_ns) else None
+
+
+def _notes(
+    measurements: Sequence[Measurement],
+    series: Sequence[Series],
+    devices: Sequence[Device],
+    created: str,
+) -> list[str]:
+    """What is missing or odd, a line each."""
+    from hwbench.store.documents import microseconds
+
+    notes = []
+    if not measurements:
+        notes.append("The store has no measurement yet: hwbench bench makes the first.")
+    elif all(len(each.points) == 1 for each in series):
+        notes.append("Every workload was measured once: there is no history yet to tell a change.")
+    moved = [device for device in devices if device.changed]
+    if moved:
+        notes.append(
+            f"{len(moved)} times a device was not what it had been before ({moved[-1].changed}): "
+            "each has series of its own."
+        )
+    later = sum(microseconds(m.created) > microseconds(created) for m in measurements)
+    if later:
+        notes.append(f"{later} measurements bear a time that is yet to come: a clock was wrong.")
+    mixed = sum(not p.anchored and p.status == "ok" for each in series for p in each.points)
+    if mixed:
+        notes.append(
+            f"{mixed} latencies rest on an earlier calibration than the newest of their series: "
+            "they are shown, and not compared."
+        )
+    lost = sum(point.status != "ok" for each in series for point in each.points)
+    if lost:
+        notes.append(
+            f"{lost} measurements gave no undisturbed latency: inconclusive or observed only."
+        )
+    return notes
+
+
+def evidence(verdict: Verdict, most: int = 6) -> list[tuple[str, Any]]:
+    """The plain figures of a claim, the first few."""
+    plain = [
+        (name.replace("_", " "), value)
+        for name, value in verdict.evidence.items()
+        if isinstance(value, (int, float, str)) and not isinstance(value, bool)
+    ]
+    return plain[:most]

@@ -1,0 +1,159 @@
+"""The charts of a store's report: a workload's series, and a device's canaries, over time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from hwbench.watch.charts import Chart, Table, Trace, plain, short
+from hwbench.watch.report import Device, Point, Series
+
+_DIGITS_OF_COMMIT = 10
+_PALETTE = ("--accent", "--winner", "--seq-3", "--seq-5", "--seq-1")
+
+
+def series_spec(series: Series) -> dict[str, Any]:
+    """What the page's scripts read of a series: a chart, and the rows of its table."""
+    traces = _levels(series)
+    groups = (
+        ("undisturbed", [p.anchored for p in series.points], "--accent", "circle"),
+        ("other calibration", _other(series.points), "--muted", "diamond-open"),
+        ("no answer", [p.status != "ok" for p in series.points], "--bad", "x-thin-open"),
+    )
+    for name, chosen, colour, symbol in groups:
+        of = [n for n, wanted in enumerate(chosen) if wanted and series.points[n].ms is not None]
+        if of:
+            traces.append(_points(series.points, of, name, colour, symbol))
+    layout = {
+        "xaxis": {"type": "date"},
+        "yaxis": {"rangemode": "normal"},
+        "shapes": [_change_line(series.anchored[c.index].created) for c in series.levels],
+    }
+    return {"traces": traces, "layout": layout, "rows": [_row(p) for p in series.points]}
+
+
+def _other(points: Sequence[Point]) -> list[bool]:
+    return [p.status == "ok" and not p.anchored for p in points]
+
+
+def _points(
+    points: Sequence[Point], of: Sequence[int], name: str, colour: str, symbol: str
+) -> Trace:
+    chosen = [points[n] for n in of]
+    ms = np.array([p.ms or 0.0 for p in chosen])
+    high = np.array([p.high_ms if p.high_ms is not None else p.ms or 0.0 for p in chosen])
+    low = np.array([p.low_ms if p.low_ms is not None else p.ms or 0.0 for p in chosen])
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "x": [p.created for p in chosen],
+        "y": short(ms),
+        "customdata": list(of),
+        "text": [plain(_where(p)) for p in chosen],
+        "hovertemplate": "%{y:.4~g} ms<br>%{text}<extra></extra>",
+        "marker": {"color": f"var({colour})", "size": 8, "symbol": symbol, "line": {"width": 1}},
+        "error_y": {
+            "type": "data",
+            "array": short(np.maximum(high - ms, 0)),
+            "arrayminus": short(np.maximum(ms - low, 0)),
+            "color": "var(--interval)" if symbol == "circle" else f"var({colour})",
+            "thickness": 1,
+            "width": 0,
+        },
+    }
+
+
+def _where(point: Point) -> str:
+    said = point.created[:16].replace("T", " ")
+    if point.commit:
+        said += f", {point.commit[:_DIGITS_OF_COMMIT]}" + (" with changes" if point.dirty else "")
+    return said
+
+
+def _levels(series: Series) -> list[Trace]:
+    """The mean of each level, as a line beneath the points."""
+    anchored = series.anchored
+    if len(anchored) < 2:
+        return []
+    ends = [0, *(change.index for change in series.levels), len(anchored)]
+    x: list[str | None] = []
+    y: list[float | None] = []
+    for first, last in pairwise(ends):
+        level = anchored[first:last]
+        mean = float(np.exp(np.mean([np.log(p.ms) for p in level if p.ms])))
+        x += [level[0].created, level[-1].created, None]
+        y += [*short(np.array([mean, mean])), None]
+    line = {"color": "var(--muted)", "width": 2}
+    return [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": "level",
+            "x": x,
+            "y": y,
+            "line": line,
+            "hoverinfo": "skip",
+        }
+    ]
+
+
+def _change_line(created: str) -> dict[str, Any]:
+    line = {"color": "var(--winner)", "width": 1.5, "dash": "dot"}
+    across = {"yref": "paper", "y0": 0, "y1": 1}
+    return {"type": "line", "x0": created, "x1": created, **across, "line": line}
+
+
+def _row(point: Point) -> list[Any]:
+    """Time, commit, status, and the figures in ms, as the page's script puts them in a table."""
+    figures = (point.ms, point.low_ms, point.high_ms, point.p50_ms, point.p90_ms, point.p99_ms)
+    shown = [None if value is None else float(f"{value:.5g}") for value in figures]
+    commit = point.commit[:_DIGITS_OF_COMMIT] + ("*" if point.dirty else "")
+    return [point.created, commit, point.status, *shown, point.anchored]
+
+
+def canaries(device: Device) -> Chart | None:
+    """How the canaries of a device wandered from their newest calibration, over its sessions."""
+    if not device.epochs:
+        return None
+    epoch = device.epochs[-1]
+    runs = [
+        run
+        for run in device.runs
+        if run.canary_key == epoch.canary_key and run.values_ns.shape[-1:] == (len(epoch.names),)
+    ]
+    if len(runs) < 2:
+        return None
+    times = [run.created for run in runs]
+    values = np.array([np.atleast_2d(run.values_ns)[-1] for run in runs])
+    percent = 100 * (values / np.array(epoch.c0_ns) - 1)
+    traces = [
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": plain(name),
+            "x": times,
+            "y": short(percent[:, k]),
+            "line": {"color": f"var({_PALETTE[k % len(_PALETTE)]})", "width": 1.5},
+            "hovertemplate": "%{y:+.1f} %<extra></extra>",
+        }
+        for k, name in enumerate(epoch.names)
+    ]
+    widest = float(np.max(np.abs(percent[-1])))
+    return Chart(
+        key=f"canaries-{device.id}",
+        title="Canaries",
+        summary=f"Over {len(runs)} sessions; in the last one they read within {widest:.1f} % of "
+        "their canonical times.",
+        y_label="from the canonical time, %",
+        traces=traces,
+        layout={"xaxis": {"type": "date"}, "yaxis": {"zeroline": True}},
+        table=Table(
+            "Change of each canary from its canonical time, in per cent",
+            ("session", *epoch.names),
+            [(run.created, *row) for run, row in zip(runs, percent.tolist(), strict=True)],
+        ),
+    )

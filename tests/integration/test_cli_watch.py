@@ -1,0 +1,202 @@
+"""`hwbench compare`, `gate` and `report`, from the command line to the exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hwbench import GraphBuilder
+from hwbench.cli import main
+from hwbench.devices import get_device
+from hwbench.errors import HwbenchError
+from hwbench.lower import random_weights, to_onnx
+from hwbench.store import Store
+from hwbench.watch.comparison import Comparison
+from hwbench.watch.trial import Effort, compare_live
+from tests.measurements import epoch_on
+from tests.stores import device, filled, history
+from tests.targets import LocalTarget, job, leaves_nothing, runner
+
+QUICK = Effort(processes=2, seconds=0.2, sessions=2)
+
+
+def convs(path: Path, depth: int) -> Path:
+    """So many convolutions one after the other."""
+    builder = GraphBuilder("net")
+    x = builder.input("image", (1, 3, 32, 32))
+    for _ in range(depth):
+        x = builder.activation(builder.conv(x, 16), "relu")
+    graph = builder.build(x)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(to_onnx(graph, random_weights(graph, 0)).bytes)
+    return path
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> Any:
+    return json.loads(capsys.readouterr().out)
+
+
+class TestLive:
+    def test_what_takes_twice_as_long_is_slower(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        kept = []
+        with leaves_nothing(tmp_path, monkeypatch):
+            a, b = (job(name, runner(tmp_path, us=us)) for name, us in (("a", 100), ("b", 200)))
+            (found,) = compare_live(LocalTarget(tmp_path), [(a, b)], QUICK, None, keep=kept.append)
+        assert isinstance(found, Comparison)
+        assert found.word() == "slower"
+        assert found.ratio == pytest.approx(2, rel=0.2)
+        assert {m.workload.name for m in kept} == {"a", "b"}
+
+    def test_a_model_against_itself_is_told_apart_by_its_turns(self, tmp_path: Path) -> None:
+        own = job("a", runner(tmp_path, us=100))
+        (found,) = compare_live(LocalTarget(tmp_path), [(own, own)], QUICK, None)
+        assert isinstance(found, Comparison)
+        assert found.word() != "slower"
+        assert found.ratio == pytest.approx(1, rel=0.1)
+
+    def test_a_broken_model_leaves_the_other_pair_its_answer(self, tmp_path: Path) -> None:
+        a, b = (job(name, runner(tmp_path, us=us)) for name, us in (("a", 100), ("b", 200)))
+        broken = job("c", runner(tmp_path, fault="raise ValueError('no')", at=1))
+        lost, found = compare_live(LocalTarget(tmp_path), [(a, broken), (a, b)], QUICK, None)
+        assert isinstance(lost, HwbenchError)
+        assert str(lost) == "c: no"
+        assert isinstance(found, Comparison)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> tuple[Path, Path]:
+    return convs(tmp_path / "before" / "net.onnx", 4), convs(tmp_path / "after" / "net.onnx", 8)
+
+
+FAST = ("--seconds", "0.5", "--sessions", "1", "--json")
+
+
+class TestCompare:
+    def test_files_of_one_name(
+        self, models: tuple[Path, Path], own_store: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["compare", *map(str, models), *FAST]) == 1
+        (entry,) = printed(capsys)["comparisons"]
+        assert (entry["a"], entry["b"]) == ("net.onnx (A)", "net.onnx (B)")
+        assert entry["verdict"] == "slower"
+        assert entry["change_pct_low"] <= entry["change_pct"] <= entry["change_pct_high"]
+        with Store.open(own_store) as store:
+            assert len(store.measurements()) == 2
+
+    def test_commits_of_the_store(
+        self, own_store: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        filled(own_store.parent).rename(own_store)
+        assert main(["compare", "commit:000000", "commit:001d001d"]) == 1
+        out = capsys.readouterr().out
+        assert "resnet18.onnx" in out
+        assert "slower" in out
+        assert max(map(len, out.splitlines())) <= 80
+
+    @pytest.mark.parametrize(
+        ("sides", "words"),
+        [
+            (("x.onnx", "commit:abcd"), "two models, two folders, or two selections"),
+            (("commit:ab", "commit:cd"), "session:ID"),
+            (("no.onnx", "none.onnx"), "no.onnx"),
+        ],
+    )
+    def test_what_cannot_be_compared(
+        self,
+        sides: tuple[str, str],
+        words: str,
+        own_store: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        Store.open(own_store).close()
+        assert main(["compare", *sides]) == 2
+        assert words in capsys.readouterr().err
+
+
+class TestGate:
+    def test_a_folder_of_baselines(
+        self,
+        models: tuple[Path, Path],
+        own_store: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        before, after = models
+        summary = tmp_path / "summary.md"
+        told = ("--baseline", str(before.parent), "--summary", str(summary))
+        assert main(["gate", str(after), *told, *FAST]) == 1
+        (entry,) = printed(capsys)["gate"]
+        assert entry["verdict"] == "slower"
+        assert entry["first_alarm_pct"] > 10
+        assert "| net.onnx | **slower** |" in summary.read_text().replace("\\", "")
+
+    def test_history_on_this_device(
+        self, models: tuple[Path, Path], own_store: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with Store.open(own_store) as store:
+            store.add_epoch(epoch_on(get_device("cpu")))
+        after = str(models[1])
+        assert main(["gate", after, "--baseline", "history"]) == 3
+        assert "the store has nothing of it" in capsys.readouterr().err
+        assert main(["bench", after, "--seconds", "0.4", "--precision", "50"]) in (0, 3)
+        capsys.readouterr()
+        assert main(["gate", after, "--baseline", "history", "--tolerance", "50"]) in (0, 3)
+
+    def test_calibrate(
+        self, models: tuple[Path, Path], own_store: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        told = ("--runs", "1", "--draws", "10", "--seconds", "0.3", "--json")
+        assert main(["gate", "calibrate", str(models[0]), *told]) == 0
+        (entry,) = printed(capsys)["calibration"]
+        assert (entry["live"], entry["drawn"]) == (2, 10)
+        assert 0 < entry["alarm_rate_at_most"] <= 1
+
+
+class TestReport:
+    def test_a_page_and_its_figures(
+        self, own_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        filled(own_store.parent, ("</script>", "=cmd()")).rename(own_store)
+        out = tmp_path / "site"
+        assert main(["report", "-o", str(out), "--json"]) == 0
+        found = printed(capsys)
+        assert (found["measurements"], found["series"], found["devices"]) == (120, 4, 2)
+        (change,) = found["changes"]
+        assert change["change_pct"] == pytest.approx(5, abs=1)
+        csv = (out / "measurements.csv").read_text()
+        assert "'=cmd()" in csv
+        page = (out / "index.html").read_text()
+        assert "&lt;/script&gt;" in page
+        assert {path.name for path in out.iterdir()} == {
+            "index.html", "measurements.csv", "page.js", "plotly.min.js", "report.css",
+            "report.js", "style.css",
+        }  # fmt: skip
+
+    def test_an_empty_store_says_so(
+        self, own_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        Store.open(own_store).close()
+        assert main(["report", "-o", str(tmp_path / "site")]) == 0
+        assert "no measurement yet" in capsys.readouterr().err
+        assert "hwbench bench makes the first" in (tmp_path / "site" / "index.html").read_text()
+
+    def test_one_run_and_a_clock_ahead(
+        self, own_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        from datetime import UTC, datetime
+
+        with Store.open(own_store) as store:
+            store.merge(history("net", device(0), [2.0], began=datetime(2990, 1, 1, tzinfo=UTC)))
+        assert main(["report", "-o", str(tmp_path / "site")]) == 0
+        said = capsys.readouterr().err
+        assert "no history yet" in said
+        assert "a time that is yet to come" in said
+
+    def test_without_a_store(self, own_store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["report"]) == 4
+        assert capsys.readouterr().err.startswith("hwbench: ")
