@@ -154,9 +154,9 @@ class Evidence:
     canonical times, ``process`` (B,) labels, ``prior`` of the sensitivities, ``layout`` (B,) labels
     of the copies of the model within their processes (one each, if not given), ``noise_sd`` (K,)
     standard deviation of a reading's own noise, ``state_se`` (K,) standard errors of the canonical
-    log times, ``scales`` what is known of the bursts' noise. ``one_sided``: what the canaries did not
-    see can only delay a burst, as is not so of a difference between two. At least two bursts are
-    needed.
+    log times, ``scales`` what is known of the bursts' noise. ``one_sided``: what the canaries did
+    not see can only delay a burst, as is not so of a difference between two. At least two bursts
+    are needed.
     """
 
     log_time: Array
