@@ -24,6 +24,7 @@ from hwbench.cli.importing import import_
 from hwbench.cli.kernels import kernels
 from hwbench.cli.predict import predict
 from hwbench.cli.profile import profile
+from hwbench.cli.search_dash import dash
 from hwbench.cli.search_eas import eas
 from hwbench.cli.search_pnag import pnag
 from hwbench.cli.search_s2dnas import s2dnas
@@ -72,13 +73,14 @@ for _verb, _name, _panel in (
     app.command(_name, rich_help_panel=_panel, help=_help_of(_verb))(_verb)
 
 search = typer.Typer(no_args_is_help=True)
-for _method, _name in ((pnag, "pnag"), (eas, "eas"), (s2dnas, "s2dnas")):
+for _method, _name in ((pnag, "pnag"), (eas, "eas"), (s2dnas, "s2dnas"), (dash, "dash")):
     search.command(_name, help=_help_of(_method))(_method)
 app.add_typer(
     search,
     name="search",
     rich_help_panel=_SEARCH,
-    help="Train a generator that answers any budget, or cut a network into stages.\n\nExample:\n\n"
+    help="Train a generator that answers any budget, cut a network into stages, or choose its "
+    "kernels.\n\nExample:\n\n"
     "hwbench search pnag -s mbv3_small -d cpu --budgets 0.5ms,0.8ms,1.2ms -o cpu.hwg",
 )
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from hwbench.devices.cuda.stream import Stream
-from hwbench.search.dash import Case, Chooser, MixedConv, ResNet1d
+from hwbench.search.dash import Case, Chooser, MixedConv, eligible, mixed, resnet1d
 from hwbench.search.dash.costs import counts
 from hwbench.search.dash.operators import FOURIER, RESULTS, WEIGHTS
 from hwbench.search.dash.timing import Race
@@ -39,10 +40,11 @@ class NetPlan:
     columns: tuple[int, ...]
     seconds: float
 
-    def spec(self, name: str, i: int) -> ResNet1d:
-        """The network of one way."""
-        kernels, dilations = KERNELS[1][:i], DILATIONS[1][:i]
-        return ResNet1d(kernels, dilations, self.width, classes=CLASSES, depthwise=name == RELEASED)
+    def build(self, name: str, i: int, method: str | Chooser) -> nn.Module:
+        """The network of one way, of i kernel sizes and dilations, computed by a method."""
+        net = resnet1d(1, CLASSES, self.width, depthwise=name == RELEASED)
+        pairs = tuple(product(KERNELS[1][:i], DILATIONS[1][:i]))
+        return mixed(net, dict.fromkeys(eligible(net), pairs), method, gumbel=False)
 
 
 class NetTimer:
@@ -59,7 +61,7 @@ class NetTimer:
         race = Race(self._stream, self._seed)
         left_out: dict[str, str] = {}
         for name in NETS:
-            net = self._plan.spec(name, i).build(self._methods.get(name, name))
+            net = self._plan.build(name, i, self._methods.get(name, name))
             operations = self._operations(net, name)
             why = self._too_long(name, operations)
             if not why:

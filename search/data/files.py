@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ def npz_dataset(path: Path, *, seed: int = 0) -> Dataset:
     Optional: ``is_test`` (n,) bool, ``class_names`` (classes,) of text. ImportFileError says
     what is wrong; objects in the file are not read.
     """
-    arrays = _read_npz(path)
+    arrays = read_npz(path, ("x", "y", "is_test", "class_names"))
     if missing := [name for name in ("x", "y") if name not in arrays]:
         raise ImportFileError(f"{path} has no array {missing[0]!r}: it needs x (images) and y")
     images, labels = arrays["x"], arrays["y"]
@@ -44,8 +44,8 @@ def npz_dataset(path: Path, *, seed: int = 0) -> Dataset:
     return make_dataset(path.stem, classes, images, labels, is_test=is_test, seed=seed)
 
 
-def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    wanted = ("x", "y", "is_test", "class_names")
+def read_npz(path: Path, wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Those of the arrays wanted that a file has. ImportFileError where it is damaged or huge."""
     try:
         with zipfile.ZipFile(path) as archive:
             claimed = sum(member.file_size for member in archive.infolist())

@@ -24,7 +24,7 @@ def load_module(where: str, weights: Path) -> nn.Module:
     The code runs, as it is the user's; the file of weights is data and runs nothing. UsageError
     where there is no such function, or where it fails; ModelError where the weights do not fit.
     """
-    module = _built(where)
+    module = build_module(where)
     state = _state(weights)
     try:
         missing, extra = module.load_state_dict(state, strict=False)
@@ -39,7 +39,8 @@ def load_module(where: str, weights: Path) -> nn.Module:
     return module.eval()
 
 
-def _built(where: str) -> nn.Module:
+def build_module(where: str) -> nn.Module:
+    """What ``FILE.py:FUNCTION`` gives. UsageError where there is no such, or where it fails."""
     file, _, function = where.rpartition(":")
     path = Path(file).expanduser()
     if path.suffix != ".py" or not function.isidentifier():

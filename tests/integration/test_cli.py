@@ -29,8 +29,9 @@ VERBS = (
     "doctor", "devices", "spaces", "bench", "profile", "suggest", "fit", "evaluate", "kernels",
     "predict", "supernet", "search", "generate", "verify", "export", "import", "demo",
 )  # fmt: skip
-#: What is run: the verbs, and the commands of the one that is a group.
-COMMANDS = (*(v for v in VERBS if v != "search"), "search pnag", "search eas", "search s2dnas")
+#: The commands of the one verb that is a group, and what is run: verbs, and these.
+GROUP = ("pnag", "eas", "s2dnas", "dash")
+COMMANDS = (*(v for v in VERBS if v != "search"), *(f"search {name}" for name in GROUP))
 
 
 def hwbench(*arguments: str | Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -100,7 +101,7 @@ def test_the_help_of_a_group_lists_its_commands(capsys: pytest.CaptureFixture[st
     assert main(["search", "--help"]) == 0
     shown = capsys.readouterr().out
     assert re.search(r"Example:\s+hwbench search pnag\b", shown)
-    assert all(re.search(rf"^│ {name} ", shown, re.MULTILINE) for name in ("pnag", "eas", "s2dnas"))
+    assert all(re.search(rf"^│ {name} ", shown, re.MULTILINE) for name in GROUP)
 
 
 def test_the_help_lists_every_verb() -> None:

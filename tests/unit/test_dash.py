@@ -17,7 +17,16 @@ from torch import Tensor
 
 from hwbench.devices.cuda.twin import CpuStream
 from hwbench.errors import PredictorError, UnknownNameError, UsageError
-from hwbench.search.dash import Case, Chooser, MixedConv, Mixture, ResNet1d, cost_model
+from hwbench.search.dash import (
+    Case,
+    Chooser,
+    MixedConv,
+    Mixture,
+    cost_model,
+    eligible,
+    mixed,
+    resnet1d,
+)
 from hwbench.search.dash.cost_model import CostModel, draw_case, fitted_costs
 from hwbench.search.dash.costs import counts, plain_is_hopeless
 from hwbench.search.dash.operators import (
@@ -256,11 +265,12 @@ def test_a_race_runs_what_it_is_told_and_keeps_the_trials_of_the_rest() -> None:
 
 @pytest.mark.parametrize("depthwise", [False, True])
 def test_a_network_is_the_same_by_every_operator(depthwise: bool) -> None:
-    plan = ResNet1d((3, 5), (1, 3), width=4, depthwise=depthwise)
+    plain = resnet1d(1, 10, width=4, depthwise=depthwise)
+    pairs = dict.fromkeys(eligible(plain), ((3, 1), (3, 3), (5, 1), (5, 3)))
     nets = {}
     for name in (*DENSE, FOURIER):
         torch.manual_seed(0)
-        nets[name] = plan.build(name).eval()
+        nets[name] = mixed(plain, pairs, name, gumbel=False).eval()
     grouped = [m.mixture.groups > 1 for m in nets[FOURIER].modules() if isinstance(m, MixedConv)]
     assert (len(grouped), sum(grouped)) == (9, 7 if depthwise else 0)
     x = torch.randn(2, 1, 20)

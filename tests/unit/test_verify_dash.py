@@ -19,7 +19,7 @@ from hwbench.devices.cuda.twin import CpuStream
 from hwbench.devices.litert import LiteRt
 from hwbench.devices.onnx_cpu import OnnxCpu
 from hwbench.errors import DeviceError, UsageError
-from hwbench.search.dash import Case, Chooser, CostModel
+from hwbench.search.dash import Case, Chooser, CostModel, MixedConv
 from hwbench.search.dash.costs import counts
 from hwbench.search.dash.operators import (
     CROPPED_RESULTS,
@@ -250,8 +250,15 @@ def test_the_network_is_timed_in_both_comparisons() -> None:
         fastest / found["ns"][FOURIER], rel=0.5
     )
     assert entry["step_ms"][AUTO] > 0
-    assert plan.spec(RELEASED, 2).depthwise
-    assert not plan.spec(FOURIER, 2).depthwise
+    groups = [
+        {
+            m.mixture.groups
+            for m in plan.build(name, 2, RESULTS).modules()
+            if isinstance(m, MixedConv)
+        }
+        for name in (RELEASED, FOURIER)
+    ]
+    assert groups == [{1, 2, 4}, {1}]
 
 
 def test_operators_are_equal_and_a_wrong_one_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
