@@ -40,17 +40,19 @@ PROTOCOL = (
 
 def search_verdicts(claim: Claim, setting: Setting) -> list[Verdict]:
     """The statements on the search. Half an hour of one core; goes on trial by trial."""
-    from hwbench.verify.dash_trial import MADE, TASKS, Extent
+    from hwbench.verify.dash_trial import MADE, METHODS, TASKS, Extent
 
     extent = Extent()
     tables = setting.tables
     there = tables is not None and all((tables / file).exists() for file in TASKS.values())
     names = tuple(TASKS) if there else MADE
     places = [(n, s) for s in range(setting.seed, setting.seed + extent.seeds) for n in names]
-    rows = []
-    for i, (name, seed) in enumerate(places):
-        part = replace(setting, progress=_of(setting, i, len(places)))
-        rows.append(kept_row(part, name, seed, extent))
+    rows: list[dict[str, Any]] = []
+    for some in (METHODS[:2], METHODS):  # the claim's own first, then the rivals
+        rows = []
+        for i, (name, seed) in enumerate(places):
+            part = replace(setting, progress=_of(setting, i, len(places)))
+            rows.append(kept_row(part, name, seed, extent, some))
     summary = summarise(rows)
     judged = ((STATEMENT, "search"), (CHEAP, "cost"), (BEST, "rivals"))
     bars, rest = summary["bars"], {k: v for k, v in summary.items() if k != "bars"}
@@ -68,21 +70,26 @@ def _of(setting: Setting, i: int, n: int) -> Any:
     return lambda what, share: setting.progress(what, (i + share) / n)
 
 
-def kept_row(setting: Setting, name: str, seed: int, extent: Extent) -> dict[str, Any]:
-    """The row of a task and a seed: from its folder, or run and kept there."""
+def kept_row(
+    setting: Setting, name: str, seed: int, extent: Extent, methods: Sequence[str]
+) -> dict[str, Any]:
+    """The row of a task and a seed: each method from the trial's folder, or run and kept there."""
     from hwbench.predictors.files import replace_file
-    from hwbench.verify.dash_trial import run_trial, task_of
+    from hwbench.verify.dash_trial import Trial, task_of
 
     task = task_of(name, setting.tables, seed)
     about = digest([asdict(extent), task.digest, hwbench.__version__])[:8]
     folder = Path(setting.folder) / f"dash-search-{name}-{seed}-{about}"
-    path = folder / "row.json"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        row = run_trial(task, seed, extent, folder, setting.progress)
-        replace_file(path, json.dumps(row, indent=1).encode())
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    folder.mkdir(parents=True, exist_ok=True)
+    trial = Trial(task, seed, extent, folder, setting.progress)
+    found: dict[str, dict[str, Any]] = {}
+    for method in methods:
+        path = folder / f"{method}.json"
+        if not path.exists():
+            row = trial.row(method, found["dash"]["search_seconds"] if found else 0.0)
+            replace_file(path, json.dumps(row, indent=1).encode())
+        found[method] = json.loads(path.read_text(encoding="utf-8"))
+    return {**trial.about(), "methods": found}
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:

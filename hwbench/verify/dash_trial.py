@@ -2,7 +2,7 @@
 
 All are tuned and trained alike: the same learning rates and decays, steps, samples. Kernels at
 random and by evolution are searched for as many CPU seconds as DASH took. The test's samples are
-read when all of them are trained.
+read when a method's network is trained, and decide nothing.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from hwbench.search.dash import (
     load_task,
     make_task,
 )
-from hwbench.search.dash.rivals import RIVALS, search_by
+from hwbench.search.dash.rivals import RIVALS, Found, Rival, search_by
 from hwbench.search.dash.search import DashSearch
+from hwbench.search.dash.swap import Candidates
 from hwbench.search.dash.training import mean_error
 from hwbench.search.dash.tuning import Finished, finish
 
@@ -34,6 +35,9 @@ Tell = Callable[[str, float], None]
 #: Files of the tasks with data of others, and those that need none.
 TASKS = {"semg": "semg_myo.npz", "fsdd": "fsdd.npz", "darcy": "darcy16.npz"}
 MADE = ("mnist1d", "digits")
+#: The methods of a trial, in the order in which they are run.
+FIXED = "fixed"
+METHODS = ("dash", FIXED, *RIVALS)
 #: Of a frame of sound, every so many samples, so many bands.
 _FRAME, _HOP, _BANDS = 256, 64, 32
 
@@ -83,56 +87,59 @@ def width_of(task: Task) -> float:
     return 16 if task.dims == 1 else 0.5
 
 
-def run_trial(
-    task: Task, seed: int, extent: Extent, folder: Path, progress: Tell
-) -> dict[str, Any]:
-    """The row of a trial: errors on the test's samples, and CPU seconds, by method.
+class Trial:
+    """One task and one seed: what each method reaches, one after the other.
 
     Kept in ``folder`` are the search's own checkpoints: it goes on where it was.
     """
-    backbone, plan = backbone_for(task, width=width_of(task)), extent.plan(task, seed)
-    final = replace(plan.final, seed=seed)
-    search = DashSearch(backbone, task, folder / "search", plan, progress)
-    search.relax()
-    choice = search.decode()
-    seconds = search.seconds["search"]
-    found: dict[str, dict[str, Any]] = {"dash": {"search_seconds": seconds, "choice": choice}}
-    nets: dict[str, Finished] = {"dash": search.finish(choice)}
-    nets["fixed"] = finish(backbone.trained, task, final, plan.tuning, None, progress)
-    found["fixed"] = {"search_seconds": 0.0}
-    short = replace(final, steps=extent.candidate_steps)
-    for rival in RIVALS:
-        best = search_by(
-            rival,
-            backbone.searched,
-            task,
-            search.candidates,
+
+    def __init__(self, task: Task, seed: int, extent: Extent, folder: Path, progress: Tell) -> None:
+        self._task, self._seed, self._extent = task, seed, extent
+        self._folder, self._progress = folder, progress
+        self._plan = extent.plan(task, seed)
+        self._backbone = backbone_for(task, width=width_of(task))
+
+    def about(self) -> dict[str, Any]:
+        """What the methods of a trial have in common."""
+        return {
+            "task": self._task.name,
+            "seed": self._seed,
+            "metric": self._task.metric,
+            "backbone": f"{self._backbone.name}, width {width_of(self._task):g}",
+            "extent": asdict(self._extent),
+        }
+
+    def row(self, method: str, seconds: float) -> dict[str, Any]:
+        """Errors and CPU seconds of one method; a rival searches for ``seconds``."""
+        folder = self._folder / method
+        search = DashSearch(self._backbone, self._task, folder, self._plan, self._progress)
+        found: dict[str, Any] = {"search_seconds": 0.0}
+        if method == "dash":
+            search.relax()
+            choice = search.decode()
+            found = {"search_seconds": search.seconds["search"], "choice": choice}
+        elif method in RIVALS:
+            best = self._rival(method, search.candidates, seconds)
+            choice = best.choice
+            found = {"search_seconds": best.seconds, "choice": choice, "judged": best.judged}
+        net = self._backbone.trained if method == FIXED else decoded(self._backbone.trained, choice)
+        final = replace(self._plan.final, seed=self._seed)
+        each = finish(net, self._task, final, self._plan.tuning, folder, self._progress)
+        test = self._task.test_for_the_final_report()
+        return {**found, **_finished(each), "test_error": mean_error(each.net, self._task, test)}
+
+    def _rival(self, name: Rival, candidates: Candidates, seconds: float) -> Found:
+        short = replace(self._plan.final, seed=self._seed, steps=self._extent.candidate_steps)
+        return search_by(
+            name,
+            self._backbone.searched,
+            self._task,
+            candidates,
             short,
             seconds,
-            seed,
-            lambda share, rival=rival: progress(rival, share),  # type: ignore[misc]
+            self._seed,
+            lambda share: self._progress(name, share),
         )
-        net = decoded(backbone.trained, best.choice)
-        nets[rival] = finish(net, task, final, plan.tuning, None, progress)
-        found[rival] = {
-            "search_seconds": best.seconds,
-            "choice": best.choice,
-            "judged": best.judged,
-        }
-    test = task.test_for_the_final_report()
-    methods = {
-        name: {**found[name], **_finished(each), "test_error": mean_error(each.net, task, test)}
-        for name, each in nets.items()
-    }
-    return {
-        "task": task.name,
-        "seed": seed,
-        "metric": task.metric,
-        "backbone": f"{backbone.name}, width {width_of(task):g}",
-        "candidates": sum(len(pairs) for pairs in search.candidates.values()),
-        "extent": asdict(extent),
-        "methods": methods,
-    }
 
 
 def _finished(each: Finished) -> Mapping[str, Any]:

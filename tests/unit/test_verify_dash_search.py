@@ -20,7 +20,7 @@ from hwbench.verify.frame import Setting
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 TINY = Extent(1, 2, Tuning((0.1,), (0.0,), 2), 2, 1)
-NAMES = ("fixed", "dash", "random", "evolution")
+NAMES = dash_trial.METHODS
 
 
 def row(task: str, seed: int, **errors: float) -> dict[str, Any]:
@@ -68,9 +68,9 @@ def test_trials_are_run_once_and_end_in_verdicts(
     with Store.open(own_store) as store:
         setting = Setting(OnnxCpu(), store, tmp_path, False, 0, lambda what, share: None)
         verdicts = search_verdicts(get_claim("dash"), setting)
-        monkeypatch.setattr(dash_trial, "run_trial", lambda *a: pytest.fail("run again"))
+        monkeypatch.setattr(dash_trial.Trial, "row", lambda *a: pytest.fail("run again"))
         again = search_verdicts(get_claim("dash"), setting)
-        kept = kept_row(setting, "mnist1d", 0, TINY)
+        kept = kept_row(setting, "mnist1d", 0, TINY, dash_trial.METHODS)
     assert len({verdict.claim for verdict in verdicts}) == 3
     assert [v.outcome for v in again] == [v.outcome for v in verdicts]
     assert set(kept["methods"]) == set(NAMES)
