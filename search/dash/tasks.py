@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from hwbench.errors import ImportFileError, UsageError
+from hwbench.errors import ImportFileError, UnknownNameError, UsageError
 from hwbench.search.dash.made_tasks import mnist1d
 from hwbench.search.data import Dataset, Part, load_dataset
 from hwbench.search.data.files import read_npz
@@ -25,6 +25,7 @@ from hwbench.search.data.files import read_npz
 VALIDATION_SHARE = TEST_SHARE = 1 / 6
 _PAIRS = (("x_train", "y_train"), ("x_test", "y_test"))
 _MOST_CLASSES = 10_000
+_NAMES = ("mnist1d", "digits", "fashion-mnist")
 Array = NDArray[Any]
 
 
@@ -116,7 +117,9 @@ def load_task(what: str, *, dims: int | None = None, seed: int = 0) -> Task:
     if path.suffix == ".npz" and path.is_file():
         return make_task(path.stem, *_arrays(path), dims=dims, seed=seed)
     if path.suffix == ".npz":
-        raise UsageError(f"there is no {path}: name a file, mnist1d, digits or fashion-mnist")
+        raise UsageError(f"there is no {path}: name a file, {', '.join(_NAMES)}")
+    if what.partition(":")[0] not in _NAMES:
+        raise UnknownNameError("task", what, _NAMES)
     return _of_images(load_dataset(what, size=8, seed=seed))
 
 

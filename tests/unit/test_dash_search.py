@@ -134,6 +134,18 @@ def test_what_can_be_searched_is_told_from_what_cannot() -> None:
         eligible(nn.Conv1d(1, 1, 4))
 
 
+def test_a_convolution_is_in_one_place() -> None:
+    conv = nn.Conv1d(2, 2, 3, padding=1)
+    with pytest.raises(UsageError, match="0 is used twice: give each place"):
+        sizes_read(nn.Sequential(conv, conv), ["0"], (2, 9))
+    net = Odd()
+    with pytest.raises(UsageError, match="Odd does not run on samples of shape"):
+        sizes_read(net, ["good"], (1, 9, 9))
+    net.forward = net.even.forward  # type: ignore[method-assign]
+    with pytest.raises(UsageError, match="good is never used: take it out"):
+        sizes_read(net, ["good"], (1, 9, 9))
+
+
 @pytest.mark.parametrize(
     ("net", "shape", "convs"),
     [
@@ -478,6 +490,7 @@ def test_the_command_searches_a_network_of_the_users_own(
     ("words", "says"),
     [
         (["--task", "nothing.npz"], "there is no nothing.npz"),
+        (["--task", "digit"], "unknown task 'digit': did you mean 'digits'?"),
         (["--task", "digits", "--kernels", "3,9"], "a kernel of 9 taps does not fit into 8 places"),
         (["--task", "mnist1d", "--kernels", "3,4"], "kernel size 4: it has no centre"),
         (["--task", "mnist1d", "--kernels", "3,x"], "give whole numbers"),
