@@ -24,6 +24,7 @@ from hwbench.cli.importing import import_
 from hwbench.cli.kernels import kernels
 from hwbench.cli.predict import predict
 from hwbench.cli.profile import profile
+from hwbench.cli.report import report
 from hwbench.cli.search_dash import dash
 from hwbench.cli.search_eas import eas
 from hwbench.cli.search_pnag import pnag
@@ -65,6 +66,7 @@ for _verb, _name, _panel in (
     (supernet, "supernet", _SEARCH),
     (generate, "generate", _SEARCH),
     (compare, "compare", _WATCH),
+    (report, "report", _WATCH),
     (verify, "verify", _PROVE),
     (demo, "demo", _PROVE),
     (export, "export", _DATA),

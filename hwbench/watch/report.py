@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Tags that every run has from git; the others are the user's own, to filter by.
 GIT_TAGS = frozenset({"commit", "branch", "dirty"})
+#: Facts by which a machine is known again after an upgrade.
+MACHINE = ("machine", "cpu_model", "cores")
 _NS_PER_MS = 1e6
 
 
@@ -164,14 +166,14 @@ def _devices(
 ) -> dict[str, Device]:
     """Devices by their fingerprints' keys, in the order in which they were first met."""
     devices: dict[str, Device] = {}
-    newest: dict[str, Measurement] = {}
+    newest: dict[tuple[str | None, ...], Measurement] = {}
     for m in measurements:
-        key = m.fingerprint.key
+        key, machine = m.fingerprint.key, _machine(m.fingerprint)
         if key not in devices:
             devices[key] = Device(f"d{len(devices)}", m.fingerprint, m.created, m.created)
-            before = newest.get(m.fingerprint.device)
+            before = newest.get(machine)
             devices[key].changed = changed_facts(before, m) if before is not None else ""
-        newest[m.fingerprint.device] = m
+        newest[machine] = m
         devices[key].last = m.created
         devices[key].count += 1
     for epoch in epochs:
@@ -181,6 +183,11 @@ def _devices(
         if run.fingerprint_key in devices:
             devices[run.fingerprint_key].runs.append(run)
     return devices
+
+
+def _machine(fingerprint: Fingerprint) -> tuple[str | None, ...]:
+    """What stays the same when only the set-up of a machine changes."""
+    return (fingerprint.device, *(fingerprint.facts.get(name) for name in MACHINE))
 
 
 def _series(id: str, group: Sequence[Measurement], device: Device) -> Series:
@@ -232,9 +239,10 @@ def _notes(
         notes.append("Every workload was measured once: there is no history yet to tell a change.")
     moved = [device for device in devices if device.changed]
     if moved:
+        times = "Once" if len(moved) == 1 else f"{len(moved)} times"
         notes.append(
-            f"{len(moved)} times a device was not what it had been before ({moved[-1].changed}): "
-            "each has series of its own."
+            f"{times} a machine's set-up changed (last: {moved[-1].changed}): what was measured "
+            "since then has series of its own."
         )
     later = sum(microseconds(m.created) > microseconds(created) for m in measurements)
     if later:
