@@ -22,6 +22,7 @@ from hwbench.cli.gate import GateGroup, calibrate, check
 from hwbench.cli.generate import generate
 from hwbench.cli.importing import import_
 from hwbench.cli.kernels import kernels
+from hwbench.cli.log import log, merge
 from hwbench.cli.predict import predict
 from hwbench.cli.profile import profile
 from hwbench.cli.report import report
@@ -67,6 +68,7 @@ for _verb, _name, _panel in (
     (generate, "generate", _SEARCH),
     (compare, "compare", _WATCH),
     (report, "report", _WATCH),
+    (log, "log", _WATCH),
     (verify, "verify", _PROVE),
     (demo, "demo", _PROVE),
     (export, "export", _DATA),
@@ -96,6 +98,16 @@ app.add_typer(
     rich_help_panel=_WATCH,
     help="Fail on a latency regression, and on nothing else.\n\nExample:\n\n"
     "hwbench gate model.onnx --baseline origin/main",
+)
+
+
+store = typer.Typer(no_args_is_help=True)
+store.command("merge", help=_help_of(merge))(merge)
+app.add_typer(
+    store,
+    name="store",
+    rich_help_panel=_DATA,
+    help="Join the stores of several machines.\n\nExample:\n\nhwbench store merge laptop.db",
 )
 
 

@@ -20,6 +20,7 @@ from hwbench.cli.options import (
     Json,
     StoreUrl,
     Threads,
+    choices,
     core_list,
     device_of,
     opened,
@@ -80,6 +81,10 @@ def bench(
         bool,
         typer.Option("--profile-ops", metavar="", help="Also time each operator, in its own pass."),
     ] = False,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A tag, or a note, to keep with each result."),
+    ] = None,
     store: StoreUrl = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -109,7 +114,7 @@ def bench(
         seconds=seconds,
         precision=precision / 100,
         memory=True,
-        tags=git_tags(),
+        tags={**git_tags(), **choices("--tag", tag or ())},
     )
     with opened(store) as results:
         answers = measure(target, jobs, plan, results)

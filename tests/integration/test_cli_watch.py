@@ -157,6 +157,43 @@ class TestGate:
         assert 0 < entry["alarm_rate_at_most"] <= 1
 
 
+class TestStores:
+    def test_log_tells_the_newest_first(
+        self, own_store: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        filled(own_store.parent).rename(own_store)
+        assert main(["log", "-n", "3", "--json"]) == 0
+        found = printed(capsys)["sessions"]
+        assert [entry["created"][:10] for entry in found] == ["2026-01-30"] * 3
+        assert found[0]["tags"] == {"team": "vision"}
+        assert main(["log", "-n", "3"]) == 0
+        out = capsys.readouterr().out
+        assert "001d001d00" in out
+        assert max(map(len, out.splitlines())) <= 80
+
+    def test_stores_are_joined_without_doubling(
+        self, own_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        other = str(filled(tmp_path))
+        assert main(["store", "merge", other]) == 0
+        assert main(["store", "merge", other, "--json"]) == 0
+        first, second = capsys.readouterr().out.split("\n", 1)
+        assert first == "120 measurements added, 0 known already"
+        assert json.loads(second) == {"added": 0, "known": 120}
+        with Store.open(own_store) as store:
+            assert len(store.epochs(imported=True)) == 2
+
+    def test_half_a_store_is_no_store(
+        self, own_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        torn = tmp_path / "torn.db"
+        torn.write_bytes(filled(tmp_path).read_bytes()[:5000])
+        assert main(["store", "merge", str(torn)]) == 4
+        assert capsys.readouterr().err.startswith("hwbench: ")
+        with Store.open(own_store) as store:
+            assert store.measurements() == []
+
+
 class TestReport:
     def test_a_page_and_its_figures(
         self, own_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
