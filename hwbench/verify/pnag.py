@@ -206,13 +206,15 @@ def paired(rows: Sequence[Row], one: str, other: str) -> tuple[float, float]:
     return over_seeds(by_seed)
 
 
-def _mean(rows: Sequence[Row], method: str) -> dict[str, dict[str, float]]:
-    """Mean of each figure of each reading, over the rows of one method."""
+def _mean(rows: Sequence[Row], method: str) -> dict[str, dict[str, Any]]:
+    """Mean of each figure of each reading, over the rows of one method that have it, else None."""
     own = [row for row in rows if row["method"] == method]
-    return {
-        reading: {name: float(np.mean([row[reading][name] for row in own])) for name in FIGURES}
-        for reading in READINGS
-    }
+    found: dict[str, dict[str, Any]] = {reading: {} for reading in READINGS}
+    for reading, figures in found.items():
+        for name in FIGURES:
+            known = [row[reading][name] for row in own if row[reading][name] is not None]
+            figures[name] = float(np.mean(known)) if known else None
+    return found
 
 
 def _by_method(rows: Sequence[Row], device: str | None) -> dict[str, dict[str, Any]]:
@@ -221,7 +223,9 @@ def _by_method(rows: Sequence[Row], device: str | None) -> dict[str, dict[str, A
     shown: dict[str, dict[str, Any]] = {}
     for method in dict.fromkeys(row["method"] for row in own):
         rounded = {
-            reading: {name: round(value, 4) for name, value in figures.items()}
+            reading: {
+                name: None if value is None else round(value, 4) for name, value in figures.items()
+            }
             for reading, figures in _mean(own, method).items()
         }
         ledgers = [row["ledger"] for row in own if row["method"] == method]

@@ -88,7 +88,8 @@ class Task:
         """Figures of one answer (b, L) for each budget.
 
         An answer that breaks its budget cannot be deployed. It counts, as no answer does, as the
-        best cell that keeps even the smallest budget: what is safe whatever is asked.
+        best cell that keeps even the smallest budget: what is safe whatever is asked. Figures of
+        the answers that keep their budgets are None where none does.
         """
         latency, accuracy = self.table.latency(codes), self.table.accuracy(codes)
         kept = answered & (latency <= self.budgets)
@@ -97,12 +98,16 @@ class Task:
         best = hypervolume(self.table.latency_ms, self.table.known_accuracy, most, corner)
         return {
             "regret_points_mean": 100 * float((self.front - reached).mean()),
-            "regret_kept_points_mean": 100 * float((self.front - accuracy)[kept].mean()),
+            "regret_kept_points_mean": _mean(100 * (self.front - accuracy)[kept]),
             "satisfaction": float(kept.sum() / max(answered.sum(), 1)),
             "answered": float(answered.mean()),
-            "utilisation": float((latency / self.budgets)[kept].mean()),
+            "utilisation": _mean((latency / self.budgets)[kept]),
             "hypervolume": hypervolume(latency[kept], accuracy[kept], most, corner) / best,
         }
+
+
+def _mean(values: Array) -> float | None:
+    return float(values.mean()) if values.size else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -87,6 +87,13 @@ def test_a_broken_budget_counts_as_the_safest_choice(task: Task) -> None:
     assert (unanswered["satisfaction"], unanswered["answered"]) == (1, 0.95)
 
 
+def test_where_no_budget_is_kept_there_is_no_mean_of_those_that_are(task: Task) -> None:
+    none = task.judge(np.repeat(task.table.labels.codes[:1], 20, axis=0), np.zeros(20, bool))
+    assert (none["utilisation"], none["regret_kept_points_mean"]) == (None, None)
+    assert none["regret_points_mean"] == pytest.approx(100 * (task.front - task.front[0]).mean())
+    assert none["hypervolume"] == 0
+
+
 def test_what_was_measured_is_known_exactly(task: Task) -> None:
     oracle = task.oracle(60)
     codes = task.table.space.check(task.table.labels.codes[:50])
@@ -125,7 +132,7 @@ def test_only_listed_cells_are_searched(table: DeviceTable) -> None:
 # --- the bars ---------------------------------------------------------------------------------
 
 
-def row(method: str, seed: int, regret: float, **changes: float) -> dict:
+def row(method: str, seed: int, regret: float, **changes: float | None) -> dict:
     figures = dict.fromkeys(pnag.FIGURES, 1.0) | {"regret_points_mean": regret} | changes
     readings = dict.fromkeys(pnag.READINGS, figures)
     ledger = {"evaluator_calls": 100, "validations": 400}
@@ -152,6 +159,16 @@ def test_all_bars_are_met_where_all_is_well() -> None:
         "regret_points_mean", "satisfaction", "hypervolume", "raw", "guarded", "calibrated",
         "ledger",
     }  # fmt: skip
+
+
+def test_figures_that_some_rows_lack_are_means_over_the_others() -> None:
+    lacking = [row("pnag", s, 0.2, utilisation=0.7) for s in range(3)]
+    lacking[1] = json.loads(json.dumps(row("pnag", 1, 0.2, utilisation=None)))
+    others = [row(m, s, 0.5, utilisation=None) for m in pnag.BASELINES for s in range(3)]
+    found = pnag.summarise([*lacking, *others])
+    json.dumps(found, allow_nan=False)
+    assert found["devices"]["d"]["pnag"]["utilisation"] == 0.7
+    assert found["devices"]["d"]["nsga2"]["utilisation"] is None
 
 
 @pytest.mark.parametrize(
