@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -176,8 +175,7 @@ def supernet_source(
 
     Its answers are kept beside its file: no search asks for one again.
     """
-    from hwbench.search.accuracy.kept import KeptAccuracy
-    from hwbench.search.accuracy.supernet import SupernetAccuracy
+    from hwbench.search.accuracy.supernet import SupernetAccuracy, kept_labels
     from hwbench.search.supernet import load_supernet, training_device
 
     if supernet is None or data is None:
@@ -187,10 +185,11 @@ def supernet_source(
     images = images_of(space, data)
     net = load_supernet(supernet, space).to(training_device(on))
     source = SupernetAccuracy(net, images)
-    weights = hashlib.sha256(supernet.read_bytes()).hexdigest()[:16]
-    about = f"the supernet {weights} on {images.name}"
-    kept = KeptAccuracy(source, supernet.with_suffix(".labels.jsonl"), about)
-    return kept, f"accuracy of a supernet's paths on {images.name}", source.fixed
+    return (
+        kept_labels(source, supernet),
+        f"accuracy of a supernet's paths on {images.name}",
+        source.fixed,
+    )
 
 
 def _show(

@@ -23,8 +23,9 @@ Data = Annotated[
     str,
     typer.Option(
         metavar="NAME|FOLDER|FILE",
-        help="Images: digits, fashion-mnist (or fashion-mnist:FOLDER), a folder of images, or an "
-        ".npz file.",
+        help="Images: digits, fashion-mnist (or fashion-mnist:FOLDER), a folder with one of images "
+        "for each class, or an .npz file with the arrays x (n, h, w) or (n, c, h, w), uint8 or "
+        "float, y (n,) of integers from 0, and if you like is_test (n,) and class_names.",
     ),
 ]
 _Out = Annotated[
@@ -36,7 +37,13 @@ _Fix = Annotated[
     typer.Option(metavar="NAME=VALUE", help="Train paths with this value of a decision alone."),
 ]
 _Threads = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Threads to train on (default: all cores).")
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Threads to train on (default: all cores, which is slow where others need them: give "
+        "as many as are idle).",
+    ),
 ]
 _On = Annotated[
     str, typer.Option("--on", metavar="cpu|cuda|cuda:N", help="What to train on: cpu, or a GPU.")
@@ -69,33 +76,36 @@ def supernet(
 
     hwbench supernet -s mbv3_small --data fashion-mnist --fix r=28 -o fashion.pt
     """
-    import torch
-
-    from hwbench.devices.cuda.stream import device_errors
-    from hwbench.search.eas.tasks import read_tasks, task_dropout
-    from hwbench.search.supernet import (
-        Supernet,
-        TrainingPlan,
-        steps_done,
-        train,
-        training_device,
-    )
     from hwbench.spaces import get_space
 
-    if threads is not None:
-        torch.set_num_threads(threads)
     trained = get_space(space)
-    net = Supernet(trained, seed).to(training_device(on))
     path = out or Path(f"{space}.pt")
     require_folder(path)
     fixed = pinned(trained, choices("--fix", fix or ()))
-    images = images_of(trained, data)
-    groups = None if tasks is None else read_tasks(tasks, images.name, images.classes)
-    before = steps_done(path, net) if path.exists() else 0
+    with console.waiting("loading torch and the images"):
+        import torch
+
+        from hwbench.devices.cuda.stream import device_errors
+        from hwbench.search.eas.tasks import read_tasks, task_dropout
+        from hwbench.search.supernet import (
+            Supernet,
+            TrainingPlan,
+            steps_done,
+            train,
+            training_device,
+        )
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        net = Supernet(trained, seed).to(training_device(on))
+        images = images_of(trained, data)
+        groups = None if tasks is None else read_tasks(tasks, images.name, images.classes)
+        before = steps_done(path, net) if path.exists() else 0
     if 0 < before < steps:
         console.note(f"{path} was trained for {before} of {steps} steps: going on from there")
     try:
-        with device_errors(), console.stages() as report:
+        with device_errors(), console.stages(clock=False) as report:
+            report("training", before / steps)
             cost = train(
                 net,
                 images,
@@ -106,20 +116,23 @@ def supernet(
                 report_every=max(1, steps // _REPORTS),
             )
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"{path} keeps what was done, the same command goes on from there"
-        ) from None
+        kept = f"{path} keeps what was done, the same command goes on from there"
+        raise KeyboardInterrupt(kept if path.exists() else "nothing was saved yet") from None
     with device_errors():
         _show(path, net, images, cost, as_json=as_json)
 
 
 def images_of(space: Space, data: str) -> Dataset:
-    """The images of a name, file or folder, with the channels that networks of a space take."""
+    """The images of a name, file or folder, with the channels that networks of a space take, and
+    no smaller than the largest of them does.
+    """
     from hwbench.search.data import load_dataset
     from hwbench.spaces.mbv3 import MobileNetV3Space
 
-    channels = space.skeleton.in_channels if isinstance(space, MobileNetV3Space) else 1
-    return load_dataset(data, channels=channels)
+    if not isinstance(space, MobileNetV3Space):
+        return load_dataset(data)
+    skeleton = space.skeleton
+    return load_dataset(data, size=max(skeleton.resolutions), channels=skeleton.in_channels)
 
 
 def _told(now: Progress) -> str:

@@ -112,7 +112,7 @@ def trials_of(
 
 
 def figures_of(trials: Sequence[Mapping[str, Any]], budgets: int) -> dict[str, float]:
-    """Shares of one reading.
+    """Shares of one reading, and how many networks they are of: a few answer many budgets.
 
     A budget binds where the answer to the largest one is not within it: beyond, by the accuracies
     that the search knows, there is nothing to use it for.
@@ -122,6 +122,7 @@ def figures_of(trials: Sequence[Mapping[str, Any]], budgets: int) -> dict[str, f
     binding = np.array([trial["budget_ms"] < enough for trial in trials])
     return {
         "answered": len(trials) / budgets,
+        "networks": len({trial["architecture"] for trial in trials}),
         "satisfaction": float(np.mean([trial["kept"] for trial in trials])),
         "utilisation_mean": float(used.mean()),
         "binding": int(binding.sum()),

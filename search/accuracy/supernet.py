@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from hwbench.errors import UsageError
 from hwbench.lower import create_session, to_onnx
+from hwbench.search.accuracy.kept import KeptAccuracy
 from hwbench.search.data import Dataset, check_fits
 from hwbench.search.supernet import (
     StandAlone,
@@ -37,8 +40,8 @@ class SupernetAccuracy:
     The batch norms of each path are recalibrated on ``calibration`` training images; it is then
     judged on ``images`` of the validation part, the same for all; by the net itself where it is on
     a GPU, else as the network taken out of it. With ``classes`` the task is to tell these apart:
-    only their images and logits count. Answers are kept: ``validations``
-    counts the architectures that were really evaluated. ``fixed`` are the decisions that the
+    only their images and logits count. Answers are kept: ``validations`` counts the architectures
+    that were really evaluated. ``data`` names the images; ``fixed`` are the decisions that the
     supernet knows one value of: UsageError for an architecture of another, and for data that it
     was not trained on.
     """
@@ -68,6 +71,7 @@ class SupernetAccuracy:
             _check_classes(classes, data)
             train, validation = train.of_classes(classes), validation.of_classes(classes)
         self.space = net.space
+        self.data = data.name
         self.fixed = NOTHING_FIXED if net.learned is None else net.learned.fixed
         self.validations = 0
         self._net = net
@@ -124,6 +128,15 @@ class SupernetAccuracy:
         ]
         found: NDArray[np.float32] = torch.cat(logits).numpy(force=True)
         return found
+
+
+def kept_labels(source: SupernetAccuracy, weights: Path) -> KeptAccuracy:
+    """The source, its answers kept beside the file of its supernet: those of these weights on these
+    images, which no search asks for again.
+    """
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
+    about = f"the supernet {digest} on {source.data}"
+    return KeptAccuracy(source, weights.with_suffix(".labels.jsonl"), about)
 
 
 def _logits(alone: StandAlone, images: NDArray[np.float32]) -> NDArray[np.float32]:

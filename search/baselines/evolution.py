@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hwbench.search.moves import mutated
 from hwbench.search.scoring import Scored, Scores
-from hwbench.spaces.base import NOTHING_FIXED, Value
+from hwbench.spaces.base import NOTHING_FIXED, Codes, Value
 
 Array = NDArray[np.float64]
 
@@ -29,10 +29,12 @@ def evolve(
     fixed: Mapping[str, Value] = NOTHING_FIXED,
     *,
     population: int = _POPULATION,
+    first: Codes | None = None,
 ) -> Scored:
     """``calls`` evaluator calls for each budget (b,); returns all that was scored.
 
-    All have the values of ``fixed``.
+    All have the values of ``fixed``. Every population has ``first`` (f, L) among its members, and
+    begins with random ones else.
 
     A member within its budget stands before one that is not, then the better score; of two beyond
     it the faster.
@@ -40,12 +42,15 @@ def evolve(
     space, count = scorer.space, len(budgets_ms)
     members = min(population, calls)
     codes = np.stack([space.sample(members, rng, fixed=fixed) for _ in budgets_ms])
+    if first is not None:
+        codes[:, : len(first)] = first[:members]
     found = scorer(codes.reshape(-1, codes.shape[2]))
     parts = [found]
     worth = _worth(found, np.repeat(budgets_ms, members)).reshape(count, members)
     oldest = 0
-    for _ in range((calls - members) // _CHILDREN):
-        drawn = rng.integers(0, members, (count, _CHILDREN, min(_TOURNAMENT, members)))
+    for spent in range(members, calls, _CHILDREN):
+        children = min(_CHILDREN, calls - spent)
+        drawn = rng.integers(0, members, (count, children, min(_TOURNAMENT, members)))
         at = np.arange(count)[:, None]
         winner = np.take_along_axis(
             drawn, worth[at[:, :, None], drawn].argmax(axis=2)[:, :, None], axis=2
@@ -53,10 +58,10 @@ def evolve(
         parents = codes[at, winner].reshape(-1, codes.shape[2])
         found = scorer(mutated(space, parents, rng, fixed))
         parts.append(found)
-        slots = (oldest + np.arange(_CHILDREN)) % members
-        codes[:, slots] = found.codes.reshape(count, _CHILDREN, -1)
-        worth[:, slots] = _worth(found, np.repeat(budgets_ms, _CHILDREN)).reshape(count, _CHILDREN)
-        oldest = (oldest + _CHILDREN) % members
+        slots = (oldest + np.arange(children)) % members
+        codes[:, slots] = found.codes.reshape(count, children, -1)
+        worth[:, slots] = _worth(found, np.repeat(budgets_ms, children)).reshape(count, children)
+        oldest = (oldest + children) % members
     return parts[0].joined(*parts[1:])
 
 

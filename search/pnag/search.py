@@ -35,6 +35,8 @@ Tell = Callable[[str, float], None]
 _CONFIRMED = 40
 #: Architectures by which the range of budgets is told.
 _SAMPLED = 2000
+#: Least distance of two training budgets, in log: above what single precision tells apart.
+_APART = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +109,20 @@ def train_generator(
 
 
 def checked_budgets(budgets_ms: Sequence[float]) -> Array:
-    """Training budgets (K,), ascending and distinct; UsageError where there are not two."""
+    """Training budgets (K,), ascending and distinct; UsageError where there are not two, or two
+    that a generator, in single precision, could not tell apart.
+    """
     for budget in budgets_ms:
         if not (math.isfinite(budget) and budget > 0):
             raise UsageError(f"a budget of {budget} ms cannot be kept: give a positive number")
     budgets = np.unique(np.asarray(budgets_ms, dtype=np.float64))
     if len(budgets) < 2:
         raise UsageError("a generator is trained on at least two different budgets: give more")
+    close = np.flatnonzero(np.diff(np.log(budgets)) < _APART)
+    if close.size:
+        raise UsageError(
+            f"two budgets of {budgets[close[0]]:g} ms differ by less than 1e-6: leave one out"
+        )
     return budgets
 
 

@@ -276,6 +276,8 @@ def test_training_refuses_what_does_not_fit(oracle: BudgetOracle) -> None:
     source = CallableAccuracy(SMALL, small_accuracy)
     with pytest.raises(UsageError, match="at least two different budgets"):
         train_generator(source, oracle, [3.0, 3.0])
+    with pytest.raises(UsageError, match="of 3 ms differ by less than 1e-6"):
+        train_generator(source, oracle, [3.0, 3.0 * (1 + 1e-9), 4.0])
     with pytest.raises(UsageError, match="positive number"):
         train_generator(source, oracle, [3.0, float("nan")])
     with pytest.raises(UsageError, match="of toy, the oracle of mbv3_small"):

@@ -24,6 +24,7 @@ from hwbench.search.ledger import SearchLedger
 from hwbench.search.moves import mutated
 from hwbench.search.scoring import Scored, Scorer, best_each
 from hwbench.spaces import Space, get_space
+from hwbench.spaces.design import extremes
 from tests.searches import Exact, Toy, ToyOracle, toy_accuracy
 
 TOY, NB201 = Toy(), get_space("nasbench201")
@@ -351,6 +352,7 @@ def test_baselines_spend_the_calls_that_they_are_given() -> None:
     budgets = np.array([3.0, 5.0, 7.0])
     for search, calls, exact in (
         (lambda ask: evolve(ask, budgets, 80, rng()), 240, True),
+        (lambda ask: evolve(ask, budgets, 83, rng()), 249, True),
         (lambda ask: nsga2(ask, 300, rng()), 300, False),
         (lambda ask: random_pool(ask, 100, rng()), 100, True),
         (every_one, len(TOY.all_codes()), True),
@@ -361,6 +363,14 @@ def test_baselines_spend_the_calls_that_they_are_given() -> None:
         assert TOY.valid(found.codes).all()
         assert len(np.unique(found.codes, axis=0)) == len(found)
         assert np.array_equal(found.score, toy_accuracy(found.codes))
+
+
+def test_evolution_begins_with_what_it_is_given() -> None:
+    ends = extremes(TOY, rng())
+    found = evolve(scorer(), np.array([3.0, 5.0]), 8, rng(), first=ends)
+    assert {row.tobytes() for row in ends} <= {row.tobytes() for row in found.codes}
+    alone = evolve(scorer(), np.array([3.0, 5.0]), 1, rng(), first=ends)
+    assert alone.codes.tolist() == ends[:1].tolist()
 
 
 def test_evolution_and_nsga2_beat_chance() -> None:
