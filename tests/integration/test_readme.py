@@ -105,7 +105,7 @@ def test_the_commands_run_one_after_the_other(tmp_path: Path, own_store: Path) -
     done = run([sys.executable, "-c", code], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("r")
-    for of_ones_own in (block("import optuna"), block("import mutated")):
+    for of_ones_own in (block("import optuna"), block("import mutated") + block("measurer=")):
         code = (block("quality = space.macs") + of_ones_own).replace("5.0", "50.0")
         done = run([sys.executable, "-c", code], tmp_path)
         assert done.returncode == 0, done.stderr
