@@ -206,6 +206,61 @@ def test_the_figure_is_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "pnag.png").stat().st_size > 10_000
 
 
+# --- on a device ------------------------------------------------------------------------------
+
+
+def judged_rows(gains: list[float]) -> list[dict]:
+    """PNAG above evolution by these points, seed by seed."""
+    return [
+        {
+            "seed": seed,
+            "method": method,
+            "test_accuracy": [0.8 + (gain / 100 if method == "pnag" else 0)] * 4,
+            "distinct": 3,
+            "ledger": {"seconds": 60.0 + seed},
+        }
+        for seed, gain in enumerate(gains)
+        for method in pnag_device.METHODS
+    ]
+
+
+def trials(measured: float = 0.95) -> list[dict]:
+    return [
+        {
+            "budget_ms": b,
+            "architecture": f"a{b // 2}",
+            "upper_ms": b,
+            "measured_ms": measured * b,
+            "kept": measured <= 1,
+        }
+        for b in range(1, 9)
+    ]
+
+
+def device_bars(gains: list[float], **changed: list[dict]) -> list[bool]:
+    read = dict.fromkeys((*pnag_device.READINGS, "evolution"), trials()) | changed
+    found = pnag_device.summarise(judged_rows(gains), read, 8)
+    assert found["readings"]["raw"]["networks"] == 5
+    return [*found["bars"].values()]
+
+
+def test_the_bars_on_a_device_can_each_be_missed() -> None:
+    assert all(device_bars([0.1, 0.0, -0.1, 0.2, 0.0]))
+    assert device_bars([-0.5, -0.5, -0.6, -0.5, -0.5]) == [True, True, True, True, False]
+    noise = [-2.4, -1.6]  # an interval over 0, but so wide that it says nothing
+    assert device_bars(noise) == [True, True, True, True, False]
+    assert device_bars([0.0] * 3, calibrated=trials(1.1))[:3] == [True, False, True]
+    assert device_bars([0.0] * 3, guarded=trials(0.8))[3] is False
+
+
+def test_times_are_judged_too() -> None:
+    found = pnag_device.times_of(judged_rows([0.0] * 3), {"profile_and_fit": 100, "supernet": 300})
+    assert found["pipeline_seconds"] == 460
+    assert all(found["bars"].values())
+    slow = pnag_device.times_of(judged_rows([0.0] * 70), {"profile_and_fit": 500, "supernet": 300})
+    assert not any(slow["bars"].values())
+
+
 # --- files ------------------------------------------------------------------------------------
 
 
