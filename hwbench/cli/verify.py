@@ -19,7 +19,7 @@ from hwbench.cli.options import (
     device_of,
     opened,
 )
-from hwbench.errors import EXIT_INCONCLUSIVE, EXIT_OK, EXIT_REGRESSION
+from hwbench.errors import EXIT_INCONCLUSIVE, EXIT_OK, EXIT_REGRESSION, UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -52,6 +52,14 @@ def verify(
     out: Annotated[
         Path, typer.Option("-o", "--out", metavar="FOLDER", help="Where the figures go.")
     ] = Path("results/verify"),
+    part: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this part of a claim; s2dnas: FAMILY-SEED."),
+    ] = None,
+    prepare: Annotated[
+        bool,
+        typer.Option("--prepare", metavar="", help="Train and search now, time in another run."),
+    ] = False,
     seed: Seed = 0,
     store: StoreUrl = None,
     as_json: Json = False,
@@ -69,11 +77,16 @@ def verify(
     from hwbench.verify.frame import Setting
 
     chosen = [get_claim(name) for name in claims or claim_names()]
+    if part or prepare:
+        for claim in chosen:
+            if not claim.in_parts:
+                raise UsageError(f"{claim.name} is run as a whole: no --part, no --prepare")
     target = device_of(device, option)
     out.mkdir(parents=True, exist_ok=True)
     verdicts: list[Verdict] = []
     with opened(store) as results, console.stages() as report:
-        setting = Setting(target, results, out, quick, seed, report, tables)
+        parts = tuple(part or ())
+        setting = Setting(target, results, out, quick, seed, report, tables, parts, prepare)
         for claim in chosen:
             for verdict in claim.run(setting):
                 results.add_verdict(verdict)

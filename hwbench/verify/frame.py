@@ -28,7 +28,9 @@ class Setting:
     """Where a claim is tested, and how thoroughly.
 
     ``progress`` is told what goes on and the share done; figures are written to ``folder``.
-    ``tables`` is a folder of published data, for claims that rest on some.
+    ``tables`` is a folder of published data, for claims that rest on some. A claim that goes in
+    parts does those of ``parts`` alone (default: all); where it is to ``prepare``, it trains and
+    searches, and leaves to another run what has to be timed on a machine at rest.
     """
 
     device: Device
@@ -38,18 +40,22 @@ class Setting:
     seed: int
     progress: Callable[[str, float], None]
     tables: Path | None = None
+    parts: tuple[str, ...] = ()
+    prepare: bool = False
 
 
 class Claim(ABC):
-    """A claim that can be put to the test."""
+    """A claim that can be put to the test; ``in_parts``: some of it now, the rest another time."""
 
     name: ClassVar[str]
     text: ClassVar[str]
     protocol: ClassVar[str]
+    in_parts: ClassVar[bool] = False
 
     @abstractmethod
     def run(self, setting: Setting) -> list[Verdict]:
-        """Run the protocol; one verdict for each statement that it decides."""
+        """Run the protocol; one verdict for each statement that it decides, none where it only
+        prepares."""
 
     def verdict(
         self, outcome: Outcome, evidence: Mapping[str, Any], figure: Path | None = None

@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from hwbench.verify.figures import log_budgets
 from hwbench.verify.s2dnas import BRANCHED, OWN, STATIC, kind_of
 
 _STYLES = {
     OWN: ("#0b6e4f", "o-", "in stages (S2DNAS)"),
     "narrowed": ("#3a6ea5", "s--", "narrowed in all layers"),
     "unsplit": ("#c1440e", "^--", BRANCHED),
-    STATIC: ("#333333", "*", "as given"),
+    STATIC: ("#333333", "*", "static"),
 }
+#: Ticks of a decade of milliseconds.
+_TICKS = (1, 1.5, 2, 3, 4, 6)
 
 
 def s2dnas_figure(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -25,6 +26,7 @@ def s2dnas_figure(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
     families = list(dict.fromkeys(row["family"] for row in rows))
     figure, axes = plt.subplots(1, len(families), figsize=(4.2 * len(families), 4.2), squeeze=False)
@@ -33,7 +35,10 @@ def s2dnas_figure(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         for kind, (colour, style, label) in _STYLES.items():
             points = _points(own, kind)
             axis.plot(*points.T, style, ms=5, lw=1, color=colour, label=label)
-        log_budgets(axis)
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=_TICKS))
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.xaxis.set_minor_locator(NullLocator())
         axis.set_title(f"{family}, {len(own)} seed{'s' * (len(own) != 1)}", fontsize=9)
         axis.set_xlabel("mean latency of an image on the wall clock, ms", fontsize=9)
         axis.grid(alpha=0.25, lw=0.6)

@@ -1,9 +1,11 @@
 """One network of the claim about S2DNAS, trained, cut and deployed beside its rivals.
 
-All of one row: a family of networks and a seed. The user's network is trained; the search makes
-it one in stages; narrower ones, and the unsplit one with early exits, are trained for as many steps
-on the same images, from the same teacher. Thresholds rest on validation images alone. Every network
-is deployed, so that all are measured alike (:func:`measured`).
+All of one row: a family of networks and a seed. Every network of it learns twice, on the same
+images for as many steps: from their labels, and then from the labels and the answers that the
+user's network gives after its first time. So do the user's network itself and narrower ones; the
+one in stages, and the unsplit one with early exits, take over from the user's for the second time.
+Thresholds rest on validation images alone. Every network is deployed, so that all are measured
+alike (:func:`measured`).
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ from hwbench.search.s2dnas.streaming import quality, stream
 from hwbench.search.s2dnas.training import learn
 from hwbench.verify.s2dnas import BRANCHED, OWN, STATIC
 from hwbench.verify.s2dnas_nets import FAMILIES, Branched, network, whole
+from hwbench.verify.work import Work
 
 Tell = Callable[[str, float], None]
 
@@ -73,10 +76,9 @@ _OF_OUTCOME = (
 class Extent:
     """How much is done.
 
-    ``images`` to train on (None: all); ``trained`` is how the user's network is trained, ``plan``
-    the search; rivals are trained as the split chosen is, for as many steps;
-    ``widths`` are those of the narrowed networks, 1 the network as given that learns on. Each
-    network is timed for ``seconds``.
+    ``images`` to train on (None: all); ``trained`` is how networks learn the first time, which the
+    search is given one after, ``plan.tuned`` how all learn the second time. ``widths`` are those of
+    the narrowed networks. Each network is timed for ``seconds``.
     """
 
     data: str
@@ -106,8 +108,8 @@ def extent_of(quick: bool) -> Extent:
         shared=replace(taught, steps=234, learning_rate=0.02),
         tuned=replace(taught, steps=780),
     )
-    trained = replace(fast, steps=936)
-    return Extent("fashion-mnist", 10_000, FAMILIES, 3, trained, plan, (0.25, 0.5), 2.0)
+    trained = replace(fast, steps=1248)
+    return Extent("fashion-mnist", 10_000, FAMILIES, 3, trained, plan, (0.25, 0.375, 0.5), 2.0)
 
 
 def _has_bfloat16() -> bool:
@@ -125,9 +127,15 @@ def run_trial(
     measurer: GraphMeasurer,
     folder: Path,
     tell: Tell,
-) -> dict[str, Any]:
-    """The row of one network, all of whose files lie in ``folder``; goes on where it was."""
-    return _Trial(family, seed, data, extent, measurer, folder, tell).row()
+    prepare: bool = False,
+) -> dict[str, Any] | None:
+    """The row of one network, all of whose files lie in ``folder``; goes on where it was.
+
+    With ``prepare`` all is trained and nothing judged: None.
+    """
+    trial = _Trial(family, seed, data, extent, measurer, folder, tell)
+    trial.train()
+    return None if prepare else trial.row()
 
 
 class _Alone(nn.Module):
@@ -169,83 +177,118 @@ class _Trial:
         self.measurer, self.folder, self.tell = measurer, folder, tell
         folder.mkdir(parents=True, exist_ok=True)
         self.shape = data.train.images.shape[1:]
-        self.train, self.labels = inputs_of(part, self.plan), torch.tensor(part.labels)
+        self.train_images, self.labels = inputs_of(part, self.plan), torch.tensor(part.labels)
         self.held = inputs_of(data.validation, self.plan)
         test = data.test_for_the_final_report()
         self.test, self.test_labels = inputs_of(test, self.plan).numpy(), test.labels
-        self.static = network(family, seed)
+        self.given = network(family, seed)
+        self.nets: dict[str, nn.Module] = {}
         self.networks: list[dict[str, Any]] = []
-        self.teacher: Tensor | None = None  # as the search has it
         self.accuracy = 0.0
+        self.work = Work(folder / "seconds.json")
+
+    def train(self) -> None:
+        """All networks: the first time by labels, the second time by the one given as well."""
+        self._learn(self.given, "given", first=True)
+        self._search()
+        self._learn(learning := copy.deepcopy(self.given), STATIC)
+        self.nets[STATIC] = learning
+        for width in self.extent.widths:
+            name, net = f"width {width:g}", network(self.family, self.seed, width)
+            self._learn(net, f"{name}, first", first=True)
+            self._learn(net, name)
+            self.nets[name] = net
+        self.branched = Branched(self.family, copy.deepcopy(self.given))
+        self._learn(self.branched, BRANCHED)
 
     def row(self) -> dict[str, Any]:
-        plan, extent = self.plan, self.extent
-        self._learn(_Alone(self.static), replace(extent.trained, seed=self.seed), STATIC)
-        self._deploy_whole(STATIC, self.static)
-        searched = self._search()
-        for width in extent.widths:
-            name = f"width {width:g}"
-            # Of full width it is the network as given, that learns on as the others learn.
-            whole_width = copy.deepcopy(self.static)
-            narrowed = whole_width if width == 1 else network(self.family, self.seed, width)
-            self._learn(_Alone(narrowed.train()), plan.tuned, name)
-            self._deploy_whole(name, narrowed)
-        self._branched(plan.tuned)
+        """Judge what was trained. What is given up is held against the better of the network as
+        it was given and as it has learned on, by validation images."""
+        given = self._validation(self.given)
+        self.accuracy = max(given, self._validation(self.nets[STATIC]))
+        if given == self.accuracy:
+            self.nets[STATIC] = self.given
+        self._deploy_whole(STATIC)
+        searched = self._staged()
+        for width in self.extent.widths:
+            self._deploy_whole(f"width {width:g}")
+        self._with_exits()
         return {
             "family": self.family,
             "seed": self.seed,
+            "given_validation": given,
             "static_validation": self.accuracy,
             **searched,
             "networks": self.networks,
         }
 
-    def _learn(self, net: nn.Module, plan: StagePlan, name: str) -> None:
+    def _validation(self, net: nn.Module) -> float:
+        """Share of the validation images that a network classifies right."""
+        (logits,) = stage_logits(_Alone(net), self.held)
+        return float((logits.argmax(dim=1).numpy() == self.data.validation.labels).mean())
+
+    def _learn(self, net: nn.Module, name: str, first: bool = False) -> None:
+        plan = replace(self.extent.trained, seed=self.seed) if first else self.plan.tuned
         what = f"{self.family}, seed {self.seed}: training {name}"
-        path = self.folder / f"{name.replace(' ', '-')}.pt"
+        path = self.folder / f"{name.replace(',', '').replace(' ', '-')}.pt"
         learn(
-            net,
-            self.train,
+            net if isinstance(net, Branched) else _Alone(net),
+            self.train_images,
             self.labels,
             plan,
-            self.teacher,
+            None if first else self.search.teacher,
             keep=Keep(path, digest([asdict(plan), self.family, self.seed, self.data.digest])),
             progress=lambda now: self.tell(what, now.step / plan.steps),
         )
 
-    def _search(self) -> dict[str, Any]:
-        folder, plan = self.folder / "search", self.plan
-        shutil.rmtree(folder / NET, ignore_errors=True)  # of a trial that was interrupted
+    def _search(self) -> None:
+        """Choose a split of the network given, and let it learn."""
+        plan = self.plan
         space = SplitSpace(
-            trace(self.static, self.shape), stages=plan.stages, groups=plan.groups, reuse=plan.reuse
+            trace(self.given, self.shape), stages=plan.stages, groups=plan.groups, reuse=plan.reuse
         )
-        search = SplitSearch(space, self.data, self.measurer, folder, plan, self.tell)
-        self.teacher, self.accuracy = search.teacher, search.static_accuracy
-        with search.ledger.timed():
+
+        def tell(what: str, share: float) -> None:
+            self.work.keep()
+            self.tell(what, share)
+
+        folder = self.folder / "search"
+        shutil.rmtree(folder / NET, ignore_errors=True)  # of a trial that was interrupted
+        self.search = search = SplitSearch(space, self.data, self.measurer, folder, plan, tell)
+        with self.work.on("training the shared weights"):
             search.train_shared()
+        with self.work.on("measuring", wall=True):
             search.cost_stages()
-            found = search.candidates(plan.method)
-            code = search.best(found)
-            search.tune(code)
-        outcome = search.deployed(code, len(found), "onnxruntime")
+        with self.work.on("judging splits"):
+            self.found = search.candidates(plan.method)
+        with self.work.on("training the split chosen"):
+            search.tune(search.best(self.found))
+        self.methods = {method: self._by(method) for method in METHODS}
+
+    def _by(self, method: Method) -> dict[str, float]:
+        """What the best split of a method promises, by the shared weights."""
+        found = self.search.candidates(method)
+        at = best_split(found, self.plan.points)
+        return {"latency_ms": -float(found.score[at]), "lost": float(found.upper_ms[at])}
+
+    def _staged(self) -> dict[str, Any]:
+        """The network in stages: deployed, and judged at several thresholds."""
+        search = self.search
+        code = search.best(self.found)
+        outcome = search.deployed(code, len(self.found), "onnxruntime")
         exits = search.exits(np.array(outcome.costs_ms))
         macs = [stage.net.graph.macs for stage in search.stages()]
         self._points(OWN, outcome.manifest, exits, macs)
         row = asdict(outcome)
         return {
             **{name: row[name] for name in _OF_OUTCOME},
-            "seconds": search.ledger.seconds,
-            "methods": {method: self._by(search, method) for method in METHODS},
+            "seconds": self.work.seconds,
+            "methods": self.methods,
         }
 
-    def _by(self, search: SplitSearch, method: Method) -> dict[str, float]:
-        """What the best split of a method promises, by the shared weights."""
-        found = search.candidates(method)
-        at = best_split(found, self.plan.points)
-        return {"latency_ms": -float(found.score[at]), "lost": float(found.upper_ms[at])}
-
-    def _branched(self, plan: StagePlan) -> None:
-        net = Branched(self.family, self.static)
-        self._learn(net, plan, BRANCHED)
+    def _with_exits(self) -> None:
+        """The unsplit network with early exits: deployed, and judged at several thresholds."""
+        net = self.branched
         stages = net.stages(self.shape)
         graphs = [stage.net.graph for stage in stages]
         costs_ms = np.array([(m.latency_ns or math.nan) / 1e6 for m in self.measurer(graphs)])
@@ -258,10 +301,10 @@ class _Trial:
         manifest = self._deploy(BRANCHED, stages, [1.0] * (len(stages) - 1))
         self._points(BRANCHED, manifest, exits, [graph.macs for graph in graphs])
 
-    def _deploy_whole(self, name: str, net: nn.Module) -> None:
-        stage = whole(trace(net, self.shape))
+    def _deploy_whole(self, name: str) -> None:
+        stage = whole(trace(self.nets[name], self.shape))
         manifest = self._deploy(name, [stage], [])
-        self._add(name, manifest, (), None, float(stage.net.graph.macs))
+        self._add(name, manifest, float(stage.net.graph.macs))
 
     def _deploy(self, name: str, stages: Sequence[Stage], thresholds: Sequence[float]) -> Path:
         folder = self.folder / name.replace(" ", "-")
@@ -275,17 +318,27 @@ class _Trial:
                 chosen = exits.cheapest(self.accuracy - points / 100)
                 reach = 1 - np.cumsum(chosen.left[0]) + chosen.left[0]
                 thresholds = tuple(chosen.thresholds[0].tolist())
-                self._add(name, manifest, thresholds, points, float(reach @ macs))
+                self._add(
+                    name,
+                    manifest,
+                    float(reach @ macs),
+                    thresholds,
+                    points,
+                    stages_ms=float(chosen.cost[0]),
+                    expected=chosen.left[0].tolist(),
+                )
 
     def _add(
         self,
         name: str,
         manifest: Path,
-        thresholds: tuple[float, ...],
-        points: float | None,
         macs: float,
+        thresholds: tuple[float, ...] = (),
+        points: float | None = None,
+        **foreseen: Any,
     ) -> None:
-        """Judge a network on the test images, as it was deployed."""
+        """Judge a network on the test images, as it was deployed. ``foreseen``: what its stages
+        take on average, and where images leave, by validation images."""
         model = DynamicModel(manifest, thresholds=thresholds)
         self.networks.append(
             {
@@ -294,6 +347,7 @@ class _Trial:
                 "manifest": str(manifest.relative_to(self.folder)),
                 "thresholds": list(thresholds),
                 "macs": macs,
+                **foreseen,
                 **asdict(quality(model, self.test, self.test_labels)),
             }
         )

@@ -21,8 +21,9 @@ from hwbench.search.s2dnas.dynamic import DynamicModel, Floats
 
 Array = NDArray[np.float64]
 
-#: Answers of a network in a round that count, and those before them that do not.
-_TURN, _WARM = 50, 5
+#: Answers of a network in a round that count, and those before them that do not. In short turns it
+#: is others that drive what a network runs seldom out of the caches, more than the network itself.
+_TURN, _WARM = 100, 10
 _LEAST_ROUNDS = 8
 _RESAMPLED = 2000
 _CONFIDENCE = 0.95
@@ -35,12 +36,14 @@ class Latency:
 
     ``low`` and ``high`` bound the mean at 95 %, by rounds drawn again (Efron, 1979), and so do
     ``faster_low`` and ``faster_high`` bound ``faster``: how many times the first network's mean is
-    this one's.
+    this one's. ``undisturbed`` is the mean as if nothing else ran on the machine: calls are alike
+    whose last image leaves at the same stage, and each counts as the median of those like it.
     """
 
     batch: int
     calls: int
     mean: float
+    undisturbed: float
     low: float
     high: float
     p50: float
@@ -81,44 +84,48 @@ def stream(
         raise UsageError(f"{len(images)} images are no batch of {batch}: give more, or take less")
     rng = np.random.default_rng(seed)
     rows = np.zeros(0, np.int64)
-    taken: list[list[list[int]]] = []
+    taken: list[list[list[tuple[int, int]]]] = []
     began, span = time.monotonic(), seconds * len(models)
     while len(taken) < _LEAST_ROUNDS or time.monotonic() - began < span:
         while len(rows) < (_WARM + _TURN) * batch:
             rows = np.concatenate([rows, rng.permutation(len(images))])
         now, rows = np.split(rows, [(_WARM + _TURN) * batch])
         calls = list(images[now].reshape(-1, batch, *images.shape[1:]))
-        times: list[list[int]] = [[] for _ in models]
+        times: list[list[tuple[int, int]]] = [[] for _ in models]
         for turn in range(len(models)):
             at = (turn + len(taken)) % len(models)
             times[at] = _timed(models[at], calls)
         taken.append(times)
         progress(min(1.0, (time.monotonic() - began) / span))
-    return _latencies(np.array(taken).transpose(1, 0, 2) / _NS_PER_MS, batch, rng)
+    ns, last = np.array(taken).transpose(3, 1, 0, 2)
+    return _latencies(ns / _NS_PER_MS, last, batch, rng)
 
 
-def _timed(model: DynamicModel, calls: Sequence[Floats]) -> list[int]:
-    """Nanoseconds of each call but the first few."""
+def _timed(model: DynamicModel, calls: Sequence[Floats]) -> list[tuple[int, int]]:
+    """Of each call but the first few: nanoseconds, and at which stage the last image left."""
     predict, now, times = model.predict, time.perf_counter_ns, []
     for images in calls:
         start = now()
-        predict(images)
-        times.append(now() - start)
+        answers = predict(images)
+        times.append((now() - start, int(answers.stages.max())))
     return times[_WARM:]
 
 
-def _latencies(ms: Array, batch: int, rng: np.random.Generator) -> tuple[Latency, ...]:
-    """Of (models, rounds, calls)."""
+def _latencies(
+    ms: Array, last: NDArray[np.int64], batch: int, rng: np.random.Generator
+) -> tuple[Latency, ...]:
+    """Of (models, rounds, calls) and the stages at which their last images left."""
     by_round = ms.mean(axis=2)
     drawn = rng.integers(by_round.shape[1], size=(_RESAMPLED, by_round.shape[1]))
     means = by_round[:, drawn].mean(axis=2)
     tails = [50 * (1 - _CONFIDENCE), 50 * (1 + _CONFIDENCE)]
     found = []
-    for own, again in zip(ms, means, strict=True):
+    for own, stages, again in zip(ms, last, means, strict=True):
         low, high = np.percentile(again, tails)
         faster_low, faster_high = np.percentile(means[0] / again, tails)
         figures = (
             own.mean(),
+            _undisturbed(own, stages),
             low,
             high,
             *np.percentile(own, [50, 90, 99]),
@@ -128,6 +135,11 @@ def _latencies(ms: Array, batch: int, rng: np.random.Generator) -> tuple[Latency
         )
         found.append(Latency(batch, own.size, *map(float, figures)))
     return tuple(found)
+
+
+def _undisturbed(ms: Array, last: NDArray[np.int64]) -> float:
+    alike = [ms[last == stage] for stage in np.unique(last)]
+    return float(sum(len(each) * np.median(each) for each in alike) / ms.size)
 
 
 def quality(model: DynamicModel, images: Floats, labels: NDArray[np.int64]) -> Quality:

@@ -15,19 +15,20 @@ from hypothesis import strategies as st
 from hwbench.cli import main
 from hwbench.errors import UsageError
 from hwbench.search.s2dnas import DynamicModel, MultiStageNet, SplitSpace, deploy, trace
-from hwbench.search.s2dnas.streaming import quality, stream
+from hwbench.search.s2dnas.streaming import _latencies, quality, stream
 from tests.s2dnas_nets import CLASSES, IMAGE, NETS, settled
 
 
 class Sleeper:
-    """Answers after a while, longer for some images; remembers what it was asked."""
+    """Answers after a while; remembers what it was asked. Every tenth image leaves later."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.asked = seconds, []
 
-    def predict(self, images: np.ndarray) -> None:
+    def predict(self, images: np.ndarray) -> SimpleNamespace:
         self.asked.append(images[:, 0].tolist())
         time.sleep(self.seconds)
+        return SimpleNamespace(stages=1 + (images[:, 0] % 10 == 0))
 
 
 def numbered(n: int) -> np.ndarray:
@@ -49,11 +50,24 @@ def test_what_is_told_is_what_it_took() -> None:
     assert all(len(images) == 2 for images in quick.asked)
     for model, each in zip((slow, quick), told, strict=True):
         assert each.low <= each.mean <= each.high
+        assert 1e3 * model.seconds <= each.undisturbed
         assert 1e3 * model.seconds <= each.p50 <= each.p90 <= each.p99
-        assert each.calls == 50 * len(model.asked) // 55
+        assert each.calls == 10 * len(model.asked) // 11
     assert told[0].faster == told[0].faster_low == told[0].faster_high == 1
     assert told[1].faster == pytest.approx(told[0].mean / told[1].mean)
     assert told[1].faster_low <= told[1].faster <= told[1].faster_high
+
+
+def test_what_disturbs_a_few_calls_counts_in_the_mean_alone() -> None:
+    last = np.tile([1, 1, 1, 1, 2], 40).reshape(10, 20)
+    ms = np.where(last == 1, 1.0, 5.0)
+    (told,) = _latencies(ms[None], last[None], 1, np.random.default_rng(0))
+    assert told.undisturbed == told.mean == pytest.approx(1.8)
+    stalled = ms.copy()
+    stalled[:, :2] += 100.0
+    (told,) = _latencies(stalled[None], last[None], 1, np.random.default_rng(0))
+    assert told.undisturbed == pytest.approx(1.8)
+    assert told.mean == pytest.approx(11.8)
 
 
 @pytest.mark.parametrize("wrong", [{"batch": 0}, {"seconds": 0}, {"batch": 9}])

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from hwbench.cli import main
+from hwbench.errors import UsageError
 from hwbench.graph import Graph
 from hwbench.records import Measurement
 from hwbench.search.data import Dataset, make_dataset
@@ -83,7 +85,7 @@ def trial(tmp_path_factory) -> tuple[dict[str, Any], Dataset, Extent, Path]:
     plan = SplitPlan(
         evaluations=5, costed=5, judged_on=30, recalibrated_on=30, shared=steps, tuned=steps
     )
-    extent = Extent("squares", 150, ("vgg",), 1, steps, plan, (0.5, 1.0), 0.01)
+    extent = Extent("squares", 150, ("vgg",), 1, steps, plan, (0.5,), 0.01)
     folder, data = tmp_path_factory.mktemp("trial"), tiny_data()
 
     def narrow(family: str, seed: int, width: float = 1.0):
@@ -118,7 +120,7 @@ def test_a_row_has_all_networks_judged_as_they_are_deployed(trial) -> None:
     row, data, extent, folder = trial
     names = [each["name"] for each in row["networks"]]
     assert names[0] == STATIC
-    assert {OWN, "width 0.5", "width 1", BRANCHED} <= set(names)
+    assert {OWN, "width 0.5", BRANCHED} <= set(names)
     assert tuple(row["methods"]) == METHODS[:2]
     assert len(row["costs_ms"]) == 3
     test = data.test_for_the_final_report()
@@ -150,7 +152,7 @@ def test_the_points_of_a_curve_rest_on_validation_images(trial) -> None:
 
 
 def latency_of(ms: float, static_ms: float) -> dict[str, Any]:
-    figures = dict.fromkeys(("mean", "low", "high", "p50", "p90", "p99"), ms)
+    figures = dict.fromkeys(("mean", "low", "high", "undisturbed", "p50", "p90", "p99"), ms)
     faster = static_ms / ms
     return {"one": {**figures, "faster": faster}, "many": {"mean": ms, "faster": faster}}
 
@@ -168,14 +170,24 @@ def made_up(family: str, seed: int, own_ms: float, own_accuracy: float) -> dict[
     return {
         "family": family,
         "seed": seed,
+        "given_validation": 0.89,
+        "static_validation": 0.9,
         "split": "a=1+1",
         "costs_ms": [0.1, 0.2],
         "left": [0.5, 0.5],
-        "latency_ms": 1.05 * own_ms,
+        "answering_ms": [0.05 * own_ms, 0.15 * own_ms],
         "seconds": 100.0,
         "methods": methods,
         "networks": [
-            {"name": n, "points": p, "accuracy": a, "macs": 1e6 * ms, "exits": [1.0]}
+            {
+                "name": n,
+                "points": p,
+                "accuracy": a,
+                "macs": 1e6 * ms,
+                "exits": [1.0],
+                "stages_ms": 0.95 * ms,
+                "expected": [0.5, 0.5],
+            }
             for n, p, ms, a in networks
         ],
         "latency": [latency_of(ms, 1.0) for _, _, ms, _ in networks],
@@ -207,7 +219,7 @@ def test_all_bars_can_be_met() -> None:
     [
         (0, rows_of(0.6, 0.899)),  # 1.67 times faster
         (0, rows_of(0.5, 0.894)),  # .6 points lost
-        (1, [{**row, "latency_ms": 0.54} for row in rows_of(0.5, 0.899)]),
+        (1, [{**row, "answering_ms": [0.01, 0.12]} for row in rows_of(0.5, 0.899)]),
         (2, [{**row, "seconds": 361.0} for row in rows_of(0.5, 0.899)]),
         (3, rows_of(0.5, 0.879)),
         (4, rows_of(0.5, 0.8815)),  # .15 above narrowed ones
@@ -250,9 +262,9 @@ def test_each_verdict_has_its_own_bars_and_the_figure_is_drawn(tmp_path) -> None
     assert (tmp_path / "s2dnas.png").stat().st_size > 10_000
     evidence = summarise(rows, 0.25)
     found = get_claim("s2dnas").verdicts(STATEMENTS, evidence, tmp_path / "s2dnas.png")
-    assert [len(v.evidence["bars"]) for v in found] == [3, 2, 2]
-    assert [v.outcome for v in found] == ["partly", "partly", "confirmed"]
-    assert len({v.claim for v in found}) == 3
+    assert [len(v.evidence["bars"]) for v in found] == [3, 2, 2, 1]
+    assert [v.outcome for v in found] == ["partly", "partly", "confirmed", "confirmed"]
+    assert len({v.claim for v in found}) == 4
 
 
 def test_rows_and_latencies_are_kept(tmp_path, monkeypatch) -> None:
@@ -263,15 +275,32 @@ def test_rows_and_latencies_are_kept(tmp_path, monkeypatch) -> None:
     runs: list[str] = []
 
     def run(family, seed, *rest):
-        runs.append(family)
-        return {"family": family, "seed": seed}
+        *_, prepare = rest
+        runs.append(f"{family} prepared" if prepare else family)
+        return None if prepare else {"family": family, "seed": seed}
 
     monkeypatch.setattr(s2dnas_trial, "run_trial", run)
     monkeypatch.setattr(s2dnas_trial, "measured", lambda *rest: runs.append("measured") or [{}])
     monkeypatch.setattr("hwbench.search.s2dnas.on_device", lambda *rest: None)
+    assert s2dnas.kept_row(replace(setting, prepare=True), data, extent, "vgg", 3) == {}
     for _ in range(2):
         row = s2dnas.kept_row(setting, data, extent, "vgg", 3)
         assert s2dnas.kept_latency(setting, data, extent, row) == [{}]
-    assert runs == ["vgg", "measured"]
+    assert runs == ["vgg prepared", "vgg", "measured"]
     s2dnas.kept_row(setting, data, replace(extent, seconds=9.0), "vgg", 3)
-    assert runs == ["vgg", "measured", "vgg"]
+    assert runs == ["vgg prepared", "vgg", "measured", "vgg"]
+
+
+def test_parts_are_rows_by_family_and_seed(capsys) -> None:
+    from hwbench.verify.frame import Setting
+
+    whole = Setting(None, None, Path(), False, 1, lambda what, share: None)  # type: ignore[arg-type]
+    extent = s2dnas_trial.extent_of(quick=False)
+    places = s2dnas.chosen_places(whole, extent)
+    assert places == [(family, seed) for seed in (1, 2, 3) for family in FAMILIES]
+    some = replace(whole, parts=("resnet-2", "vgg-1"))
+    assert s2dnas.chosen_places(some, extent) == [("vgg", 1), ("resnet", 2)]
+    with pytest.raises(UsageError, match="vgg-0"):
+        s2dnas.chosen_places(replace(whole, parts=("vgg-0",)), extent)
+    assert main(["verify", "dash", "--prepare"]) == 2
+    assert "dash is run as a whole" in capsys.readouterr().err
