@@ -57,4 +57,4 @@ def _rivals(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         axis.errorbar(mean, i, xerr=shown, fmt="o", ms=5, color=_COLOURS[method], capsize=3)
     axis.axvline(0, color="#333333", lw=0.8, ls=":")
     axis.set_yticks(range(len(others)), others, fontsize=8)
-    axis.set_xlabel("points of accuracy that EAS is above", fontsize=9)
+    axis.set_xlabel("accuracy of EAS above it, points", fontsize=9)

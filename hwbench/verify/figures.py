@@ -100,11 +100,14 @@ def budgets_figure(trials: Sequence[Trial], path: Path) -> None:
 
 
 def log_budgets(axis: Any) -> None:
-    """A logarithmic axis of what was drawn, with five ticks in plain numbers."""
+    """A logarithmic axis of what was drawn, with round ticks in plain numbers."""
+    from matplotlib.ticker import LogLocator, MaxNLocator
+
     axis.set_xscale("log")
     low, high = axis.get_xlim()
-    ticks = np.geomspace(low, high, 7)[1:-1]
-    axis.set_xticks(ticks, [f"{t:.2g}" for t in ticks])
+    locator = MaxNLocator(6) if high < 5 * low else LogLocator(subs=(1, 2, 5))
+    ticks = [t for t in locator.tick_values(low, high) if low <= t <= high]
+    axis.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axis.minorticks_off()
 
 

@@ -53,15 +53,16 @@ def device_figure(evidence: Mapping[str, Any], path: Path) -> None:
     for method, trials in shown.items():
         budgets = np.array([trial["budget_ms"] for trial in trials])
         shares = np.array([trial["measured_ms"] for trial in trials]) / budgets
-        used.plot(budgets, 100 * shares, "o", ms=4, color=_SHOWN[method], label=method)
+        marker = "o" if method == "pnag" else "s"
+        used.plot(budgets, 100 * shares, marker, ms=4, color=_SHOWN[method], label=method)
         own = [row["test_accuracy"] for row in evidence["seeds"] if row["method"] == method]
         judged = budgets[np.linspace(0, len(budgets) - 1, len(own[0])).round().astype(int)]
         low, middle, high = 100 * np.quantile(own, [0, 0.5, 1], axis=0)
-        gained.plot(judged, middle, "o-", ms=4, lw=1, color=_SHOWN[method], label=method)
+        gained.plot(judged, middle, f"{marker}-", ms=4, lw=1, color=_SHOWN[method], label=method)
         gained.fill_between(judged, low, high, color=_SHOWN[method], alpha=0.15, lw=0)
     used.axhline(100, color="#333333", lw=0.8, ls=":")
     used.set_ylabel("measured, % of the budget", fontsize=9)
-    gained.set_ylabel("test accuracy, % (all seeds)", fontsize=9)
+    gained.set_ylabel("test accuracy, % (median and range of seeds)", fontsize=9)
     for axis in (used, gained):
         log_budgets(axis)
         axis.set_xlabel("budget, ms", fontsize=9)
