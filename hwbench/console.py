@@ -137,6 +137,21 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     return made
 
 
+def show_above(columns: Sequence[str], rows: Sequence[Sequence[object]], texts: list[str]) -> None:
+    """Show a table, and below each row its text, whole on a line of its own: it can be copied.
+
+    The cells of the table are short: what does not fit the width is cut.
+    """
+    made, console = table(columns, rows), _console(sys.stdout)
+    for column in made.columns:
+        column.no_wrap = True
+    with console.capture() as captured:
+        console.print(made)
+    heading, rule, *shown = (line.rstrip() for line in captured.get().splitlines())
+    below = [f"{row}\n{printable(text)}" for row, text in zip(shown, texts, strict=True)]
+    _write("\n".join([heading, rule, *below]) + "\n\n")
+
+
 def cell(value: object) -> str:
     """One value as a table shows it."""
     if value is None:
@@ -187,8 +202,8 @@ def printable(text: str) -> str:
 
 
 def note(text: str) -> None:
-    """Say something beside the result, on standard error."""
-    _console(sys.stderr).print(printable(text), style="dim", soft_wrap=True)
+    """Say something beside the result, on standard error; a terminal has it broken at blanks."""
+    _console(sys.stderr).print(printable(text), style="dim", soft_wrap=not sys.stderr.isatty())
 
 
 def error(text: str) -> None:
@@ -212,8 +227,21 @@ def progress(label: str) -> Iterator[Report]:
 
 
 @contextmanager
-def stages() -> Iterator[StageReport]:
-    """As :func:`progress`, for work of several stages: a new label starts a new one."""
+def waiting(label: str) -> Iterator[None]:
+    """Show on a terminal what goes on, while that is not known to take long; elsewhere nothing."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    with _console(sys.stderr).status(printable(label)):
+        yield
+
+
+@contextmanager
+def stages(*, clock: bool = True) -> Iterator[StageReport]:
+    """As :func:`progress`, for work of several stages: a new label starts a new one.
+
+    Without ``clock`` a bar shows no time left: the labels say it.
+    """
     if not sys.stderr.isatty():
         yield _PlainStages()
         return
@@ -224,7 +252,7 @@ def stages() -> Iterator[StageReport]:
         TextColumn("{task.description}", markup=False),
         BarColumn(24),
         TaskProgressColumn(),
-        TimeLeft(),
+        *([TimeLeft()] if clock else []),
     )
     with Progress(*parts, console=_console(sys.stderr), transient=True) as bars:
         bar, current = None, None

@@ -96,10 +96,15 @@ class Answering(ABC):
             if not (math.isfinite(budget) and budget > 0):
                 raise UsageError(f"a budget of {budget} ms cannot be kept: give a positive number")
             if not low <= budget <= high:
+                least, most = rounded(low, up=True), rounded(high, up=False)
                 raise UsageError(
-                    f"a budget of {budget:g} ms is outside what can be reached here: give "
-                    f"{rounded(low, up=True)} to {rounded(high, up=False)} ms "
-                    f"(bounds at confidence {self.confidence:g})"
+                    f"a budget of {budget:g} ms is outside what can be reached here: give {least} "
+                    f"to {most} ms (bounds at confidence {self.confidence:g}); "
+                    + (
+                        f"every architecture keeps {budget:g} ms: ask for {most} ms to get the best"
+                        if budget > high
+                        else f"no architecture keeps {budget:g} ms"
+                    )
                 )
         return np.asarray(budgets_ms, dtype=np.float64)
 
@@ -107,8 +112,10 @@ class Answering(ABC):
 def rounded(ms: float, *, up: bool) -> str:
     """Four digits, rounded to the inside of a range that ends here: it can be given itself."""
     step = 10.0 ** (math.floor(math.log10(ms)) - 3)
-    steps = math.ceil(ms / step - 1e-9) if up else math.floor(ms / step + 1e-9)
-    return f"{steps * step:.12g}"
+    steps = round(ms / step)
+    text = f"{steps * step:.12g}"
+    outside = float(text) < ms if up else float(text) > ms
+    return f"{(steps + (1 if up else -1)) * step:.12g}" if outside else text
 
 
 def codes_of(arrays: Arrays, name: str, space: Space) -> Codes:

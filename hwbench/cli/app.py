@@ -85,7 +85,7 @@ app.add_typer(
     rich_help_panel=_SEARCH,
     help="Train a generator that answers any budget, cut a network into stages, or choose its "
     "kernels.\n\nExample:\n\n"
-    "hwbench search pnag -s mbv3_small -d cpu --budgets 0.5ms,0.8ms,1.2ms -o cpu.hwg",
+    "hwbench search pnag -s mbv3_small -d cpu --budgets MS1,MS2 -o cpu.hwg",
 )
 
 

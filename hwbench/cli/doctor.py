@@ -88,9 +88,10 @@ def calibrated(target: Device, threads: int, store: Store, *, anew: bool = False
         epoch = set_epoch(target, threads, store, report)
     if names := campaign.unsure(epoch):
         console.note(
-            f"the canonical times of {', '.join(names)} are in doubt, and so is all that rests on "
-            "them: the machine was busy when they were set. On a quieter one: hwbench doctor "
-            f"-d {target.name} --recalibrate"
+            f"the canonical times of {', '.join(names)} are in doubt: the machine was busy when "
+            "they were set. You may go on: what is measured on them compares with itself, but "
+            "absolute times may be off. Better, before measuring much: hwbench doctor "
+            f"-d {target.name} --recalibrate when the machine is quiet, which begins anew"
         )
     return epoch
 

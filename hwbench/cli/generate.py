@@ -56,7 +56,7 @@ def generate(
 ) -> None:
     """Give the best architecture within each budget, and measure it on the device if asked to.
 
-    A generator of pnag answers budgets, one of eas budgets for a task.
+    A generator of pnag answers budgets, one of eas budgets for a task. Accuracies are predicted.
 
     A measured one keeps or breaks its budget by all of its 95 % interval; where the budget lies in
     it, that stays open.
@@ -72,6 +72,10 @@ def generate(
     from hwbench.search.generator_file import load_generator
     from hwbench.search.random_search import CAPACITY_PROXY
 
+    if not measure and (option or store is not None or device != "cpu"):
+        raise UsageError(
+            "--device, --option and --store are for --measure, which was not given: leave them out"
+        )
     budgets = [milliseconds(text) for text in budget]
     generator, header = load_generator(model)
     ask = _asker(model, generator, task)
@@ -87,11 +91,28 @@ def generate(
     if as_json:
         console.write_json({"results": rows, "seconds": seconds})
     else:
-        names = ("budget_ms", "architecture", "predicted_ms", "upper_ms", "measured_ms", "kept")
-        headings = tuple("<" * (n == "architecture") + n.replace("_", " ") for n in names)
-        told = [row | {"kept": _told(row)} for row in rows]
-        console.show(console.table(headings, [[row[name] for name in names] for row in told]))
+        score = "share of most MACs" if proxy else "accuracy"
+        _show(rows, score, [answer.accuracy for answer in found], measure=measure)
     raise typer.Exit(_exit_code(rows, measure=measure))
+
+
+def _show(
+    rows: Sequence[dict[str, Any]], score: str, scores: Sequence[float | None], *, measure: bool
+) -> None:
+    """A table with what is known alone, the architectures below its rows."""
+    names = ["budget_ms", "predicted_ms", "upper_ms"]
+    if any(value is not None for value in scores):
+        names.append(score)
+    if measure:
+        names += ["measured_ms", "kept"]
+    told = [
+        row | {"kept": _told(row), score: value} for row, value in zip(rows, scores, strict=True)
+    ]
+    console.show_above(
+        [name.replace("_", " ") for name in names],
+        [[row[name] for name in names] for row in told],
+        [row["architecture"] for row in rows],
+    )
 
 
 def _asker(

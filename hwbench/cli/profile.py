@@ -160,8 +160,9 @@ def _require_answers(
     told: list[str] = []
     if wide:
         told.append(
-            f"{wide} of {count} architectures are inconclusive, their intervals are too wide to be "
-            f"answers: quiet the machine (see hwbench doctor -d {device}), then run this again"
+            f"{wide} of {count} architectures {'is' if wide == 1 else 'are'} inconclusive, with an "
+            "interval too wide to be an answer: quiet the machine (see hwbench doctor -d "
+            f"{device}), then run this again"
             + (", with more --seconds" if redo else " with --redo")
         )
     if failures:

@@ -35,7 +35,11 @@ _Supernet = Annotated[
     Path, typer.Option(metavar="FILE", help="Supernet (.pt) that was trained on those tasks.")
 ]
 _Data = Annotated[
-    str, typer.Option(metavar="NAME|FOLDER|FILE", help="Images that it was trained on.")
+    str,
+    typer.Option(
+        metavar="NAME|FOLDER|FILE",
+        help="Images that it was trained on (hwbench supernet --help).",
+    ),
 ]
 
 
@@ -62,7 +66,7 @@ def eas(
 
     Example:
 
-    hwbench search eas -s mbv3_small --budgets 0.5ms,1ms --supernet f.pt --data fashion-mnist
+    hwbench search eas -s mbv3_small --budgets MS1,MS2 --supernet f.pt --data fashion-mnist
     --tasks groups.json
     """
     from hwbench.predictors import BudgetOracle

@@ -84,11 +84,14 @@ def show_cost(
     title: str, ledger: dict[str, float], range_ms: tuple[float, float], path: Path
 ) -> None:
     """What a generator cost, which budgets it answers, and where it is."""
+    from hwbench.search.answering import rounded
+
     low, high = range_ms
+    least, most = rounded(low, up=True), rounded(high, up=False)
     console.show(
         title,
         console.table(
             ("cost", "<value"), [(name.replace("_", " "), value) for name, value in ledger.items()]
         ),
-        f"Budgets from {low:.4g} to {high:.4g} ms can be kept. Written to {path}",
+        f"Budgets from {least} to {most} ms can be kept. Written to {path}",
     )

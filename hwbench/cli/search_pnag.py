@@ -67,7 +67,10 @@ _Supernet = Annotated[
 ]
 _Data = Annotated[
     str | None,
-    typer.Option(metavar="NAME|FOLDER|FILE", help="Images that the supernet was trained on."),
+    typer.Option(
+        metavar="NAME|FOLDER|FILE",
+        help="Images that the supernet was trained on (hwbench supernet --help).",
+    ),
 ]
 _Measurements = Annotated[
     int,
@@ -98,15 +101,16 @@ def pnag(
     """Train a generator of architectures for any budget between the first and the last given.
 
     It asks the predictor that fit wrote for the device; then generate answers in milliseconds.
+    MS1 and MS2 are latencies as 0.2ms: fit says which ones the space has on the device.
 
     A table of accuracies has the arrays ops (n, L), which index op_names for each decision of the
     space in its order, and acc (n, d) in per cent of the d datasets acc_names.
 
     Example:
 
-    hwbench search pnag -s mbv3_small -d cpu --budgets 0.5ms,0.8ms,1.2ms -o cpu.hwg
+    hwbench search pnag -s mbv3_small -d cpu --budgets MS1,MS2 -o cpu.hwg
 
-    hwbench search pnag -s mbv3_small --budgets 0.5ms,1ms --supernet f.pt --data fashion-mnist
+    hwbench search pnag -s mbv3_small --budgets MS1,MS2 --supernet f.pt --data fashion-mnist
     """
     from hwbench.predictors import BudgetOracle
     from hwbench.search.pnag import Costs, require_reachable, save_generator, train_generator

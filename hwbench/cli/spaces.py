@@ -24,5 +24,6 @@ def spaces(as_json: Json = False, debug: Debug = False) -> None:
     if as_json:
         console.write_json({"spaces": found})
         return
-    columns = ("space", "decisions", "<an architecture of it")
-    console.show(console.table(columns, [tuple(entry.values()) for entry in found]))
+    rows = [(entry["name"], entry["decisions"]) for entry in found]
+    texts = [str(entry["example"]) for entry in found]
+    console.show_above(("space, and an architecture of it", "decisions"), rows, texts)

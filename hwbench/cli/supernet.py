@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -105,7 +106,8 @@ def supernet(
         console.note(f"{path} was trained for {before} of {steps} steps: going on from there")
     try:
         with device_errors(), console.stages(clock=False) as report:
-            report("training", before / steps)
+            if sys.stderr.isatty():  # elsewhere an error stays one line
+                report("training", before / steps)
             cost = train(
                 net,
                 images,

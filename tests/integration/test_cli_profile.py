@@ -152,7 +152,7 @@ def test_redo_measures_the_inconclusive_ones_again_and_keeps_all(
     code, told, err = run(*some(8), "--redo")
     assert engine.asked == wide
     assert (code, told["measured"], told["inconclusive"]) == (0, 3, 1)
-    assert "1 of 8 architectures are inconclusive" in err
+    assert "1 of 8 architectures is inconclusive" in err
     run(*some(8), "--redo")
     assert engine.asked == [wide[1]]
     with Store.open(own_store) as store:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hwbench.cli import main
-from hwbench.cli.search_options import milliseconds
+from hwbench.cli.search_options import milliseconds, show_cost
 from hwbench.errors import UsageError
 from hwbench.predictors import BudgetOracle, MacsLine, Provenance, fit_predictor
 from hwbench.search.accuracy.proxy import CapacityProxy
+from hwbench.search.answering import rounded
+from hwbench.search.generator_file import load_generator
 from hwbench.search.pnag import Costs, Schedule, save_generator, train_generator
 from hwbench.spaces import get_space
 from hwbench.testing.predictors import made_up_training
@@ -82,7 +87,38 @@ def test_a_generator_is_trained_and_answers(
     assert macs[3] <= macs[1] < macs[0]
     code, out, _ = run(capsys, "generate", "cpu-mbv3_small.hwg", "--budget", "1ms")
     assert code == 0
-    assert texts[1][:12] in out
+    heading, _, row, below, *_ = out.splitlines()
+    assert below == texts[1]  # whole, to be copied
+    assert re.split(r"\s{2,}", heading) == [
+        "budget ms", "predicted ms", "upper ms", "share of most MACs",
+    ]  # fmt: skip
+    assert row.startswith("1.000 ")
+
+
+@given(st.floats(1e-4, 1e5), st.booleans())
+def test_an_end_of_a_range_is_rounded_to_the_inside(ms: float, up: bool) -> None:
+    shown = milliseconds(rounded(ms, up=up))
+    assert shown >= ms if up else shown <= ms
+    assert abs(shown - ms) <= ms / 999
+
+
+def test_the_ends_of_the_range_that_is_shown_are_answered(
+    there: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator, _ = load_generator(there / "ready.hwg")
+    show_cost("made", {}, generator.range_ms, there / "ready.hwg")
+    shown = re.search(r"Budgets from (\S+) to (\S+) ms can be kept", capsys.readouterr().out)
+    assert shown is not None
+    least, most = shown.groups()
+    code, _, err = run(capsys, "generate", "ready.hwg", "--budget", least, "--budget", f"{most}ms")
+    assert code == 0, err
+    for budget, words in (
+        ("99", f"every architecture keeps 99 ms: ask for {most} ms"),
+        ("0.001", "no architecture keeps 0.001 ms"),
+    ):
+        code, _, err = run(capsys, "generate", "ready.hwg", "--budget", budget)
+        assert code == 2
+        assert words in err
 
 
 def test_accuracies_of_a_table_are_searched(
@@ -130,6 +166,8 @@ def test_accuracies_of_a_table_are_searched(
         ("generate none.hwg --budget 1ms", "cannot read none.hwg"),
         ("generate ready.hwg", "Missing option '--budget'"),
         ("generate ready.hwg --budget nanms", "write it as 9.3ms"),
+        ("generate ready.hwg --budget 1ms -d litert", "are for --measure"),
+        ("generate ready.hwg --budget 1ms --option a=b", "are for --measure"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(

@@ -151,3 +151,22 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert out == ""
     assert err.count("\n") == 1
     assert words in err
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("new.pt", "nothing was saved yet"), ("ready.pt", "ready.pt keeps what")]
+)
+def test_an_interrupt_says_what_was_saved(
+    there: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    words: str,
+) -> None:
+    def interrupted(*arguments: object, **others: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hwbench.search.supernet.train", interrupted)
+    _, out, err = run(capsys, *TRAIN.split(), "-o", name)
+    assert out == ""
+    assert words in err

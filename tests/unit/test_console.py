@@ -110,6 +110,59 @@ def test_a_table_fits_80_columns_and_cuts_no_name(capsys: pytest.CaptureFixture[
     assert "\x1b" not in shown
 
 
+def test_texts_below_the_rows_of_a_table_stay_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ["k5_e1,skip," * 20, "a b\x1b[2J"]
+    console.show_above(("net", "ms"), [("first", 1.0), ("second", 20.0)], texts)
+    assert capsys.readouterr().out.splitlines() == [
+        "net         ms",
+        "──────────────",
+        "first    1.000",
+        texts[0],
+        "second   20.00",
+        r"a b\x1b[2J",
+        "",
+    ]
+
+
+@pytest.mark.parametrize(("on_terminal", "lines"), [(True, 3), (False, 1)])
+def test_a_terminal_has_a_note_broken_at_blanks(
+    monkeypatch: pytest.MonkeyPatch, on_terminal: bool, lines: int
+) -> None:
+    stream = _Terminal() if on_terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("COLUMNS", "80")
+    text = " ".join(["architectures"] * 15)
+    console.note(text)
+    shown = stream.getvalue().splitlines()
+    assert len(shown) == lines
+    assert " ".join(line.strip() for line in shown) == text
+
+
+def test_without_a_clock_a_bar_shows_no_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = _Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with console.stages(clock=False) as report:
+        report("0:30 left", 0.3)
+    assert "0:30 left" in terminal.getvalue()
+    assert "-:--:--" not in terminal.getvalue()
+
+
+def test_what_is_waited_for_is_shown_on_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with console.waiting("loading"):
+        pass
+    assert capsys.readouterr().err == ""
+    terminal = _Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with console.waiting("loading"):
+        pass
+    assert "loading" in terminal.getvalue()
+
+
 def test_an_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     console.error("first\nsecond\tthird \x1b[2Jfourth " + "long " * 50)
     line = capsys.readouterr().err
