@@ -70,7 +70,7 @@ def compare(
     ] = None,
     tolerance: Tolerance = 1.0,
     confidence: Level = 0.95,
-    seconds: Seconds = 4.0,
+    seconds: Seconds = 5.0,
     sessions: Sessions = 3,
     store: StoreUrl = None,
     as_json: Json = False,
@@ -218,9 +218,9 @@ def to_json(comparison: Comparison, word: Word) -> dict[str, Any]:
         "change_pct_high": 100 * (high - 1),
         "confidence": comparison.confidence,
         "paired": comparison.paired,
-        "processes": comparison.processes,
-        "pairs": comparison.pairs,
-        "rejected": comparison.rejected,
+        "processes": comparison.processes if comparison.paired else None,
+        "pairs": comparison.pairs if comparison.paired else None,
+        "rejected": comparison.rejected if comparison.paired else None,
         "seconds": comparison.seconds,
     }
 
@@ -237,8 +237,8 @@ def to_table(comparisons: Sequence[Comparison], words: Sequence[Word]) -> Table:
                 f"{100 * (comparison.ratio - 1):+.1f}%",
                 f"{100 * (low - 1):+.1f}",
                 f"{100 * (high - 1):+.1f}",
-                comparison.processes,
-                comparison.rejected,
+                comparison.processes if comparison.paired else None,
+                comparison.rejected if comparison.paired else None,
             )
         )
     headings = ("model", "<verdict", "change", "from", "to", "processes", "rejected")

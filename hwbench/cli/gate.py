@@ -80,7 +80,7 @@ def check(
     shape: Shapes = None,
     tolerance: Tolerance = 1.0,
     confidence: Confidence = 0.98,
-    seconds: Seconds = 4.0,
+    seconds: Seconds = 5.0,
     sessions: Sessions = 3,
     summary: Annotated[
         Path | None,
@@ -290,7 +290,7 @@ def calibrate(
     shape: Shapes = None,
     tolerance: Tolerance = 1.0,
     confidence: Confidence = 0.98,
-    seconds: Seconds = 4.0,
+    seconds: Seconds = 5.0,
     runs: Annotated[
         int, typer.Option(min=1, max=1000, metavar="N", help="Sessions, of two comparisons each.")
     ] = 5,

@@ -33,9 +33,9 @@ class Comparison:
     ``dof`` degrees of freedom.
 
     ``paired`` over so many ``pairs`` of bursts in ``processes`` fresh processes, of which
-    ``rejected`` more did not count; else of two stored latencies. ``confidence`` is that of the
-    verdict; of its error this look at the data may spend ``share``, and the interval allows for
-    that.
+    ``rejected`` more did not count; else of latencies that were measured apart. ``confidence`` is
+    that of the verdict; of its error this look at the data may spend ``share``, and the interval
+    allows for that.
     """
 
     a: str
@@ -142,8 +142,6 @@ def compare_stored(
         2 * STORED_DOF,
         confidence,
         paired=False,
-        processes=sum(len(set(m.bursts.process.tolist())) for m in (a, b)),
-        rejected=sum(int((m.bursts.cause != 0).sum()) for m in (a, b)),
     )
 
 
@@ -184,7 +182,7 @@ def sentence(comparison: Comparison, word: Word) -> str:
 
 
 def _basis(comparison: Comparison) -> str:
+    if not comparison.paired:
+        return "not measured side by side"
     lost = f"{comparison.rejected} rejected" if comparison.rejected else "nothing rejected"
-    if comparison.paired:
-        return f"{comparison.processes} processes, {lost}"
-    return f"two stored latencies, {lost}"
+    return f"{comparison.processes} processes, {lost}"

@@ -143,8 +143,6 @@ def against_level(
         BETWEEN_KNOWN + level.points - 1,
         confidence,
         paired=False,
-        processes=len(set(current.bursts.process.tolist())),
-        rejected=int((current.bursts.cause != 0).sum()),
     )
 
 

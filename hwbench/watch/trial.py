@@ -10,13 +10,13 @@ a second session is the re-measurement that an alarm in doubt calls for.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from hwbench.errors import HwbenchError
 from hwbench.measure.jobs import Job, Target
 from hwbench.measure.plan import Plan, Progress
 from hwbench.measure.session import measure
-from hwbench.records import CanaryEpoch, Measurement, Workload
+from hwbench.records import CanaryEpoch, Measurement
 from hwbench.watch.comparison import TOLERANCE, Comparison, compare_pairs
 from hwbench.watch.pairs import Pairs, pairs_of, pooled
 
@@ -30,7 +30,7 @@ class Effort:
     """
 
     processes: int = 6
-    seconds: float = 4.0
+    seconds: float = 5.0
     sessions: int = 3
     tolerance: float = TOLERANCE
     confidence: float = 0.95
@@ -42,6 +42,9 @@ class Effort:
             return 1.0
         return 0.5 if session == self.sessions - 1 else 0.5 / (self.sessions - 1)
 
+
+#: Pairs that are loaded together.
+MOST_PAIRS = 12
 
 Side = tuple[Job, Job]
 Outcome = Comparison | HwbenchError
@@ -63,47 +66,75 @@ def compare_live(
     could not be measured; a broken device is raised.
     """
     # A workload of its own for each job: B may be A, and answers tell by it whose they are.
-    own = [tuple(replace(job, workload=replace(job.workload)) for job in side) for side in sides]
-    parts: list[list[Pairs]] = [[] for _ in sides]
-    seconds = [0.0] * len(sides)
-    outcomes: dict[int, Outcome] = {}
-    undecided = list(range(len(sides)))
+    trials = [_Trial(tuple(replace(j, workload=replace(j.workload)) for j in s)) for s in sides]
+    undecided = list(trials)
     for session in range(effort.sessions):
-        jobs = [job for index in undecided for job in own[index]]
-        plan = Plan(
-            processes=effort.processes,
-            seconds=effort.seconds,
-            loaded=len(jobs),
-            seed=effort.seed,
-            tags=dict(tags or {}),
-        )
-        report = _scaled(progress, session, effort.sessions)
-        answers = _session(target, jobs, plan, epoch, report)
-        for index in undecided:
-            a, b = (answers[id(job.workload)] for job in own[index])
-            if isinstance(a, HwbenchError) or isinstance(b, HwbenchError):
-                outcomes[index] = a if isinstance(a, HwbenchError) else b  # type: ignore[assignment]
-                continue
-            if keep is not None:
-                keep(a)
-                keep(b)
-            try:
-                parts[index].append(pairs_of(a, b, _kinds(target, a.workload), anchors=_anchors(a)))
-            except HwbenchError as error:
-                outcomes.setdefault(index, error)
-                continue
-            seconds[index] += a.seconds + b.seconds
-            outcomes[index] = compare_pairs(
-                (a.workload.name, b.workload.name),
-                pooled(parts[index]),
-                confidence=effort.confidence,
-                share=effort.share(session),
-                seconds=seconds[index],
+        # What is loaded together has to fit in memory; both of a pair have to be.
+        batches = [undecided[i : i + MOST_PAIRS] for i in range(0, len(undecided), MOST_PAIRS)]
+        for number, batch in enumerate(batches):
+            jobs = [job for trial in batch for job in trial.jobs]
+            plan = Plan(
+                processes=effort.processes,
+                seconds=effort.seconds,
+                loaded=len(jobs),
+                seed=effort.seed,
+                tags=dict(tags or {}),
             )
-        undecided = [i for i in undecided if _open(outcomes.get(i), effort)]
+            done = (session + number / len(batches)) / effort.sessions
+            part = 1 / len(batches) / effort.sessions
+            answers = _session(target, jobs, plan, epoch, _scaled(progress, done, part))
+            for trial in batch:
+                _look(trial, answers, target, effort, effort.share(session), keep)
+        undecided = [trial for trial in undecided if _open(trial.outcome, effort)]
         if not undecided:
             break
-    return [outcomes[index] for index in range(len(sides))]
+    return [trial.outcome for trial in trials if trial.outcome is not None]
+
+
+@dataclass(slots=True)
+class _Trial:
+    """One pair: its jobs, what their sessions brought so far, and the outcome by that."""
+
+    jobs: tuple[Job, ...]
+    parts: list[Pairs] = field(default_factory=list)
+    seconds: float = 0.0
+    outcome: Outcome | None = None
+
+
+def _look(
+    trial: _Trial,
+    answers: Mapping[int, Measurement | HwbenchError],
+    target: Target,
+    effort: Effort,
+    share: float,
+    keep: Callable[[Measurement], object] | None,
+) -> None:
+    """Take in what a session answered of a pair."""
+    a, b = (answers[id(job.workload)] for job in trial.jobs)
+    if isinstance(a, HwbenchError):
+        trial.outcome = a
+        return
+    if isinstance(b, HwbenchError):
+        trial.outcome = b
+        return
+    if keep is not None:
+        keep(a)
+        keep(b)
+    kinds = [canary.kind for canary in target.canaries(a.workload.threads)]
+    try:
+        pairs = pairs_of(a, b, kinds, anchors=a.status != "observed_only")
+    except HwbenchError as error:
+        trial.outcome = trial.outcome or error
+        return
+    trial.parts.append(pairs)
+    trial.seconds += a.seconds + b.seconds
+    trial.outcome = compare_pairs(
+        (a.workload.name, b.workload.name),
+        pooled(trial.parts),
+        confidence=effort.confidence,
+        share=share,
+        seconds=trial.seconds,
+    )
 
 
 def _open(outcome: Outcome | None, effort: Effort) -> bool:
@@ -125,15 +156,6 @@ def _session(
     return answers
 
 
-def _kinds(target: Target, workload: Workload) -> list[str]:
-    return [canary.kind for canary in target.canaries(workload.threads)]
-
-
-def _anchors(measurement: Measurement) -> bool:
-    return measurement.status != "observed_only"
-
-
-def _scaled(progress: Progress | None, session: int, sessions: int) -> Progress | None:
-    if progress is None:
-        return None
-    return lambda share: progress((session + share) / sessions)
+def _scaled(progress: Progress | None, done: float, part: float) -> Progress | None:
+    """Progress of a part of the work, before which so much was done."""
+    return None if progress is None else lambda share: progress(done + part * share)
