@@ -67,7 +67,8 @@ def _figures(metrics: Metrics, ranked: int = 0) -> tuple[str | float | None, ...
 def wide(measured: Sequence[Measurement], what: str) -> list[str]:
     """Says how many of the measurements are inconclusive, if any, and ``what`` of it."""
     count = sum(m.status == "inconclusive" for m in measured)
-    return [f"{count} of the {len(measured)} measurements are inconclusive: {what}"] * (count > 0)
+    are = "is" if count == 1 else "are"
+    return [f"{count} of the {len(measured)} measurements {are} inconclusive: {what}"] * (count > 0)
 
 
 def warn(scores: Mapping[str, Metrics], meta: PredictorMeta, command: str) -> None:

@@ -31,7 +31,7 @@ from hwbench.cli.options import (
 from hwbench.errors import HwbenchError, UsageError
 
 if TYPE_CHECKING:
-    from hwbench.predictors import LatencyPredictor
+    from hwbench.predictors import LatencyPredictor, TrainingSet
     from hwbench.records import Measurement
 
 
@@ -111,7 +111,8 @@ def fit(
     predictor = fit_predictor(learned, training, provenance, seed=seed, kind=kind)
     predictor.save(path)
     baselines = accuracy.fit_baselines(learned, training, provenance, seed=seed)
-    _show(path, {"predictor": predictor, **baselines}, measured, as_json=as_json)
+    compared = {"predictor": predictor, **baselines}
+    _show(path, compared, measured, range_of(predictor, training), as_json=as_json)
     if training.sources is not None and not predictor.meta.sources:
         console.note(
             f"{', '.join(training.sources.names)}: unlike this device, by its own measurements; "
@@ -149,10 +150,13 @@ def _show(
     path: Path,
     compared: Mapping[str, LatencyPredictor],
     measured: Sequence[Measurement],
+    range_ms: tuple[float, float],
     *,
     as_json: bool,
 ) -> None:
     """The predictor that was written, beside the baselines."""
+    from hwbench.search.answering import rounded
+
     scores = {name: each.meta.cross_validated for name, each in compared.items()}
     meta = compared["predictor"].meta
     if as_json:
@@ -165,6 +169,7 @@ def _show(
                 "n_train": meta.n_train,
                 "measurements": len(measured),
                 "inconclusive": sum(m.status == "inconclusive" for m in measured),
+                "range_ms": list(range_ms),
                 "cross_validated": scores,
             }
         )
@@ -174,7 +179,26 @@ def _show(
         f"Cross-validated on {meta.n_train} architectures{repeated}", accuracy.table(scores)
     )
     told = accuracy.wide(measured, "each counts with its own wide error")
+    sessions = len({m.session for m in measured})
+    if sessions > 1:
+        told.append(
+            f"Measured in {sessions} sessions: what generate --measure and verify measured counts "
+            "beside profile's (hwbench log lists them, --session takes one)"
+        )
+    least, most = rounded(range_ms[0], up=True), rounded(range_ms[1], up=False)
+    told.append(f"Of these architectures the fastest keeps {least} ms, the slowest {most} ms")
     console.show(*told, f"Written to {path}")
+
+
+def range_of(predictor: LatencyPredictor, training: TrainingSet) -> tuple[float, float]:
+    """The least and the largest bound in ms of what was measured: budgets that can be asked for.
+
+    A profile begins with the smallest and the largest architecture of what it was told to sample.
+    """
+    from hwbench.predictors.oracle import CONFIDENCE
+
+    upper = predictor.upper(training.codes, CONFIDENCE)
+    return float(upper.min()), float(upper.max())
 
 
 def comparable(

@@ -20,6 +20,7 @@ from hwbench.cli.options import (
     opened,
 )
 from hwbench.errors import EXIT_INCONCLUSIVE, EXIT_OK, EXIT_REGRESSION, UsageError
+from hwbench.verify import claim_names, claim_times
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,17 +28,16 @@ if TYPE_CHECKING:
     from hwbench.records import Verdict
 
 
-def _claims() -> list[str]:
-    from hwbench.verify import claim_names
-
-    return claim_names()
+_TIMES = ", ".join(f"{name} {full} (--quick: {q})" for name, (full, q) in claim_times().items())
 
 
 def verify(
     claims: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="CLAIM", help="Claims to test (default: all).", autocompletion=_claims
+            metavar="CLAIM",
+            help=f"Claims to test (default: all), and how long each takes: {_TIMES}.",
+            autocompletion=claim_names,
         ),
     ] = None,
     device: DeviceName = "cpu",
@@ -67,13 +67,15 @@ def verify(
 ) -> None:
     """Test claims on this machine, and enter the verdicts in the store's ledger.
 
+    Run again after an interrupt, all but repeatability and lowering go on where they were.
+
     Exits with 1 if a claim is refuted or holds only partly, with 3 if one stays undecided.
 
     Example:
 
     hwbench verify repeatability --json
     """
-    from hwbench.verify import claim_names, get_claim
+    from hwbench.verify import get_claim
     from hwbench.verify.frame import Setting
 
     chosen = [get_claim(name) for name in claims or claim_names()]

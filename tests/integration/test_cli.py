@@ -23,6 +23,7 @@ from hwbench.cli.options import core_list, shapes
 from hwbench.cli.verify import exit_code
 from hwbench.errors import InconclusiveError, UnknownNameError, UsageError
 from hwbench.records import Outcome, Verdict
+from hwbench.verify import claim_times
 
 HWBENCH = [sys.executable, "-m", "hwbench"]
 VERBS = (
@@ -102,6 +103,13 @@ def test_the_help_of_a_group_lists_its_commands(capsys: pytest.CaptureFixture[st
     shown = capsys.readouterr().out
     assert re.search(r"Example:\s+hwbench search pnag\b", shown)
     assert all(re.search(rf"^│ {name} ", shown, re.MULTILINE) for name in GROUP)
+
+
+def test_the_help_of_verify_lists_the_claims(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.replace("│", "").split())
+    for name, (full, quick) in claim_times().items():
+        assert f"{name} {full} (--quick: {quick})" in shown
 
 
 def test_the_help_lists_every_verb() -> None:

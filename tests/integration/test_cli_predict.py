@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -282,8 +283,13 @@ def test_fit_says_how_many_are_inconclusive(
     shown = capsys.readouterr().out
     assert "on 60 architectures (63 measurements)" in shown
     assert "3 of the 63 measurements are inconclusive: each counts with its own wide" in shown
+    assert "Measured in 2 sessions: what generate --measure and verify measured" in shown
+    ends = re.search(r"the fastest keeps ([\d.]+) ms, the slowest ([\d.]+) ms", shown)
+    assert ends is not None
     assert main([*command, "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
+    low, high = answer["range_ms"]
+    assert low <= float(ends[1]) < float(ends[2]) <= high
     assert (answer["measurements"], answer["inconclusive"]) == (63, 3)
 
 

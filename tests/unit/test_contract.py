@@ -38,6 +38,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         "import hwbench",
         "import hwbench.cli; hwbench.cli.main(['--help'])",
         "import hwbench.cli; hwbench.cli.main(['bench', '--help'])",
+        "import hwbench.cli; hwbench.cli.main(['verify', '--help'])",
     ],
 )
 def test_light_paths_load_nothing_heavy(code: str) -> None:
