@@ -1,11 +1,13 @@
-"""Files that somebody names: read only where that comes to an end."""
+"""Files that somebody names: read only where that comes to an end, and as far as they are whole."""
 
 from __future__ import annotations
 
 import errno
 import gzip
+import json
 import stat
 from pathlib import Path
+from typing import Any
 
 _PART = 1 << 20
 
@@ -28,3 +30,15 @@ def require_inflated(path: Path, most: int) -> None:
             size += len(part)
             if size > most:
                 raise OSError(errno.EFBIG, f"it holds more than {most >> 20:,} MiB uncompressed")
+
+
+def json_lines(path: Path) -> list[Any]:
+    """What each line of a file holds; one that is no JSON, cut short or damaged, is left out."""
+    require_finite(path)
+    found = []
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            found.append(json.loads(line.decode()))
+        except (ValueError, RecursionError):
+            continue
+    return found

@@ -42,16 +42,32 @@ class CallableAccuracy:
 
     def accuracy(self, codes: Codes) -> NDArray[np.float64]:
         """What the function says, checked."""
-        return _checked(self._function(codes), codes, self.space)
+        return _checked(self._function(codes.copy()), codes, self.space)
 
 
 def checked_accuracy(source: AccuracySource, codes: Codes) -> NDArray[np.float64]:
-    """What ``source`` says of codes (n, L); UsageError where that is no accuracy."""
-    return _checked(source.accuracy(codes), codes, source.space)
+    """What ``source`` says of codes (n, L); UsageError where that is no accuracy.
+
+    The source gets codes of its own: what it writes into them changes no search.
+    """
+    return _checked(source.accuracy(codes.copy()), codes, source.space)
 
 
 def _checked(values: ArrayLike, codes: Codes, space: Space) -> NDArray[np.float64]:
-    accuracy = np.asarray(values, dtype=np.float64)
+    try:
+        given = np.asarray(values)
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:  # ragged, or a tensor's
+        reason = str(error).partition("\n")[0]
+        raise UsageError(
+            f"the accuracy source gave a {type(values).__name__} that is no array of numbers "
+            f"({reason}): it has to give one number from 0 to 1 each"
+        ) from None
+    if given.dtype.kind not in "fiu":
+        raise UsageError(
+            f"the accuracy source gave a {type(values).__name__} of {given.dtype}: it has to give "
+            "one number from 0 to 1 each"
+        )
+    accuracy = given.astype(np.float64)
     if accuracy.shape != (len(codes),):
         raise UsageError(
             f"the accuracy source gave shape {accuracy.shape} for {len(codes)} architectures: "

@@ -16,8 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwbench.errors import UsageError
+from hwbench.inputs import json_lines, require_finite
 from hwbench.search.accuracy.base import AccuracySource, checked_accuracy
 from hwbench.spaces.base import Codes
+
+#: How every file begins, and a length that no header reaches.
+_BEGIN, _LONGEST_HEADER = b'\n{"space": ', 1 << 16
+#: Characters of a foreign line that are shown.
+_SHOWN = 60
 
 
 class KeptAccuracy:
@@ -55,21 +61,31 @@ class KeptAccuracy:
             file.write(f"\n{json.dumps(entry)}\n")
 
     def _read(self) -> dict[str, float]:
-        if not self._path.exists():
+        if not self._path.exists() or _is_unbegun(self._path):
+            # Another search may do the same at this moment: the first header counts for both.
             self._append(self._header)
-            return {}
-        entries = []
-        for line in self._path.read_text(encoding="utf-8").splitlines():
-            try:
-                entries.append(json.loads(line))
-            except ValueError:
-                continue
+        entries = json_lines(self._path)
         if not entries or entries[0] != self._header:
             raise UsageError(
                 f"{self._path} holds no labels of {self._header['space']} by "
                 f"{self._header['about']}: remove it, or keep these elsewhere"
             )
-        try:
-            return {str(e["architecture"]): float(e["accuracy"]) for e in entries[1:]}
-        except (KeyError, TypeError, ValueError) as error:
-            raise UsageError(f"{self._path} has a line that is no label ({error})") from None
+        return dict(self._label(entry) for entry in entries if entry != self._header)
+
+    def _label(self, entry: Any) -> tuple[str, float]:
+        match entry:
+            case {"architecture": str(text), "accuracy": float(value) | int(value)}:
+                if not isinstance(value, bool) and 0 <= value <= 1:
+                    return text, float(value)
+        raise UsageError(
+            f"{self._path} has a line that is no label ({json.dumps(entry)[:_SHOWN]}): remove the "
+            "line, it is asked for again"
+        )
+
+
+def _is_unbegun(path: Path) -> bool:
+    """Whether nothing, or no more than a part of a header, was written before an interruption."""
+    require_finite(path)
+    with path.open("rb") as file:
+        begin = file.read(_LONGEST_HEADER)
+    return b"\n" not in begin[1:] and (begin.startswith(_BEGIN) or _BEGIN.startswith(begin))

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwbench.errors import UnknownNameError, UsageError
 from hwbench.predictors import TrainingSet, training_set
-from hwbench.search.accuracy import CallableAccuracy
+from hwbench.search.accuracy import CallableAccuracy, checked_accuracy
 from hwbench.search.accuracy.kept import KeptAccuracy
 from hwbench.search.accuracy.model import AccuracyModel, Scales, fit_accuracy, restored, transformed
 from hwbench.search.accuracy.proxy import CapacityProxy
@@ -185,12 +186,40 @@ def test_labels_that_teach_nothing_are_refused() -> None:
         (lambda n: np.full(n, np.nan), "gave nan for 'depth="),
         (lambda n: np.full(n, 93.0), "from 0 to 1"),
         (lambda n: np.ones(n + 1), "one number each"),
+        (lambda n: ["0.5"] * n, "a list of <U3: it has to give one number from 0 to 1 each"),
+        (lambda n: [[0.5], *[0.5] * (n - 1)], "no array of numbers .*inhomogeneous"),
+        (lambda n: dict.fromkeys(range(n), 0.5), "a dict of object"),
+        (lambda n: np.full(n, 0.5 + 0j), "a ndarray of complex128"),
+        (lambda n: np.full(n, True), "a ndarray of bool"),
+        (lambda n: torch.full((n,), 0.5, requires_grad=True), "a Tensor that is no array"),
     ],
 )
 def test_a_source_that_gives_no_accuracies(values, words: str) -> None:
     source = CallableAccuracy(TOY, lambda codes: values(len(codes)))
     with pytest.raises(UsageError, match=words):
         spend_labels(source, ToyOracle(TOY), 40, rng(), SearchLedger())
+
+
+def test_a_source_that_writes_into_its_codes_spoils_no_search() -> None:
+    def spoiling(codes: np.ndarray) -> np.ndarray:
+        accuracy = toy_accuracy(codes)
+        codes[:] = 0
+        return accuracy
+
+    class Spoiling:
+        space = TOY
+
+        def accuracy(self, codes: np.ndarray) -> np.ndarray:
+            return spoiling(codes)
+
+    codes = TOY.sample(9, rng())
+    before = codes.copy()
+    for source in (CallableAccuracy(TOY, spoiling), Spoiling()):
+        assert np.array_equal(checked_accuracy(source, codes), toy_accuracy(before))
+        assert np.array_equal(source.accuracy(codes.copy()), toy_accuracy(before))
+        assert np.array_equal(codes, before)
+    CallableAccuracy(TOY, spoiling).accuracy(codes)
+    assert np.array_equal(codes, before)
 
 
 def test_labels_are_spent_where_the_front_is() -> None:
@@ -429,4 +458,65 @@ def test_labels_of_another_source_are_refused(tmp_path: Path) -> None:
         KeptAccuracy(source, path, "other")
     path.write_text(path.read_text() + '\n{"architecture": 3}\n')
     with pytest.raises(UsageError, match="a line that is no label"):
+        KeptAccuracy(source, path, "one")
+
+
+@pytest.mark.parametrize("left", [0, 1, 5, 20, -2])
+def test_a_labels_file_that_was_hardly_begun_is_begun_anew(tmp_path: Path, left: int) -> None:
+    """As a full disk or a kill leaves it while it is created."""
+    source, path = CallableAccuracy(TOY, toy_accuracy), tmp_path / "labels.jsonl"
+    KeptAccuracy(source, path, "before")
+    path.write_bytes(path.read_bytes()[:left])
+    KeptAccuracy(source, path, "one").accuracy(codes := TOY.sample(3, rng()))
+    again = KeptAccuracy(source, path, "one")
+    assert np.array_equal(again.accuracy(codes), toy_accuracy(codes))
+    assert again.asked == 0
+
+
+def test_a_file_of_something_else_gets_no_labels(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    for content in ("my notes", '{"space": 1}', "\n\n\nmine\n"):
+        path.write_text(content)
+        with pytest.raises(UsageError, match="holds no labels of toy by one: remove it"):
+            KeptAccuracy(CallableAccuracy(TOY, toy_accuracy), path, "one")
+        assert path.read_text() == content
+
+
+def test_searches_that_begin_a_labels_file_at_once_share_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, path = CallableAccuracy(TOY, toy_accuracy), tmp_path / "labels.jsonl"
+    codes = TOY.sample(4, rng())
+    first = KeptAccuracy(source, path, "one")
+    with monkeypatch.context() as patched:  # neither sees the other's header in time
+        patched.setattr("hwbench.search.accuracy.kept._is_unbegun", lambda path: True)
+        second = KeptAccuracy(source, path, "one")
+        with pytest.raises(UsageError, match="holds no labels of toy by other"):
+            KeptAccuracy(source, tmp_path / "labels.jsonl", "other")
+    first.accuracy(codes[:2])
+    second.accuracy(codes[2:])
+    path.write_text("".join(line for line in path.open() if "other" not in line))
+    third = KeptAccuracy(source, path, "one")
+    assert np.array_equal(third.accuracy(codes), toy_accuracy(codes))
+    assert third.asked == 0
+
+
+@pytest.mark.parametrize("line", [b'{"architecture": "\xff', b"[" * 10**5, b'{"accuracy": 0.'])
+def test_a_label_that_is_no_longer_whole_is_asked_for_again(tmp_path: Path, line: bytes) -> None:
+    source, path = CallableAccuracy(TOY, toy_accuracy), tmp_path / "labels.jsonl"
+    KeptAccuracy(source, path, "one").accuracy(codes := TOY.sample(3, rng()))
+    *before, last, end = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([*before, line, end]))
+    again = KeptAccuracy(source, path, "one")
+    assert np.array_equal(again.accuracy(codes), toy_accuracy(codes))
+    assert (again.asked, b"accuracy" in last) == (1, True)
+
+
+@pytest.mark.parametrize("value", ["NaN", "2", "-1", "true", "1" + "0" * 400, '"0.5"', "null"])
+def test_a_kept_label_that_is_no_accuracy_is_the_files_fault(tmp_path: Path, value: str) -> None:
+    source, path = CallableAccuracy(TOY, toy_accuracy), tmp_path / "labels.jsonl"
+    KeptAccuracy(source, path, "one")
+    with path.open("a") as file:
+        file.write(f'{{"architecture": "x", "accuracy": {value}}}\n')
+    with pytest.raises(UsageError, match=r"labels\.jsonl has a line that is no label .*remove"):
         KeptAccuracy(source, path, "one")
