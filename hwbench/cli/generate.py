@@ -65,7 +65,7 @@ def generate(
 
     Example:
 
-    hwbench generate cpu.hwg --budget 0.9ms --budget 1.2ms --json
+    hwbench generate cpu.hwg --budget 0.2ms --budget 0.3ms --json
 
     hwbench generate tasks.hwg --task digits:0,1,7 --budget 0.2ms
     """

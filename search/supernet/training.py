@@ -106,9 +106,9 @@ def train(
 
     Where ``checkpoint`` exists, the training goes on from it. It is written every so many seconds
     and at the end, the old one standing until the new one is complete. ``tasks`` draws each
-    step's classes; logits of the others play no part in it. ``progress`` is called every
-    ``report_every`` steps. UsageError where the checkpoint is that of another space, plan or
-    data, and where the training diverges.
+    step's classes; logits of the others play no part in it. ``progress`` is called after the
+    first step and every ``report_every``. UsageError where the checkpoint is that of another
+    space, plan or data, and where the training diverges.
     """
     skeleton = net.space.skeleton
     check_fits(data, channels=skeleton.in_channels, classes=skeleton.classes, what=net.space.name)
@@ -137,7 +137,8 @@ def train(
             )
         now = time.monotonic()
         seconds = before + now - start
-        if progress is not None and ((step + 1) % report_every == 0 or step + 1 == plan.steps):
+        due = step == done or (step + 1) % report_every == 0 or step + 1 == plan.steps
+        if progress is not None and due:
             loss, accuracy = np.mean(recent, axis=0).tolist()
             left = (plan.steps - step - 1) * (now - start) / (step + 1 - done)
             progress(Progress(step + 1, plan.steps, loss, accuracy, seconds, left))
