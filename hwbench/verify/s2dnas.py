@@ -202,8 +202,8 @@ def summarise(rows: Sequence[Row], points: float) -> dict[str, Any]:
             "the controller's splits are faster than evolution's": (
                 methods["evolution"][0] - methods["evolution"][1] > 0
             ),
-            "p99 no longer than the static network's": all(
-                _reaches(f["faster_p99"], 1) for f in by_family.values()
+            "p99 by measured stages no longer than the static network's": all(
+                _reaches(f["faster_p99_by_stages"], 1) for f in by_family.values()
             ),
         },
         "rows": len(rows),
@@ -233,7 +233,6 @@ def _family(rows: Sequence[Row], points: float) -> dict[str, Any]:
     above, half = over_seeds(np.array([each["above_rivals"] for each in chosen]))
     names = (
         "times_faster",
-        "times_faster_undisturbed",
         "points_lost",
         "times_fewer_macs",
         "ms",
@@ -242,7 +241,10 @@ def _family(rows: Sequence[Row], points: float) -> dict[str, Any]:
     )
     return {
         **{name: mean(name) for name in names},
-        **{name: mean(name) for name in ("above_unsplit", "faster_p50", "faster_p99", "faster_8")},
+        **{
+            name: mean(name)
+            for name in (*_FASTER, "faster_p99_by_stages", "above_unsplit", "faster_8")
+        },
         "points_above_rivals": _finite(above),
         "half_width_95": _finite(half),
         "least_above_narrowed": _finite(least_above(rows)),
@@ -275,13 +277,14 @@ def _chosen(row: Row, points: float) -> dict[str, float]:
         "points_lost": 100 * (static["accuracy"] - network["accuracy"]),
         "times_fewer_macs": static["macs"] / network["macs"],
         "predicted_error": foreseen_ms(row, network) / latency["one"]["undisturbed"] - 1,
-        "times_faster_undisturbed": (
-            of_static["one"]["undisturbed"] / latency["one"]["undisturbed"]
-        ),
+        **{
+            name: of_static["one"][figure] / latency["one"][figure]
+            for name, figure in _FASTER.items()
+        },
         "above_narrowed": above["narrowed"],
         "above_unsplit": above["unsplit"],
         "above_rivals": min((a for a in above.values() if not math.isnan(a)), default=math.nan),
-        **{f"faster_{p}": of_static["one"][p] / latency["one"][p] for p in ("p50", "p90", "p99")},
+        "faster_p99_by_stages": row["static_ms"] / slowest_ms(row, network),
         "faster_8": latency["many"]["faster"],
     }
 
@@ -289,6 +292,13 @@ def _chosen(row: Row, points: float) -> dict[str, float]:
 def foreseen_ms(row: Row, network: Row) -> float:
     """Mean latency of a network in stages as its stages and validation images promise it."""
     return float(network["stages_ms"] + np.dot(network["expected"], row["answering_ms"]))
+
+
+def slowest_ms(row: Row, network: Row) -> float:
+    """What an image takes in a network in stages that leaves where the 99th of a hundred test
+    images does, by measured stages."""
+    stage = int(np.searchsorted(np.cumsum(network["exits"]), 0.99))
+    return float(sum(row["costs_ms"][: stage + 1]) + row["answering_ms"][stage])
 
 
 def _at(row: Row, points: float) -> int:
@@ -354,7 +364,7 @@ def _trial(row: Row, points: float) -> dict[str, Any]:
                 **{name: each[name] for name in ("name", "points", "accuracy", "macs", "exits")},
                 "ms": {
                     name: round(latency["one"][name], 5)
-                    for name in ("mean", "low", "high", "undisturbed", "p50", "p90", "p99")
+                    for name in ("mean", "low", "high", *_FASTER.values())
                 },
                 "ms_of_8": round(latency["many"]["mean"], 5),
             }
@@ -363,6 +373,7 @@ def _trial(row: Row, points: float) -> dict[str, Any]:
     }
 
 
+_FASTER = {f"faster_{n}": n for n in ("undisturbed", "p50", "p90", "p99")}
 _TOLD = (
     "family",
     "seed",

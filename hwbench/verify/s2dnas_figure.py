@@ -44,8 +44,9 @@ def s2dnas_figure(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         axis.grid(alpha=0.25, lw=0.6)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_ylabel("accuracy on test images, %", fontsize=9)
-    axes[0, 0].legend(frameon=False, fontsize=8)
-    figure.tight_layout()
+    shown = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*shown, frameon=False, fontsize=8, loc="upper center", ncols=len(_STYLES))
+    figure.tight_layout(rect=(0, 0, 1, 0.94))
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
