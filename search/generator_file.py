@@ -23,7 +23,7 @@ from hwbench.predictors import BudgetOracle, LatencyPredictor, files, load_predi
 from hwbench.predictors.data import MOST_MS
 from hwbench.predictors.oracle import Measurer
 from hwbench.search.answering import Answering, codes_of, numbers_of
-from hwbench.spaces import Space
+from hwbench.spaces import Codes, Space
 
 #: Kind -> module and class, imported when a file is of it.
 _KINDS = {
@@ -105,6 +105,7 @@ def load_generator(
             raise ValueError("candidates are missing")
         if not (isinstance(confidence, float) and 0.5 <= confidence < 1):
             raise ValueError(f"confidence is {confidence}")
+        _check_fixed(meta["fixed"], kept, oracle.predictor.space)
         own = {name: array for name, array in arrays.items() if name not in _ARRAYS}
         if any(np.abs(array).max(initial=0) > _MOST_WEIGHT for array in own.values()):
             raise ValueError("weights that cannot be")
@@ -117,6 +118,16 @@ def load_generator(
     except _MISFITS as error:
         raise PredictorError(f"{path}: its parts do not fit together ({error})") from None
     return generator, meta
+
+
+def _check_fixed(fixed: Mapping[str, Any], kept: Codes, space: Space) -> None:
+    """ValueError where candidates (n, L) are not of the decisions that all answers share."""
+    if not isinstance(fixed, dict):
+        raise ValueError("what is fixed is no object")
+    active = space.active(kept)
+    for column, code in space.pinned(fixed).items():
+        if (active[:, column] & (kept[:, column] != code)).any():
+            raise ValueError(f"{space.decisions[column].name} is fixed, but candidates differ")
 
 
 _MISFITS = (KeyError, TypeError, ValueError, OverflowError, UsageError, np.linalg.LinAlgError)

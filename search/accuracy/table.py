@@ -6,13 +6,15 @@ space's order, ``acc`` (n, d) are accuracies in per cent and ``acc_names`` (d,) 
 
 from __future__ import annotations
 
-import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwbench.errors import UnknownNameError, UsageError
+from hwbench.search.data.files import read_npz
 from hwbench.spaces.base import Codes, Space
 
 _ARRAYS = ("ops", "op_names", "acc", "acc_names")
@@ -39,8 +41,10 @@ class TableAccuracy:
 
 def read_table(path: Path, space: Space, dataset: str) -> TableAccuracy:
     """The accuracies of one dataset; UsageError says what is wrong with the file."""
-    arrays = _arrays(path)
-    names = [str(name) for name in arrays["acc_names"]]
+    arrays = read_npz(path, _ARRAYS)
+    if missing := [name for name in _ARRAYS if name not in arrays]:
+        raise UsageError(f"{path} has no array {missing[0]!r}: is it a table of accuracies?")
+    names = _names(path, arrays, "acc_names")
     if dataset not in names:
         raise UnknownNameError(f"dataset of {path}", dataset, names)
     ops, percent = arrays["ops"], arrays["acc"]
@@ -50,38 +54,34 @@ def read_table(path: Path, space: Space, dataset: str) -> TableAccuracy:
             f"{path}: ops {ops.shape} and acc {percent.shape} are not (n, {width}) and "
             f"(n, {len(names)}): is it of another space than {space.name}?"
         )
+    if not len(ops):
+        raise UsageError(f"{path} has no architectures: give a table with a row for each")
+    if percent.dtype.kind not in "fiu":
+        raise UsageError(f"{path}: acc are {percent.dtype}: give numbers from 0 to 100")
     accuracy = percent[:, names.index(dataset)].astype(np.float64) / 100
     if not ((accuracy >= 0) & (accuracy <= 1)).all():
         raise UsageError(f"{path}: accuracies of {dataset} are not all from 0 to 100 per cent")
-    return TableAccuracy(space, _codes(path, space, ops, arrays["op_names"]), accuracy)
+    return TableAccuracy(
+        space, _codes(path, space, ops, _names(path, arrays, "op_names")), accuracy
+    )
 
 
-def _codes(
-    path: Path, space: Space, ops: NDArray[np.generic], op_names: NDArray[np.generic]
-) -> Codes:
+def _codes(path: Path, space: Space, ops: NDArray[Any], op_names: Sequence[str]) -> Codes:
     """Codes (n, L) of the file's own numbering of the operations."""
     if not np.issubdtype(ops.dtype, np.integer) or ops.min() < 0 or ops.max() >= len(op_names):
         raise UsageError(f"{path}: ops does not index the {len(op_names)} op_names")
     columns = []
     for j, decision in enumerate(space.decisions):
         try:
-            code = [space.value(decision.name, str(name)) for name in op_names]
+            code = [space.value(decision.name, name) for name in op_names]
         except UsageError as error:
             raise UsageError(f"{path}: op_names: {error}") from None
         columns.append(np.array([decision.values.index(v) for v in code])[ops[:, j]])
     return np.stack(columns, axis=1).astype(np.int16)
 
 
-def _arrays(path: Path) -> dict[str, NDArray[np.generic]]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if missing := [name for name in _ARRAYS if name not in file]:
-                raise UsageError(
-                    f"{path} has no array {missing[0]!r}: is it a table of accuracies?"
-                )
-            return {name: file[name] for name in _ARRAYS}
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if "pickle" in reason:  # numpy's own text says how to run what is in it
-            reason = "it is no npz file of plain arrays; objects are never read"
-        raise UsageError(f"cannot read {path}: {reason}") from None
+def _names(path: Path, arrays: Mapping[str, NDArray[Any]], name: str) -> list[str]:
+    found = arrays[name]
+    if found.ndim != 1 or found.dtype.kind != "U":
+        raise UsageError(f"{path}: {name} are {found.dtype} {found.shape}: give a list of texts")
+    return [str(each) for each in found]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import lzma
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -12,9 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwbench.errors import ImportFileError
+from hwbench.inputs import require_finite
 from hwbench.search.data.dataset import Dataset, make_dataset
 
-_MOST_BYTES = 1 << 33
+_MOST_BYTES, _MOST_IMAGE_BYTES = 1 << 33, 1 << 28
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+#: What zipfile and numpy raise at files that are damaged, or made to harm.
+_DAMAGE = (
+    ValueError, TypeError, KeyError, SyntaxError, EOFError, OverflowError, RecursionError,
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+)  # fmt: skip
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".pgm", ".ppm", ".tif", ".tiff")
 _MODES = {1: "L", 3: "RGB"}
 
@@ -38,27 +50,52 @@ def npz_dataset(path: Path, *, seed: int = 0) -> Dataset:
         raise ImportFileError(f"{path}: class_names are {names.dtype}: give one text for a class")
     if names is None:
         known = labels.size and np.issubdtype(labels.dtype, np.integer)
-        names = np.arange(int(labels.max()) + 1 if known else 0)
+        count = int(labels.max()) + 1 if known else 0
+        if count > len(labels):
+            raise ImportFileError(
+                f"{path}: labels run up to {count - 1}, but there are {len(labels)} images: number "
+                "the classes from 0, each has to have some"
+            )
+        names = np.arange(count)
     classes = [str(name) for name in names]
     is_test = arrays.get("is_test")
     return make_dataset(path.stem, classes, images, labels, is_test=is_test, seed=seed)
 
 
 def read_npz(path: Path, wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Those of the arrays wanted that a file has. ImportFileError where it is damaged or huge."""
+    """Those of the arrays wanted that a file has. ImportFileError where it is damaged or huge.
+
+    No array is allocated before its size is known to be that of what the file holds.
+    """
     try:
+        require_finite(path)
         with zipfile.ZipFile(path) as archive:
-            claimed = sum(member.file_size for member in archive.infolist())
-        if claimed > _MOST_BYTES:
-            raise ImportFileError(f"{path} claims to hold {claimed >> 30} GiB: give at most 8")
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in wanted if name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        # numpy's own text of objects says how to run what is in them.
-        reason = "objects are never read" if "pickle" in str(error) else error
-        raise ImportFileError(f"{path} is no npz file of plain arrays: {reason}") from None
+            members = {member.filename: member for member in archive.infolist()}
+            claimed = sum(member.file_size for member in members.values())
+            if claimed > _MOST_BYTES:
+                raise ImportFileError(f"{path} claims to hold {claimed >> 30} GiB: give at most 8")
+            found = {name: members.get(f"{name}.npy") for name in wanted}
+            return {name: _array(archive, member) for name, member in found.items() if member}
+    except OSError as error:
+        raise ImportFileError(f"cannot read {path}: {error.strerror or error}") from None
+    except _DAMAGE:
+        raise ImportFileError(
+            f"cannot read {path}: it is damaged, or no npz file of plain arrays; objects are never "
+            "read"
+        ) from None
     except (NotImplementedError, RuntimeError) as error:  # compressed or encrypted some other way
         raise ImportFileError(f"cannot read {path}: {error}") from None
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    with archive.open(member) as file:
+        shape, _, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
+        size = dtype.itemsize * math.prod(shape)
+        if dtype.hasobject or not dtype.itemsize or file.tell() + size != member.file_size:
+            raise ValueError("no plain array of that size")
+    with archive.open(member) as file:
+        array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    return array
 
 
 def image_folder(path: Path, *, size: int, channels: int, seed: int = 0) -> Dataset:
@@ -116,6 +153,9 @@ def _read_image(path: Path, size: int, channels: int) -> NDArray[np.uint8]:
     from PIL import Image
 
     try:
+        require_finite(path)
+        if path.stat().st_size > _MOST_IMAGE_BYTES:
+            raise OSError(f"it has more than {_MOST_IMAGE_BYTES >> 20} MiB")
         with Image.open(path) as image:
             scaled = image.convert(_MODES[channels]).resize((size, size), Image.Resampling.BILINEAR)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwbench.errors import UnknownNameError, UsageError
+from hwbench.inputs import require_finite
 
 Floats = NDArray[np.float32]
 
 _FEWEST = 2
+#: Of a file of tasks; of a class' name where it is shown, and of its number.
+_MOST_BYTES, _LONG = 1 << 20, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +154,14 @@ def task_dropout(groups: TaskGroups) -> TaskDropout:
 def read_tasks(path: Path, data: str, class_names: Sequence[str]) -> TaskGroups:
     """Groups from a JSON file, checked against a dataset's classes: names, or their numbers."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        require_finite(path)
+        with path.open("rb") as file:
+            text = file.read(_MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise UsageError(f"{path} is larger than {_MOST_BYTES >> 20} MiB: {_FORM}")
+        content = json.loads(text.decode(), object_pairs_hook=partial(_each_once, path))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is no JSON ({error}): {_FORM}") from None
     if not isinstance(content, dict):
@@ -161,11 +172,26 @@ def read_tasks(path: Path, data: str, class_names: Sequence[str]) -> TaskGroups:
             raise UsageError(f"{path}: task {name!r} is no list: {_FORM}")
         if set(name) & set(",:+") or not name:
             raise UsageError(f"{path}: task {name!r}: a name is a word without ',', ':' and '+'")
+        if name != name.strip() or name.isdecimal():
+            raise UsageError(
+                f"{path}: task {name!r}: a name has no blanks at its ends, and is no number, which "
+                "would be a class"
+            )
         found = [class_of(c, class_names, data) for c in classes]
         if len(set(found)) < len(found):
             raise UsageError(f"{path}: task {name!r} names a class twice")
         groups.append(Task(name, tuple(sorted(found))))
     return TaskGroups(data, tuple(class_names), tuple(groups))
+
+
+def _each_once(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; UsageError where a name comes twice: the first would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UsageError(f"{path}: task {twice!r} comes twice: give each group a name of its own")
+    return found
 
 
 _FORM = 'write {"NAME": ["CLASS", "CLASS", …], …}'
@@ -176,10 +202,12 @@ def class_of(written: object, class_names: Sequence[str], data: str) -> int:
     if isinstance(written, str) and written in class_names:
         return class_names.index(written)
     number = written if isinstance(written, int) and not isinstance(written, bool) else -1
+    text = str(written)
     if isinstance(written, str) and written.isascii() and written.isdigit():
-        number = int(written)
+        number = int(written) if len(written) < _LONG else -1
     if not 0 <= number < len(class_names):
-        raise UnknownNameError(f"class of {data}", str(written), class_names)
+        shown = text if len(text) < _LONG else f"{text[:_LONG]}…"
+        raise UnknownNameError(f"class of {data}", shown, class_names)
     return number
 
 

@@ -85,7 +85,7 @@ class Generator(Answering):
             codes_of(arrays, "labelled", space),
             numbers_of(arrays, "accuracy", most=1),
         )
-        if len(labelled) != len(accuracy):
+        if not 0 < len(labelled) == len(accuracy):
             raise ValueError("labels are missing")
         evaluator = AccuracyModel(space, labelled, accuracy, Scales(**meta["scales"]))
         policy = Policy.restored(below(arrays, "policy."), space)

@@ -7,6 +7,7 @@ Tensors of a CPU, wherever the net was, numbers and text only, read by
 from __future__ import annotations
 
 import io
+import math
 import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 
 from hwbench.errors import ModelError, UsageError
+from hwbench.inputs import require_finite
 from hwbench.predictors.files import replace_file
 from hwbench.records import digest
 from hwbench.search.supernet.net import Learned, Supernet
@@ -85,7 +87,8 @@ def load_supernet(path: Path, space: Space) -> Supernet:
             f"{path} was trained for {done} of {steps} steps: run the command that made it again, "
             "it goes on from there"
         )
-    net.learned = Learned(content["run"]["plan"]["fixed"], content["run"]["data"])
+    run = content["run"]
+    net.learned = Learned(run["plan"]["fixed"], run["data"], tasks=bool(run.get("tasks")))
     return net.eval()
 
 
@@ -96,6 +99,7 @@ def steps_done(path: Path, net: Supernet) -> int:
 
 def _read(path: Path, net: Supernet) -> dict[str, Any]:
     try:
+        require_finite(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from None
@@ -104,15 +108,17 @@ def _read(path: Path, net: Supernet) -> dict[str, Any]:
             f"{path} is not a supernet, or damaged: it holds more than tensors, numbers and text, "
             "which is never run"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ModelError(f"{path} is not a supernet, or damaged: {reason}") from None
+    except Exception:  # noqa: BLE001 - a damaged pickle makes torch raise any kind, in its own words
+        raise ModelError(
+            f"{path} is not a supernet, or damaged: give a file that hwbench supernet wrote"
+        ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ModelError(f"{path} is not a supernet")
-    if content.get("version") != VERSION:
+    version = content.get("version")
+    if type(version) is not int or version != VERSION:
+        shown = version if isinstance(version, int | str) else type(version).__name__
         raise ModelError(
-            f"{path} has version {content.get('version')!r}, this hwbench reads {VERSION}: "
-            "train it again"
+            f"{path} has version {shown!r}, this hwbench reads {VERSION}: train it again"
         )
     if (content.get("space"), content.get("skeleton")) != (net.space.name, _skeleton(net)):
         raise ModelError(
@@ -120,14 +126,46 @@ def _read(path: Path, net: Supernet) -> dict[str, Any]:
             "now: train one"
         )
     try:
+        _check(content, net)
         net.load_state_dict(content["weights"])
-        run = content["run"]
-        _ = content["step"] + run["plan"]["steps"], content["seconds"], content["optimizer"]
-        _ = net.space.pinned(run["plan"]["fixed"]), run["data"]
-    except (KeyError, RuntimeError, TypeError, AttributeError, UsageError) as error:
+    except Exception as error:  # noqa: BLE001 - tensors of unknown kinds raise any kind
         reason = str(error).partition("\n")[0]
         raise ModelError(f"{path} lacks a part of a supernet ({reason}): train it again") from None
     return content
+
+
+def _check(content: Mapping[str, Any], net: Supernet) -> None:
+    """KeyError, ValueError or UsageError where a file's content is no supernet's."""
+    step, seconds, run = content["step"], content["seconds"], content["run"]
+    if not _is_plain([step, seconds, run]):
+        raise ValueError("numbers that are none")
+    steps = run["plan"]["steps"]
+    if type(step) is not int or type(steps) is not int or not (step >= 0 and steps >= 1):
+        raise ValueError("no number of steps")
+    if isinstance(seconds, str | bool) or not seconds >= 0:
+        raise ValueError("no seconds")
+    if not isinstance(run["data"], str) or not isinstance(content["optimizer"], dict):
+        raise ValueError("no data or no optimizer")
+    net.space.pinned(run["plan"]["fixed"])
+    own = net.state_dict()
+    for name, weight in content["weights"].items():
+        if name in own and weight.dtype != own[name].dtype:
+            raise ValueError(f"weights {name} are {weight.dtype}")
+        if not torch.isfinite(weight).all():
+            raise ValueError(f"weights {name} that are no numbers")
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is made of text and finite numbers: what compares, and prints on one line."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(each) for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int) or _is_finite(value)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _on_cpu(state: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,12 @@ from hwbench.spaces.mbv3 import MobileNetV3Space
 
 @dataclass(frozen=True)
 class Learned:
-    """What a supernet's weights come from: ``fixed`` decisions of all paths that were trained, and
-    the digest of the ``data``."""
+    """What a supernet's weights come from: ``fixed`` decisions of all paths that were trained, the
+    digest of the ``data``, and whether steps took some of the classes alone, ``tasks``."""
 
     fixed: Mapping[str, Value]
     data: str
+    tasks: bool
 
 
 #: Up to this much larger, relatively, an image is framed with zeros; beyond, it is scaled.
@@ -153,6 +154,14 @@ def to_inputs(images: NDArray[Any], resolution: int) -> Tensor:
         return functional.pad(x, [side for m in missing for side in (m // 2, m - m // 2)])
     size = (resolution, resolution)
     return functional.interpolate(x, size, mode="bilinear", antialias=True)
+
+
+def image_size(resolutions: Sequence[int]) -> int:
+    """Pixels a side that images are best kept at for nets of these resolutions: the smallest where
+    the largest only frames them, else the largest.
+    """
+    low, high = min(resolutions), max(resolutions)
+    return low if high - low <= _FRAMED * low else high
 
 
 @torch.no_grad()

@@ -123,7 +123,7 @@ def train(
         found = read_checkpoint(checkpoint, net, run)
         optimizer.load_state_dict(found.optimizer)
         done, before = found.step, found.seconds
-    net.learned = Learned(dict(plan.fixed), data.digest)
+    net.learned = Learned(dict(plan.fixed), data.digest, tasks is not None)
     start = saved = time.monotonic()
     recent: list[tuple[float, float]] = []
     for step in range(done, plan.steps):

@@ -38,6 +38,7 @@ def test_classes_are_named_numbered_or_grouped() -> None:
         ("digits:0,1", "is of digits, but this knows tasks of bars"),
         ("0,7", "unknown class of bars '7'"),
         ("bars:acros,1", "did you mean 'across'"),
+        ("0," + "9" * 5000, r"unknown class of bars '9{100}…'"),
         ("bars:1", "has 1 class: there is nothing to tell apart"),
         ("bars:", "has no classes"),
         ("", "has no classes"),
@@ -83,6 +84,12 @@ def test_groups_are_read_from_a_file(tmp_path: Path) -> None:
         ('["down"]', "is no object"),
         ("{}", "name at least one"),
         ("{", "is no JSON"),
+        ("[" * 10**5, "is no JSON"),
+        ('{"a": [0, "' + "9" * 5000 + '"]}', r"unknown class of bars '9{100}…'"),
+        ('{"a": [0, 1], "b": [1, 2], "a": [2, 3]}', "task 'a' comes twice"),
+        ('{" a": [0, 1]}', "no blanks at its ends"),
+        ('{"7": [0, 1]}', "is no number"),
+        (" " * (1 << 20) + "{}", "is larger than 1 MiB"),
     ],
 )
 def test_a_file_of_no_tasks_is_refused(tmp_path: Path, content: str, words: str) -> None:
@@ -90,6 +97,12 @@ def test_a_file_of_no_tasks_is_refused(tmp_path: Path, content: str, words: str)
     path.write_text(content)
     with pytest.raises(UsageError, match=words):
         read_tasks(path, "bars", bars().classes)
+
+
+def test_a_file_of_tasks_that_never_ends_or_is_not_there_is_refused(tmp_path: Path) -> None:
+    for name, words in (("/dev/zero", "a pipe or a device"), (tmp_path / "no", "No such file")):
+        with pytest.raises(UsageError, match=f"cannot read {name}: {words}"):
+            read_tasks(Path(name), "bars", bars().classes)
 
 
 def test_a_step_keeps_a_random_subset_of_the_groups() -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
+import os
+import pickle
 import struct
 import threading
+import zipfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -26,6 +30,7 @@ from hwbench.search.data import (
     make_dataset,
     npz_dataset,
 )
+from hwbench.search.data.files import read_npz
 from hwbench.search.data.idx import read_idx
 
 HOME = "hwbench.search.data.fashion"
@@ -298,6 +303,10 @@ def test_an_npz_of_the_user(tmp_path: Path) -> None:
         ({"x": np.zeros((9, 4, 4), np.uint8), "y": np.array(["a"] * 9)}, "labels are <U1|0 class"),
         ({"x": np.zeros((9, 4, 4), np.uint8), "y": np.arange(9) - 1}, "labels run from -1"),
         (
+            {"x": np.zeros((9, 4, 4), np.uint8), "y": np.array([0, 1, 2] * 2 + [0, 1, 2**62])},
+            "labels run up to 4611686018427387904, but there are 9 images",
+        ),
+        (
             {"x": np.zeros((9, 4, 4), np.uint8), "y": np.arange(9) % 3, "class_names": [1, 2, 3]},
             "class_names are int64",
         ),
@@ -315,6 +324,39 @@ def test_a_file_that_is_no_npz_is_refused(tmp_path: Path) -> None:
         npz_dataset(tmp_path / "bad.npz")
     with pytest.raises(UsageError, match=r"no data .*give digits, fashion-mnist"):
         load_dataset(str(tmp_path / "absent.npz"))
+
+
+@pytest.mark.parametrize("kind", ["huge", "negative", "no npy", "pickle", "cut", "lzma", "flipped"])
+def test_a_damaged_npz_is_refused_before_it_is_believed(tmp_path: Path, kind: str) -> None:
+    path, content = tmp_path / "bad.npz", io.BytesIO()
+    shape = {"huge": (10**12, 28, 28), "negative": (-3, -12)}.get(kind, (6, 6))
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(content, header)
+    data = content.getvalue() + bytes(36)
+    data = {"no npy": b"text" * 9, "pickle": pickle.dumps([1]), "cut": data[:20]}.get(kind, data)
+    packing = zipfile.ZIP_LZMA if kind == "lzma" else zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(path, "w", packing) as archive:
+        archive.writestr("x.npy", data)
+    if kind in ("lzma", "flipped"):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:50] + bytes(b ^ 0x55 for b in whole[50:60]) + whole[60:])
+    with pytest.raises(ImportFileError, match=r"cannot read .*bad\.npz: it is damaged, or no npz"):
+        read_npz(path, ("x", "y"))
+
+
+def test_pipes_and_devices_are_no_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(ImportFileError, match="a pipe or a device, not a file"):
+        load_dataset(str(tmp_path / "pipe.npz"))
+    paint(tmp_path / "own" / "dark", 10, 3)
+    os.mkfifo(tmp_path / "own" / "dark" / "pipe.png")
+    with pytest.raises(ImportFileError, match=r"the image .*pipe\.png: .*a pipe or a device"):
+        image_folder(tmp_path / "own", size=8, channels=1)
+    (tmp_path / "own" / "dark" / "pipe.png").unlink()
+    with (tmp_path / "own" / "dark" / "large.png").open("wb") as file:
+        file.truncate(1 << 29)
+    with pytest.raises(ImportFileError, match=r"the image .*large\.png: it has more than 256 MiB"):
+        image_folder(tmp_path / "own", size=8, channels=1)
 
 
 def paint(folder: Path, shade: int, n: int) -> None:

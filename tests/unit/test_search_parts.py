@@ -286,6 +286,11 @@ def test_a_table_of_accuracies_is_read_by_its_own_names(tmp_path: Path) -> None:
         ({"op_names": np.array(["a", "b", "c", "d", "e"])}, "op_names: .* has no value 'a'"),
         ({"acc": np.full((200, 2), 101.0)}, "0 to 100 per cent"),
         ({"acc": np.full((200, 2), np.nan)}, "0 to 100 per cent"),
+        ({"acc": np.full((200, 2), 50 + 9j)}, "acc are complex128: give numbers"),
+        ({"acc": np.full((200, 2), "50")}, "acc are <U2: give numbers"),
+        ({"acc_names": np.array("cifar10")}, r"acc_names are <U7 \(\): give a list of texts"),
+        ({"op_names": np.arange(5)}, r"op_names are int64 \(5,\): give a list of texts"),
+        ({"ops": np.zeros((0, 6), int), "acc": np.zeros((0, 2))}, "has no architectures"),
         ({"acc": np.array([{}] * 200, dtype=object)}, "cannot read .*objects are never read$"),
     ],
 )
@@ -303,6 +308,10 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match=words):
             read_table(tmp_path / name, NB201, "cifar10")
+    content = table_file(tmp_path / "flipped.npz").read_bytes()
+    (tmp_path / "flipped.npz").write_bytes(content[:300] + b"\xff" * 99 + content[399:])
+    with pytest.raises(UsageError, match="it is damaged, or no npz file of plain arrays"):
+        read_table(tmp_path / "flipped.npz", NB201, "cifar10")
     with pytest.raises(UsageError, match="has no array 'ops'"):
         read_table(tmp_path / "other.npz", NB201, "cifar10")
 

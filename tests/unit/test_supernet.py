@@ -350,6 +350,54 @@ def test_a_damaged_file_is_no_supernet(checkpoint: Path, tmp_path: Path) -> None
         load_supernet(checkpoint, SPACE)
 
 
+@pytest.mark.parametrize(
+    "content", [b"\x80\x02U", b"\x80\x02(d0.", b"\x80\x02X\x01", b"\x80\x02K\x01R.", b"\x80\x02."]
+)
+def test_whatever_torch_makes_of_a_damaged_file_is_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "supernet.pt"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"supernet\.pt is not a supernet, or damaged: ") as raised:
+        load_supernet(path, SPACE)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_file_whose_parts_are_of_other_kinds_is_refused(checkpoint: Path) -> None:
+    whole = torch.load(checkpoint, weights_only=True)
+    name, weight = next(iter(whole["weights"].items()))
+    run, words = whole["run"], "lacks a part of a supernet|has version"
+    for change in (
+        {"step": float("nan")},
+        {"step": torch.ones(2)},
+        {"step": True},
+        {"step": -1},
+        {"seconds": "long"},
+        {"seconds": float("inf")},
+        {"optimizer": None},
+        {"version": torch.ones(2, 2)},
+        {"version": 1.0},
+        {"run": {**run, "plan": {**run["plan"], "steps": torch.ones(1)}}},
+        {"run": {**run, "plan": {**run["plan"], "batch": torch.ones(2)}}},
+        {"run": {**run, "data": 3}},
+        {"run": [1]},
+        {"weights": [weight]},
+        {"weights": {**whole["weights"], name: weight.double()}},
+        {"weights": {**whole["weights"], name: torch.full_like(weight, torch.nan)}},
+        {"weights": {**whole["weights"], name: "heavy"}},
+    ):
+        torch.save({**whole, **change}, checkpoint)
+        with pytest.raises(ModelError, match=words) as raised:
+            load_supernet(checkpoint, SPACE)
+        assert len(str(raised.value).splitlines()) == 1
+    torch.save(whole, checkpoint)
+    assert load_supernet(checkpoint, SPACE).learned is not None
+
+
+def test_a_pipe_is_no_supernet(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(ModelError, match=r"cannot read .*pipe\.pt: a pipe or a device"):
+        load_supernet(tmp_path / "pipe.pt", SPACE)
+
+
 class Bomb:
     def __init__(self, target: Path) -> None:
         self.target = target
