@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -133,11 +134,30 @@ def told_of(file: Path) -> Iterator[None]:
 
 
 def require_folder(path: Path) -> None:
-    """UsageError where a file cannot be written for want of its folder, or because it is one."""
+    """UsageError where a file cannot be written: it is a folder, or has none that takes files."""
     if path.is_dir():
         raise UsageError(f"{path} is a folder: name a file in it")
     if not path.parent.is_dir():
         raise UsageError(f"{path}: there is no folder {path.parent}: make it first")
+    # A file is replaced by a whole one, so its folder is written to; a device itself is.
+    written = path if path.exists() and not path.is_file() else path.parent
+    if not os.access(written, os.W_OK):
+        raise UsageError(f"{path}: {written} cannot be written: name a file elsewhere")
+
+
+def require_inputs(out: Path, *inputs: Path | None) -> None:
+    """UsageError where one of the inputs given is not there, or is what ``out`` would replace."""
+    given = [path for path in inputs if path is not None]
+    require_apart(out, *given)
+    for path in given:
+        if not path.exists():
+            raise UsageError(f"cannot read {path}: there is no such file")
+
+
+def require_apart(out: Path, *others: Path) -> None:
+    """UsageError where a file to write is one of these, which would be lost."""
+    if os.path.realpath(out) in map(os.path.realpath, others):
+        raise UsageError(f"{out} is read here, and would be replaced: name another file with --out")
 
 
 def shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwbench import console
-from hwbench.cli.options import Confidence, Debug, DeviceName, Json, Seed, SpaceName, require_folder
+from hwbench.cli.options import (
+    Confidence,
+    Debug,
+    DeviceName,
+    Json,
+    Seed,
+    SpaceName,
+    require_apart,
+    require_folder,
+    require_inputs,
+)
 from hwbench.cli.search_options import (
     Budgets,
     Labels,
@@ -17,9 +27,11 @@ from hwbench.cli.search_options import (
     Out,
     all_milliseconds,
     predictor_of,
+    predictor_path,
     show_cost,
 )
 from hwbench.cli.supernet import images_of
+from hwbench.errors import UsageError
 
 if TYPE_CHECKING:
     from hwbench.search.eas import TaskGenerator
@@ -69,23 +81,33 @@ def eas(
     hwbench search eas -s mbv3_small --budgets MS1,MS2 --supernet f.pt --data fashion-mnist
     --tasks groups.json
     """
-    from hwbench.predictors import BudgetOracle
-    from hwbench.search.data import check_fits
-    from hwbench.search.eas import EasCosts, read_tasks, train_task_generator
-    from hwbench.search.generator_file import save_generator
-    from hwbench.search.supernet import load_supernet, training_device
     from hwbench.spaces import get_space
 
     budgets_ms = all_milliseconds(budgets)
     searched = get_space(space)
     path = out or Path(f"{device}-{space}.hwg")
     require_folder(path)
+    require_inputs(path, tasks, supernet)
+    require_apart(path, oracle or predictor_path(space, device), Path(data))
+
+    from hwbench.predictors import BudgetOracle
+    from hwbench.search.data import check_fits
+    from hwbench.search.eas import EasCosts, read_tasks, train_task_generator
+    from hwbench.search.generator_file import save_generator
+    from hwbench.search.supernet import load_supernet, training_device
+
     predictor = predictor_of(oracle, searched, device)
     net = load_supernet(supernet, searched).to(training_device(on))
     found = images_of(searched, data)
     skeleton = net.space.skeleton
     check_fits(found, channels=skeleton.in_channels, classes=skeleton.classes, what=space)
     groups = read_tasks(tasks, found.name, found.classes)
+    costs = EasCosts(labels=_labels_each(labels, len(groups.groups)), images=_EACH_IMAGES)
+    if net.learned is not None and not net.learned.tasks:
+        console.note(
+            f"{supernet} was trained without --tasks: its paths never learned to tell the classes "
+            f"of a group apart by themselves; hwbench supernet --tasks {tasks} trains one that does"
+        )
     with console.stages() as report:
         generator, ledger = train_task_generator(
             net,
@@ -93,7 +115,7 @@ def eas(
             groups,
             BudgetOracle(predictor),
             budgets_ms,
-            costs=EasCosts(labels=labels // (1 + len(groups.groups)), images=_EACH_IMAGES),
+            costs=costs,
             confidence=confidence,
             seed=seed,
             progress=report,
@@ -101,6 +123,16 @@ def eas(
     objective = f"cross-entropy on tasks of {found.name}"
     save_generator(generator, path, objective=objective, ledger=ledger.row())
     _show(path, generator, ledger.row(), as_json=as_json)
+
+
+def _labels_each(labels: int, groups: int) -> int:
+    """Labels for each group and for all together; UsageError where they do not reach for one."""
+    if labels <= groups:
+        raise UsageError(
+            f"--labels {labels} are too few: give at least {groups + 1}, one for each of the "
+            f"{groups} groups and one for all together"
+        )
+    return labels // (groups + 1)
 
 
 def _show(path: Path, generator: TaskGenerator, ledger: dict[str, float], *, as_json: bool) -> None:

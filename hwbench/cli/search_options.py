@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from hwbench.spaces import Space
 
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+_LATENCY = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?) *(us|ms|s)?")
 
 Oracle = Annotated[
     Path | None,
@@ -37,13 +39,13 @@ On = Annotated[
 
 def milliseconds(text: str) -> float:
     """A latency from ``9.3ms``, ``900us``, ``0.01s``, or a plain number of ms; positive."""
-    word = text.strip()
-    number = word.rstrip("abcdefghijklmnopqrstuvwxyz")
-    unit = word[len(number) :] or "ms"
-    try:
-        value = float(number) * _UNITS[unit]
-    except (KeyError, ValueError):
-        raise UsageError(f"budget {text!r}: write it as 9.3ms, 900us or 0.01s") from None
+    if "," in text:
+        raise UsageError(f"budget {text!r}: give one at a time, as --budget 0.15ms --budget 0.2ms")
+    found = _LATENCY.fullmatch(text.strip())
+    if found is None:
+        raise UsageError(f"budget {text!r}: write it as 9.3ms, 900us or 0.01s")
+    number, unit = found.groups("ms")
+    value = float(number) * _UNITS[unit]
     if not (math.isfinite(value) and value > 0):
         raise UsageError(f"budget {text!r} cannot be kept: give a positive time")
     return value
@@ -67,11 +69,16 @@ def require_here(
         )
 
 
+def predictor_path(space: str, device: str) -> Path:
+    """Where fit writes the predictor of a space on a device."""
+    return Path(f"{device}-{space}.hwp")
+
+
 def predictor_of(path: Path | None, space: Space, device: str) -> LatencyPredictor:
     """The predictor in a file, or in the one that fit writes; UsageError where there is none."""
     from hwbench.predictors import load_predictor
 
-    path = path or Path(f"{device}-{space.name}.hwp")
+    path = path or predictor_path(space.name, device)
     if not path.exists():
         raise UsageError(
             f"there is no {path} to ask for latencies: make it with hwbench fit -d {device} "

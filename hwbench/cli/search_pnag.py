@@ -20,7 +20,9 @@ from hwbench.cli.options import (
     StoreUrl,
     device_of,
     opened,
+    require_apart,
     require_folder,
+    require_inputs,
 )
 from hwbench.cli.search_options import (
     Budgets,
@@ -30,6 +32,7 @@ from hwbench.cli.search_options import (
     Out,
     all_milliseconds,
     predictor_of,
+    predictor_path,
     require_here,
     show_cost,
 )
@@ -112,23 +115,26 @@ def pnag(
 
     hwbench search pnag -s mbv3_small --budgets MS1,MS2 --supernet f.pt --data fashion-mnist
     """
-    from hwbench.predictors import BudgetOracle
-    from hwbench.search.pnag import Costs, require_reachable, save_generator, train_generator
     from hwbench.spaces import get_space
 
     if option and not measurements:
         raise UsageError("--option is for --measurements, of which there are none: leave it out")
-    if on != "cpu" and supernet is None:
-        raise UsageError("--on is for --supernet, of which there is none: leave it out")
+    _require_one_source(accuracy, supernet, data, on)
     budgets_ms = all_milliseconds(budgets)
     searched = get_space(space)
     path = out or Path(f"{device}-{space}.hwg")
     require_folder(path)
+    require_inputs(path, accuracy, supernet)
+    require_apart(path, oracle or predictor_path(space, device), Path(data or "."))
+
+    from hwbench.predictors import BudgetOracle
+    from hwbench.search.pnag import Costs, require_reachable, save_generator, train_generator
+
     predictor = predictor_of(oracle, searched, device)
-    if supernet is None and data is None:
+    if supernet is None or data is None:
         source, objective, fixed = accuracy_source(searched, accuracy, dataset)
     else:
-        source, objective, fixed = supernet_source(searched, supernet, data, accuracy, on)
+        source, objective, fixed = supernet_source(searched, supernet, data, on)
     with opened(store) as results:
         measurer = None
         if measurements:
@@ -149,6 +155,18 @@ def pnag(
             )
     save_generator(generator, path, objective=objective, ledger=ledger.row())
     _show(path, generator, objective, ledger.row(), as_json=as_json)
+
+
+def _require_one_source(
+    table: Path | None, supernet: Path | None, data: str | None, on: str
+) -> None:
+    """UsageError where options of a source are missing, or of two are given."""
+    if on != "cpu" and supernet is None:
+        raise UsageError("--on is for --supernet, of which there is none: leave it out")
+    if (supernet is None) != (data is None):
+        raise UsageError("--supernet FILE and --data NAME go together: give both, or neither")
+    if supernet is not None and table is not None:
+        raise UsageError("--accuracy and --supernet are two sources of accuracy: give one")
 
 
 def _measurer(predictor: LatencyPredictor, device: Device, results: Store) -> Measurer:
@@ -172,9 +190,7 @@ def accuracy_source(space: Space, table: Path | None, dataset: str | None) -> _S
     return CapacityProxy(space), CAPACITY_PROXY, {}
 
 
-def supernet_source(
-    space: Space, supernet: Path | None, data: str | None, table: Path | None, on: str
-) -> _Source:
+def supernet_source(space: Space, supernet: Path, data: str, on: str) -> _Source:
     """Accuracy by a supernet's paths, what to call it, and the decisions that it was trained with.
 
     Its answers are kept beside its file: no search asks for one again.
@@ -182,10 +198,6 @@ def supernet_source(
     from hwbench.search.accuracy.supernet import SupernetAccuracy, kept_labels
     from hwbench.search.supernet import load_supernet, training_device
 
-    if supernet is None or data is None:
-        raise UsageError("--supernet FILE and --data NAME go together: give both, or neither")
-    if table is not None:
-        raise UsageError("--accuracy and --supernet are two sources of accuracy: give one")
     images = images_of(space, data)
     net = load_supernet(supernet, space).to(training_device(on))
     source = SupernetAccuracy(net, images)

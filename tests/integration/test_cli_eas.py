@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hwbench.cli import main
+from hwbench.cli.supernet import images_of
 from hwbench.predictors import BudgetOracle, MacsLine, Provenance, fit_predictor
-from hwbench.search.data import digits
 from hwbench.search.eas import (
     EasCosts,
     TaskGenerator,
+    read_tasks,
+    task_dropout,
     train_task_generator,
 )
 from hwbench.search.eas.generator import Labels
@@ -105,10 +108,13 @@ def searchable(ready: Path) -> Path:
     loaded, _ = load_generator(ready / "tasks.hwg")
     loaded.oracle.predictor.save(ready / "cpu-mbv3_small.hwp")
     space, plan = get_space("mbv3_small"), TrainingPlan(steps=1, batch=4, fixed={"r": 28})
-    net = Supernet(space)
-    train(net, digits(), plan, checkpoint=ready / "net.pt")
     groups = {"round": ["0", 6, 8, 9], "straight": [1, 4, 7]}
     (ready / "groups.json").write_text(json.dumps(groups))
+    many = {f"g{i}{j}": [i, j] for i, j in combinations(range(7), 2)}
+    (ready / "many.json").write_text(json.dumps(many))
+    data = images_of(space, "digits")
+    tasks = task_dropout(read_tasks(ready / "groups.json", data.name, data.classes))
+    train(Supernet(space), data, plan, checkpoint=ready / "net.pt", tasks=tasks)
     (ready / "odd.json").write_text(json.dumps({"odd": ["1", "eleven"]}))
     return ready
 
@@ -133,6 +139,7 @@ def test_the_verb_searches_for_tasks(
     found = json.loads(out)
     assert found["tasks"] == {"round": ["0", "6", "8", "9"], "straight": ["1", "4", "7"]}
     assert found["data"] == "digits"
+    assert "without --tasks" not in err
     command = "generate cpu-mbv3_small.hwg --task digits:0,1,7 --budget 1.5ms --json"
     code, out, err = run(capsys, *command.split())
     assert code == 0, err
@@ -140,6 +147,14 @@ def test_the_verb_searches_for_tasks(
     assert (answer["task"], answer["accuracy"]) == ("0,1,7", None)
     code, _, err = run(capsys, *command.replace("0,1,7", "0,3").split())
     assert (code, "'3' is in none of the groups" in err) == (2, True)
+    plan = TrainingPlan(steps=1, batch=4, fixed={"r": 28})
+    space = get_space("mbv3_small")
+    data = images_of(space, "digits")
+    train(Supernet(space), data, plan, checkpoint=searchable / "plain.pt")
+    files = files.replace("net.pt", "plain.pt")
+    code, _, err = run(capsys, *SEARCH.split(), *files.split(), "-o", "plain.hwg")
+    assert code == 0, err
+    assert "plain.pt was trained without --tasks" in err
 
 
 @pytest.mark.parametrize(
@@ -152,6 +167,15 @@ def test_the_verb_searches_for_tasks(
         (
             f"{SEARCH} --supernet net.pt --data digits --tasks odd.json",
             "unknown class of digits 'eleven'",
+        ),
+        (
+            f"{SEARCH} --supernet net.pt --data digits --tasks many.json --labels 21",
+            "--labels 21 are too few: give at least 22, one for each of the 21 groups",
+        ),
+        (f"{SEARCH} --supernet no.pt --data digits --tasks groups.json", "cannot read no.pt"),
+        (
+            f"{SEARCH} --supernet net.pt --data digits --tasks groups.json -o groups.json",
+            "groups.json is read here, and would be replaced",
         ),
         (
             "search eas -s mbv3_small --budgets 0.1ms,1.9ms --supernet net.pt --data digits "

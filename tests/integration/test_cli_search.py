@@ -162,6 +162,16 @@ def test_accuracies_of_a_table_are_searched(
         ("search pnag -s mbv3_small --budgets 1ms,2ms -o no/x.hwg", "there is no folder no"),
         ("search pnag -s mbv3_small --budgets 1ms,2ms --dataset mine", "a column of --accuracy"),
         ("search pnag -s mbv3_small --budgets 1ms,2ms --option a=b", "is for --measurements"),
+        (
+            "search pnag -s mbv3_small --budgets 1,2 -o cpu-mbv3_small.hwp",
+            "is read here, and would",
+        ),
+        (
+            "search pnag -s mbv3_small --budgets 1,2 --oracle ready.hwp -o ./ready.hwp",
+            "is read here, and would be replaced: name another file with --out",
+        ),
+        ("search pnag -s mbv3_small --budgets 1,2 --accuracy no.npz", "cannot read no.npz: there"),
+        ("generate ready.hwg --budget 1ms,2ms", "as --budget 0.15ms --budget 0.2ms"),
         ("generate cpu-mbv3_small.hwp --budget 1ms", "is no generator"),
         ("generate none.hwg --budget 1ms", "cannot read none.hwg"),
         ("generate ready.hwg", "Missing option '--budget'"),
@@ -178,6 +188,17 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert out == ""
     assert err.count("\n") == 1
     assert words in err
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_search(
+    there: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (there / "sealed").mkdir()
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != "sealed")
+    command = "search pnag -s mbv3_small --budgets 1ms,2ms -o sealed/x.hwg"
+    code, out, err = run(capsys, *command.split())
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "sealed/x.hwg: sealed cannot be written: name a file elsewhere" in err
 
 
 def test_a_generator_refuses_budgets_tasks_and_devices_that_are_not_its_own(
@@ -240,7 +261,9 @@ def test_budgets_have_units(text: str, ms: float) -> None:
     assert milliseconds(text) == pytest.approx(ms)
 
 
-@pytest.mark.parametrize("text", ["", "ms", "5m", "-1ms", "0", "inf", "1,2"])
+@pytest.mark.parametrize(
+    "text", ["", "ms", "5m", "-1ms", "0", "inf", "1,2", "５ms", "٣ms", "1_0ms", "1e999"]
+)
 def test_what_is_no_budget(text: str) -> None:
     with pytest.raises(UsageError, match="budget"):
         milliseconds(text)

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from hwbench.cli import main
 from hwbench.cli.search_pnag import supernet_source
+from hwbench.cli.supernet import images_of
 from hwbench.predictors import MacsLine, Provenance, fit_predictor
 from hwbench.search.accuracy.kept import KeptAccuracy
 from hwbench.search.data import load_dataset
@@ -111,11 +113,23 @@ def test_a_search_asks_the_supernet_and_no_path_twice(
     assert all(0 <= r["accuracy"] <= 1 for r in json.loads(out)["results"])
     _, *lines = (there / "ready.labels.jsonl").read_text().split("\n\n")
     labels = {label["architecture"]: label["accuracy"] for label in map(json.loads, lines)}
-    source, _, _ = supernet_source(SMALL, Path("ready.pt"), "shades.npz", None, "cpu")
+    source, _, _ = supernet_source(SMALL, Path("ready.pt"), "shades.npz", "cpu")
     assert source.accuracy(SMALL.encode(list(labels))).tolist() == list(labels.values())
     assert len(labels) == 20
     assert isinstance(source, KeptAccuracy)
     assert source.asked == 0
+
+
+@pytest.mark.parametrize(("space", "size"), [("mbv3_small", 28), ("ofa_mbv3", 224)])
+def test_a_folders_images_are_as_large_as_the_networks_take_them(
+    tmp_path: Path, space: str, size: int
+) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(8):
+            Image.new("RGB", (240, 200), (20 * i, 9, 99)).save(tmp_path / name / f"{i}.png")
+    images = images_of(get_space(space), str(tmp_path)).train.images
+    assert images.shape[2:] == (size, size)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +153,13 @@ def test_a_search_asks_the_supernet_and_no_path_twice(
         ("search pnag -s mbv3_small --on cuda --budgets 1,2", "--on is for --supernet, of which"),
         (f"{SEARCH} ready.pt --accuracy a.npz --budgets 1,2", "two sources of accuracy"),
         ("search pnag -s mbv3_small --data digits --budgets 1,2", "go together: give both"),
+        ("search pnag -s mbv3_small --supernet no.pt --budgets 1,2", "go together: give both"),
+        (f"{SEARCH} ready.pt --budgets 1,2 -o ready.pt", "ready.pt is read here, and would be"),
+        (f"{SEARCH} ready.pt --budgets 1,2 -o ./shades.npz", "is read here, and would be"),
+        (
+            f"{SEARCH} cpu-mbv3_small.hwp --budgets 1,2",
+            "damaged: give a file that hwbench supernet",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(
