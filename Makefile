@@ -52,8 +52,9 @@ lint: dev  ## style, types, and the direction of imports
 
 # What measures nothing shares two cores; what does comes after it, with the machine to itself.
 SHARED := tests/unit tests/lowering tests/benchmarks \
-  $(patsubst %,tests/integration/test_%.py,adb loopback_faults loopback_services \
-    loopback_states loopback_tool packaging shell)
+  $(patsubst %,tests/faults/test_%.py,phone_faults phone_words store_faults) \
+  $(patsubst %,tests/integration/test_%.py,adb cli_eas cli_search cli_supernet loopback_faults \
+    loopback_services loopback_states loopback_tool packaging shell)
 
 test: lint  ## lint, then every test but the slow ones
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(SHARED)
