@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 import hwbench
 from hwbench.errors import UsageError
+from hwbench.inputs import json_lines
 from hwbench.predictors import BudgetOracle
 from hwbench.records import Verdict, digest
 from hwbench.search.eas import Lesson, Task, TaskGenerator, TaskGroups, task_dropout
@@ -227,14 +228,10 @@ def kept_row(
     arena: Arena, seed: int, path: Path, progress: Callable[[float], None]
 ) -> dict[str, Any]:
     """The row of one seed: from the file, or run and appended to it; its generator beside it."""
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                row: dict[str, Any] = json.loads(line)
-            except ValueError:  # cut short by an interruption
-                continue
-            if row["seed"] == seed:
-                return row
+    held: list[Any] = json_lines(path) if path.exists() else []
+    for known in held:
+        if isinstance(known, dict) and known.get("seed") == seed:
+            return known
     row, generator = run_trial(arena, seed, progress)
     save_generator(generator, path.with_suffix(f".{seed}.hwg"), objective="tasks", ledger={})
     with path.open("a", encoding="utf-8") as file:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import hwbench
+from hwbench.inputs import json_lines
 from hwbench.records import Verdict, digest
 from hwbench.search.pnag import Schedule
 from hwbench.verify.cells import DeviceTable, find_tables, read_device
@@ -120,15 +121,15 @@ def trial_rows(
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    """Rows of the whole lines of a file; a line that an interruption cut short is left out."""
-    rows: list[dict[str, Any]] = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                rows += json.loads(line)
-            except ValueError:
-                continue
-    return rows
+    """Rows of the whole lines of a file; what an interruption cut short or damaged is left out."""
+    lines = json_lines(path) if path.exists() else []
+    return [row for rows in lines if _are_rows(rows) for row in rows]
+
+
+def _are_rows(line: Any) -> bool:
+    return isinstance(line, list) and all(
+        isinstance(row, dict) and {"seed", "labels"} <= row.keys() for row in line
+    )
 
 
 def _key(table: DeviceTable) -> str:

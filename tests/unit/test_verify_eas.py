@@ -56,7 +56,10 @@ def rows_file(arena: Arena, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_method_answers_every_task_within_the_budget(arena: Arena, rows_file: Path) -> None:
     assert arena.calls == 6  # 36 evaluations for 30 scenarios: of 5 of them a task
+    whole = rows_file.read_bytes()
+    rows_file.write_bytes(b'5\nnull\n[]\n{"x": 1}\n{"seed": "\xff\n' + whole)
     row = eas.kept_row(arena, 1, rows_file, pytest.fail)  # not run again
+    rows_file.write_bytes(whole)
     assert {name: np.shape(a) for name, a in row["accuracy"].items()} == dict.fromkeys(
         METHODS, (3, 5)
     )

@@ -324,6 +324,10 @@ def test_what_is_done_is_not_done_again(
     assert ran == [(3, 100), (3, 200), (3, 200)]
     assert pnag.trial_rows(table, 3, (100, 200), path) == first
     assert len(ran) == 3
+    with path.open("ab") as file:
+        file.write(b'\n5\nnull\n[5]\n{"seed": 3}\n[{"seed": 3}]\n[{"seed": "\xff\n')
+    assert pnag.trial_rows(table, 3, (100, 200), path) == first
+    assert len(ran) == 3
 
 
 def test_without_tables_and_without_torch_it_says_what_it_needs(
