@@ -126,15 +126,16 @@ def supernet(
 
 def images_of(space: Space, data: str) -> Dataset:
     """The images of a name, file or folder, with the channels that networks of a space take, and
-    no smaller than the largest of them does.
+    of their size.
     """
     from hwbench.search.data import load_dataset
+    from hwbench.search.supernet.net import image_size
     from hwbench.spaces.mbv3 import MobileNetV3Space
 
     if not isinstance(space, MobileNetV3Space):
         return load_dataset(data)
     skeleton = space.skeleton
-    return load_dataset(data, size=max(skeleton.resolutions), channels=skeleton.in_channels)
+    return load_dataset(data, size=image_size(skeleton.resolutions), channels=skeleton.in_channels)
 
 
 def _told(now: Progress) -> str:
