@@ -23,7 +23,7 @@ from tests.loopback.clients import CLIENTS, find_client
 
 def alive(pid: int) -> bool:
     """Whether a process runs; one that nobody has reaped yet does not."""
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, ProcessLookupError):  # it may go while it is read
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
 
