@@ -11,6 +11,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import select
 import sys
 import time
@@ -138,9 +139,10 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
 
 
 def show_above(columns: Sequence[str], rows: Sequence[Sequence[object]], texts: list[str]) -> None:
-    """Show a table, and below each row its text, whole on a line of its own: it can be copied.
+    """Show a table, and below each row its text on a line of its own: it can be copied.
 
-    The cells of the table are short: what does not fit the width is cut.
+    The cells of the table are short: what does not fit the width is cut. A text that does not goes
+    on in the next line, after a blank, a comma or a plus.
     """
     made, console = table(columns, rows), _console(sys.stdout)
     for column in made.columns:
@@ -148,8 +150,21 @@ def show_above(columns: Sequence[str], rows: Sequence[Sequence[object]], texts: 
     with console.capture() as captured:
         console.print(made)
     heading, rule, *shown = (line.rstrip() for line in captured.get().splitlines())
-    below = [f"{row}\n{printable(text)}" for row, text in zip(shown, texts, strict=True)]
+    below = [
+        f"{row}\n{_folded(printable(text), console.width)}"
+        for row, text in zip(shown, texts, strict=True)
+    ]
     _write("\n".join([heading, rule, *below]) + "\n\n")
+
+
+def _folded(text: str, width: int) -> str:
+    """Text in lines of at most ``width``, broken between words alone."""
+    lines = [""]
+    for word in re.split(r"(?<=[ ,+])", text):
+        if lines[-1] and len(lines[-1]) + len(word.rstrip()) > width:
+            lines.append("")
+        lines[-1] += word
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def cell(value: object) -> str:

@@ -110,18 +110,22 @@ def test_a_table_fits_80_columns_and_cuts_no_name(capsys: pytest.CaptureFixture[
     assert "\x1b" not in shown
 
 
-def test_texts_below_the_rows_of_a_table_stay_whole(capsys: pytest.CaptureFixture[str]) -> None:
-    texts = ["k5_e1,skip," * 20, "a b\x1b[2J"]
-    console.show_above(("net", "ms"), [("first", 1.0), ("second", 20.0)], texts)
-    assert capsys.readouterr().out.splitlines() == [
-        "net         ms",
-        "──────────────",
-        "first    1.000",
-        texts[0],
-        "second   20.00",
-        r"a b\x1b[2J",
-        "",
-    ]
+def test_texts_below_the_rows_of_a_table_break_between_words_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    texts = ["k5_e1,skip," * 20, "a b\x1b[2J", "|a~0|+|" * 20]
+    rows = [("first", 1.0), ("second", 20.0), ("third", 3.0)]
+    console.show_above(("net", "ms"), rows, texts)
+    heading, _, *shown = capsys.readouterr().out.splitlines()
+    assert heading == "net         ms"
+    assert max(map(len, shown)) <= 80
+    first, second, third = (
+        shown.index(line) for line in shown if line[:3] in ("fir", "sec", "thi")
+    )
+    assert "".join(shown[first + 1 : second]) == texts[0]
+    assert all(line.endswith(",") for line in shown[first + 1 : second])
+    assert shown[second + 1 : third] == [r"a b\x1b[2J"]
+    assert "".join(shown[third + 1 :]) == texts[2]
 
 
 @pytest.mark.parametrize(("on_terminal", "lines"), [(True, 3), (False, 1)])
