@@ -18,6 +18,7 @@ from hwbench.cli.options import (
     DeviceName,
     DeviceOptions,
     Json,
+    Shapes,
     StoreUrl,
     Threads,
     choices,
@@ -57,10 +58,7 @@ def bench(
     option: DeviceOptions = None,
     threads: Threads = 1,
     cores: Cores = None,
-    shape: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=SIZES", help="Shape of an input left open, as x=1,3,224,224."),
-    ] = None,
+    shape: Shapes = None,
     precision: Annotated[
         float,
         typer.Option(min=0.01, max=50, metavar="PCT", help="Stop at an interval of ± this many %."),

@@ -20,6 +20,7 @@ from hwbench.cli.options import (
     DeviceOptions,
     Json,
     Seed,
+    Shapes,
     StoreUrl,
     Threads,
     core_list,
@@ -53,10 +54,6 @@ class GateGroup(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-Shapes = Annotated[
-    list[str] | None,
-    typer.Option(metavar="NAME=SIZES", help="Shape of an input left open, as x=1,3,224,224."),
-]
 Confidence = Annotated[
     float,
     typer.Option(min=0.5, max=0.9999, metavar="P", help="Two-sided: .98 is 1 % of false alarms."),

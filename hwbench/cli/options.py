@@ -52,6 +52,10 @@ Debug = Annotated[
         help="Show an error's traceback.",
     ),
 ]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=SIZES", help="Shape of an input left open, as x=1,3,224,224."),
+]
 StoreUrl = Annotated[
     str | None,
     typer.Option(

@@ -15,6 +15,7 @@ from hwbench.cli.options import (
     Debug,
     DeviceOptions,
     Json,
+    Shapes,
     StoreUrl,
     choices,
     device_of,
@@ -53,10 +54,6 @@ _File = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Architectures, one a line; - is standard input."),
 ]
-_Shapes = Annotated[
-    list[str] | None,
-    typer.Option(metavar="NAME=SIZES", help="Shape of an input left open, as x=1,3,224,224."),
-]
 _Measure = Annotated[
     bool, typer.Option("--measure", metavar="", help="Measure the files too, to compare.")
 ]
@@ -68,7 +65,7 @@ def predict(
     device: _Device = None,
     option: DeviceOptions = None,
     file: _File = None,
-    shape: _Shapes = None,
+    shape: Shapes = None,
     measure: _Measure = False,
     confidence: Confidence = 0.98,
     top: _Top = 12,

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from hwbench.errors import UsageError
 from hwbench.records import digest
 from hwbench.search.data import Dataset
+from hwbench.search.resuming import Keep
 from hwbench.search.s2dnas import (
     METHODS,
     DynamicModel,
@@ -39,7 +40,6 @@ from hwbench.search.s2dnas import (
     stage_logits,
     trace,
 )
-from hwbench.search.s2dnas.checkpoint import Keep
 from hwbench.search.s2dnas.costs import GraphMeasurer
 from hwbench.search.s2dnas.methods import Method, best_split
 from hwbench.search.s2dnas.search import NET, SplitSearch, inputs_of

@@ -66,12 +66,6 @@ def changes(
     return []
 
 
-def last_level(log_latency: Sequence[float] | Array) -> int:
-    """Index of the first point of the level that the series ends on."""
-    found = changes(log_latency)
-    return found[-1].index if found else 0
-
-
 def _noise(x: Array) -> float:
     """Standard deviation of points around their level: of successive differences, which a few
     changes of level hardly move.

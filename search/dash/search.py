@@ -42,7 +42,7 @@ from hwbench.search.dash.tasks import Task
 from hwbench.search.dash.training import FitPlan, fit, mean_error
 from hwbench.search.dash.tuning import Finished, Tuning, finish
 from hwbench.search.ledger import SearchLedger
-from hwbench.search.s2dnas.checkpoint import Keep
+from hwbench.search.resuming import Keep, claim_folder
 from hwbench.search.s2dnas.costs import GraphMeasurer
 
 Tell = Callable[[str, float], None]
@@ -52,7 +52,7 @@ SPACES = {1: ((3, 7, 11, 15, 19), (1, 3, 7, 15)), 2: ((3, 5, 7, 9), (1, 3, 7, 15
 #: What a search calls the part in which the device measures.
 MEASURING = "measuring convolutions"
 
-_RESULT, _ABOUT, _NET, _ONNX = "result.json", "search.json", "net.pt", "net.onnx"
+_RESULT, _NET, _ONNX = "result.json", "net.pt", "net.onnx"
 _NS_PER_MS = 1e6
 #: How often a decoded network that is measured to be too slow is decoded again, by how much below.
 _DECODES, _BELOW = 4, 0.97
@@ -156,7 +156,7 @@ class DashSearch:
         )
         self.ledger, self.seconds = SearchLedger(), dict[str, float]()
         self.logits: Table = {}
-        _claim(folder, _about(backbone, task, plan, device))
+        claim_folder(folder, _about(backbone, task, plan, device), _RESULT)
 
     def relax(self) -> None:
         """Train the mixture of all candidates: ``logits`` (m,) of each are what it learns."""
@@ -289,28 +289,3 @@ def _about(backbone: Backbone, task: Task, plan: DashPlan, device: str) -> dict[
     nets = digest([str(backbone.searched), str(backbone.trained)])
     about = {"network": nets, "data": task.digest, "device": device, **asdict(plan)}
     return dict(json.loads(json.dumps(about)))
-
-
-def _claim(folder: Path, about: Mapping[str, Any]) -> None:
-    """Make the folder a search's own; UsageError where it is something else's, or finished."""
-    run = folder / _ABOUT
-    if (folder / _RESULT).exists():
-        raise UsageError(f"{folder} has a result already: remove it, or name another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not run.exists():
-            if any(folder.iterdir()):
-                raise UsageError(f"{folder} holds something else: name a new folder")
-            replace_file(run, json.dumps(about, indent=1).encode())
-            return
-        before = json.loads(run.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"cannot write {folder}: {error.strerror or error}") from None
-    except ValueError:
-        before = None
-    if before != about:
-        known = before if isinstance(before, dict) else {}
-        differ = ", ".join(sorted(name for name in about if known.get(name) != about[name]))
-        raise UsageError(
-            f"{folder} holds another search ({differ} differ): remove it, or name another folder"
-        )

@@ -15,7 +15,7 @@ from torch import nn
 from hwbench.errors import UsageError
 from hwbench.search.dash.module import MixedConv
 from hwbench.search.dash.tasks import Samples, Task
-from hwbench.search.s2dnas.checkpoint import Keep
+from hwbench.search.resuming import Keep
 
 #: Of a mixture's shares: what their gradient is divided by, and what a place of the receptive field
 #: adds to it (the released code's).

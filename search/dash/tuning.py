@@ -17,7 +17,7 @@ from hwbench.records import digest
 from hwbench.search.dash.swap import renewed
 from hwbench.search.dash.tasks import Task
 from hwbench.search.dash.training import DivergedError, FitPlan, fit, mean_error
-from hwbench.search.s2dnas.checkpoint import Keep
+from hwbench.search.resuming import Keep
 
 Tell = Callable[[str, float], None]
 

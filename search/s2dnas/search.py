@@ -23,13 +23,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hwbench.errors import ModelError, UsageError
+from hwbench.errors import UsageError
 from hwbench.lower import to_torch
 from hwbench.predictors.files import replace_file
 from hwbench.records import digest
 from hwbench.search.data import Dataset, Part, check_fits
 from hwbench.search.ledger import SearchLedger
-from hwbench.search.s2dnas.checkpoint import Keep
+from hwbench.search.resuming import Keep, claim_folder
 from hwbench.search.s2dnas.costs import GraphMeasurer, StageOracle
 from hwbench.search.s2dnas.deployment import deploy
 from hwbench.search.s2dnas.dynamic import DynamicModel
@@ -196,7 +196,7 @@ class SplitSearch:
                 "images right: give the weights that were trained on such data, and the mean and "
                 "std that its images were normalised by"
             )
-        _claim(folder, _about(space, data, plan, device))
+        claim_folder(folder, _about(space, data, plan, device), NET)
         self._judge = SharedJudge(
             self._net,
             self._oracle,
@@ -356,32 +356,6 @@ def _about(space: SplitSpace, data: Dataset, plan: SplitPlan, device: str) -> di
         **plan.fixed,
     }
     return dict(json.loads(json.dumps(about)))
-
-
-def _claim(folder: Path, about: Mapping[str, Any]) -> None:
-    """Make the folder a search's own; UsageError where it is something else's."""
-    if (folder / NET).exists():
-        raise UsageError(f"{folder / NET} is there already: remove it, or name another folder")
-    run = folder / "search.json"
-    try:
-        if not folder.exists():
-            folder.mkdir(parents=True)
-        elif not run.exists() and any(folder.iterdir()):
-            raise UsageError(f"{folder} holds something else: name a new folder")
-        if not run.exists():
-            replace_file(run, json.dumps(about, indent=1).encode())
-            return
-        before = json.loads(run.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"cannot write {folder}: {error.strerror or error}") from None
-    except ValueError:
-        before = None
-    if before != about:
-        known = before if isinstance(before, dict) else {}
-        differ = ", ".join(sorted(name for name in about if known.get(name) != about[name]))
-        raise UsageError(
-            f"{folder} holds another search ({differ} differ): remove it, or name another folder"
-        )
 
 
 def _latencies(path: Path) -> dict[str, float]:

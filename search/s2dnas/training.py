@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hwbench.errors import UsageError
-from hwbench.search.s2dnas.checkpoint import Keep
+from hwbench.search.resuming import Keep
 from hwbench.search.s2dnas.net import MultiStageNet
 from hwbench.spaces.base import Codes
 

@@ -47,7 +47,7 @@ from hwbench.search.dash.rivals import search_by
 from hwbench.search.dash.swap import candidates_for, sizes_read
 from hwbench.search.dash.training import DivergedError, fit, mean_error
 from hwbench.search.dash.tuning import finish
-from hwbench.search.s2dnas.checkpoint import Keep
+from hwbench.search.resuming import Keep
 from tests.measurements import measurement
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -341,7 +341,7 @@ def test_a_search_goes_on_where_it_was_killed(
     again = searched(tmp_path / "again")
     assert again.choice == whole.choice
     assert again.test_error == whole.test_error
-    with pytest.raises(UsageError, match="has a result already"):
+    with pytest.raises(UsageError, match="is there already"):
         searched(tmp_path / "again")
     (tmp_path / "again" / "result.json").unlink()
     with pytest.raises(UsageError, match="another search \\(seed differ\\)"):

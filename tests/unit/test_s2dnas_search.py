@@ -23,6 +23,7 @@ from hwbench.records import Measurement
 from hwbench.search import s2dnas
 from hwbench.search.data import Dataset
 from hwbench.search.ledger import SearchLedger
+from hwbench.search.resuming import Keep
 from hwbench.search.s2dnas import (
     METHODS,
     DynamicModel,
@@ -36,7 +37,6 @@ from hwbench.search.s2dnas import (
     trace,
     train_stages,
 )
-from hwbench.search.s2dnas.checkpoint import Keep
 from hwbench.search.s2dnas.costs import stage_features
 from hwbench.search.s2dnas.judging import Candidate, SharedJudge, SplitScores
 from hwbench.search.s2dnas.loading import load_module

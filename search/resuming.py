@@ -1,4 +1,4 @@
-"""Where the training of a multi-stage network stands, on disk: a kill costs seconds of it.
+"""A long search on disk: its folder is its own, and a kill costs seconds of a training.
 
 Tensors, numbers and text only, read by ``torch.load(weights_only=True)``: no code in a file runs.
 """
@@ -6,7 +6,9 @@ Tensors, numbers and text only, read by ``torch.load(weights_only=True)``: no co
 from __future__ import annotations
 
 import io
+import json
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,39 @@ from torch import nn
 from hwbench.errors import ModelError, UsageError
 from hwbench.predictors.files import replace_file
 
-_FORMAT, _VERSION = "hwbench-s2dnas-training", 1
+_FORMAT, _VERSION = "hwbench-training", 1
+
+
+_ABOUT = "search.json"
+
+
+def claim_folder(folder: Path, about: Mapping[str, Any], result: str) -> None:
+    """Make the folder one search's own, by what it is ``about``; that search may come again.
+
+    UsageError where it is another's, something else's, or has a file ``result`` already; ModelError
+    where it cannot be written.
+    """
+    if (folder / result).exists():
+        raise UsageError(f"{folder / result} is there already: remove it, or name another folder")
+    run = folder / _ABOUT
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not run.exists():
+            if any(folder.iterdir()):
+                raise UsageError(f"{folder} holds something else: name a new folder")
+            replace_file(run, json.dumps(about, indent=1).encode())
+            return
+        before = json.loads(run.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"cannot write {folder}: {error.strerror or error}") from None
+    except ValueError:
+        before = None
+    if before != about:
+        known = before if isinstance(before, dict) else {}
+        differ = ", ".join(sorted(name for name in about if known.get(name) != about[name]))
+        raise UsageError(
+            f"{folder} holds another search ({differ} differ): remove it, or name another folder"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,5 +111,5 @@ class Keep:
             content = None
         known = isinstance(content, dict) and content.get("format") == _FORMAT
         if not known or content.get("version") != _VERSION:
-            raise ModelError(f"{self.path} is no training of stages, or damaged: remove it")
+            raise ModelError(f"{self.path} is no training, or damaged: remove it")
         return dict(content)
