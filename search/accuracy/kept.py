@@ -30,30 +30,34 @@ class KeptAccuracy:
     """A source whose answers are kept in a file; ``about`` names the source they are of.
 
     UsageError where the file is of another space or source. A last line that was cut short is
-    asked for again. ``asked`` counts the architectures that the source itself was asked for.
+    asked for again. ``asked`` counts the architectures that the source itself was asked for,
+    ``at_once`` at a time.
     """
 
-    def __init__(self, source: AccuracySource, path: Path, about: str) -> None:
+    def __init__(self, source: AccuracySource, path: Path, about: str, *, at_once: int = 1) -> None:
         self.space = source.space
         self.asked = 0
-        self._source, self._path = source, path
+        self._source, self._path, self._at_once = source, path, at_once
         self._header = {"space": source.space.name, "about": about}
         self._known = self._read()
 
     def accuracy(self, codes: Codes) -> NDArray[np.float64]:
         """Accuracies (n,) of codes (n, L): from the file, or from the source and then kept.
 
-        New ones are asked for one at a time, so that none is lost.
+        An interruption loses the ``at_once`` that are being asked for, no others.
         """
         rows = self.space.canonical(codes)
-        found = []
-        for row, text in zip(rows, self.space.decode(rows), strict=True):
-            if text not in self._known:
-                self._known[text] = float(checked_accuracy(self._source, row[None])[0])
-                self.asked += 1
+        texts = self.space.decode(rows)
+        new = {text: row for row, text in zip(rows, texts, strict=True) if text not in self._known}
+        names = list(new)
+        for start in range(0, len(names), self._at_once):
+            some = names[start : start + self._at_once]
+            asked = np.stack([new[text] for text in some])
+            for text, value in zip(some, checked_accuracy(self._source, asked), strict=True):
+                self._known[text] = float(value)
                 self._append({"architecture": text, "accuracy": self._known[text]})
-            found.append(self._known[text])
-        return np.array(found)
+            self.asked += len(some)
+        return np.array([self._known[text] for text in texts])
 
     def _append(self, entry: dict[str, Any]) -> None:
         with self._path.open("a", encoding="utf-8") as file:

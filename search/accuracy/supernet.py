@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,8 +31,11 @@ from hwbench.spaces.base import NOTHING_FIXED, Codes
 #: Images that a path runs on at once: few enough for their activations to stay near.
 _BATCH = 100
 
-#: The same on a GPU, which many keep busy.
+#: Images at once on a GPU, which many keep busy.
 _DEVICE_BATCH = 1000
+
+#: Labels that are asked for at once, and lost with a process that is killed meanwhile.
+_AT_ONCE = 8
 
 
 class SupernetAccuracy:
@@ -84,10 +88,9 @@ class SupernetAccuracy:
         """Share (n,) of the validation images that each of codes (n, L) gets right."""
         rows = self.space.canonical(codes)
         self._require_known(rows)
-        for row in rows:
-            if row.tobytes() not in self._known:
-                self._known[row.tobytes()] = self._evaluate(row)
-                self.validations += 1
+        new = {row.tobytes(): row for row in rows if row.tobytes() not in self._known}
+        self._known |= zip(new, self._evaluated(list(new.values())), strict=True)
+        self.validations += len(new)
         return np.array([self._known[row.tobytes()] for row in rows], dtype=np.float64)
 
     def _require_known(self, rows: Codes) -> None:
@@ -108,6 +111,19 @@ class SupernetAccuracy:
     def _statistics(self, code: Codes) -> Statistics:
         images = to_inputs(self._calibration.images, resolution_of(self.space, code))
         return recalibrated(self._net, code, images)
+
+    def _evaluated(self, rows: Sequence[Codes]) -> list[float]:
+        """Accuracy of each row (L,). On a CPU a core takes a network: cores that share the layers
+        of one, small as they are, wait for each other."""
+        threads = torch.get_num_threads()
+        if len(rows) < 2 or threads < 2 or self._net.device.type != "cpu":
+            return [self._evaluate(row) for row in rows]
+        torch.set_num_threads(1)  # of each of the pool's threads too
+        try:
+            with ThreadPoolExecutor(threads) as pool:
+                return list(pool.map(self._evaluate, rows))
+        finally:
+            torch.set_num_threads(threads)
 
     def _evaluate(self, code: Codes) -> float:
         images = to_inputs(self._validation.images, resolution_of(self.space, code))
@@ -136,7 +152,7 @@ def kept_labels(source: SupernetAccuracy, weights: Path) -> KeptAccuracy:
     """
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
     about = f"the supernet {digest} on {source.data}"
-    return KeptAccuracy(source, weights.with_suffix(".labels.jsonl"), about)
+    return KeptAccuracy(source, weights.with_suffix(".labels.jsonl"), about, at_once=_AT_ONCE)
 
 
 def _logits(alone: StandAlone, images: NDArray[np.float32]) -> NDArray[np.float32]:

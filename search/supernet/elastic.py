@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,14 @@ ACTIVATIONS = {"relu": functional.relu, "hswish": functional.hardswish}
 Statistics = tuple[tuple[Tensor, Tensor], ...]
 
 
+class Moments(NamedTuple):
+    """Of so many values a channel: their mean and variance (c,)."""
+
+    mean: Tensor
+    variance: Tensor
+    values: int
+
+
 @dataclass
 class Norms:
     """How the batch norms of one forward pass normalise.
@@ -37,7 +46,7 @@ class Norms:
 
     fixed: Statistics | None = None
     record: bool = False
-    seen: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    seen: list[Moments] = field(default_factory=list)
     _next: int = 0
 
     def __call__(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -50,7 +59,7 @@ class Norms:
             return functional.batch_norm(x, None, None, scale, shift, True, eps=EPSILON)
         mean, variance = torch.zeros_like(scale), torch.zeros_like(scale)
         y = functional.batch_norm(x, mean, variance, scale, shift, True, 1.0, EPSILON)
-        self.seen.append((mean, variance))
+        self.seen.append(Moments(mean, variance, x.numel() // x.shape[1]))
         return y
 
 

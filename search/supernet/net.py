@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hwbench.errors import UsageError
-from hwbench.search.supernet.elastic import ElasticLayer, Gates, NormalisedConv, Norms, Statistics
+from hwbench.search.supernet.elastic import (
+    ElasticLayer,
+    Gates,
+    Moments,
+    NormalisedConv,
+    Norms,
+    Statistics,
+)
 from hwbench.spaces.base import NOTHING_FIXED, Codes, Space, Value
 from hwbench.spaces.mbv3 import MobileNetV3Space
 
@@ -30,6 +38,9 @@ class Learned:
 
 #: Up to this much larger, relatively, an image is framed with zeros; beyond, it is scaled.
 _FRAMED = 0.25
+
+#: Images that statistics are taken of at once: few enough for their activations to stay near.
+_PIECE = 125
 
 
 class Supernet(nn.Module):
@@ -166,11 +177,26 @@ def image_size(resolutions: Sequence[int]) -> int:
 
 @torch.no_grad()
 def recalibrated(net: Supernet, code: ArrayLike, images: Tensor) -> Statistics:
-    """The batch norms' statistics of one path (code (L,)) over images (n, c, r, r), in one batch.
+    """The batch norms' statistics of one path (code (L,)) over images (n, c, r, r).
 
-    As Once-for-All does before it evaluates a sub-network. On the net's device, wherever the
-    images are.
+    As Once-for-All does before it evaluates a sub-network: in batches of every n-th image, whose
+    statistics are pooled. On the net's device, wherever the images are.
     """
-    norms = Norms(record=True)
-    net(images.to(net.device), code, norms)
-    return tuple(norms.seen)
+    count = math.ceil(len(images) / _PIECE)
+    seen = []
+    for first in range(count):
+        norms = Norms(record=True)
+        net(images[first::count].to(net.device), code, norms)
+        seen.append(norms.seen)
+    return tuple(_pooled(layer) for layer in zip(*seen, strict=True))
+
+
+def _pooled(parts: Sequence[Moments]) -> tuple[Tensor, Tensor]:
+    """Mean and variance (c,) of all values of the parts."""
+    counts = torch.tensor([part.values for part in parts], dtype=torch.float64)[:, None]
+    means = torch.stack([part.mean for part in parts]).double()
+    variances = torch.stack([part.variance for part in parts]).double()
+    counts = counts.to(means.device)
+    mean = (counts * means).sum(0) / counts.sum()
+    squares = (counts - 1) * variances + counts * (means - mean) ** 2
+    return mean.float(), (squares.sum(0) / (counts.sum() - 1)).float()
