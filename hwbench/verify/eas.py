@@ -306,6 +306,7 @@ def summarise(
         ),
         "proposed_share": round(float(np.mean([row["proposed"] for row in rows])), 3),
         "measured": int(known.sum()),
+        "measured_networks": len(set(rows[0]["answers"])),
         "kept_share": round(float(kept.mean()), 3) if len(kept) else None,
         "worst_excess_pct": round(100 * float((used - 1).max(initial=0.0)), 2),
         "utilisation_measured": round(float(used.mean()), 3) if len(used) else None,
