@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from hwbench.watch import charts
+from hwbench.watch import charts, page_charts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,15 +61,15 @@ def predictor_figure(
 def _draw_predictions(axes: Axes, evaluation: Evaluation) -> None:
     measured, predicted = evaluation.measured_ms, evaluation.predicted_ms
     ends = np.array(charts.padded(np.concatenate([measured, predicted])))
-    for percent in charts.BANDS_PERCENT:
+    for percent in page_charts.BANDS_PERCENT:
         share = percent / 100
         axes.fill_between(
             ends, ends * (1 - share), ends * (1 + share),
             color=BANDS[percent], lw=0, label=f"±{percent} %",
         )  # fmt: skip
     axes.plot(ends, ends, color=MUTED, lw=0.8)
-    beyond = np.abs(charts.errors_percent(evaluation)) >= charts.BANDS_PERCENT[0]
-    outer = f"±{charts.BANDS_PERCENT[0]} %"
+    beyond = np.abs(page_charts.errors_percent(evaluation)) >= page_charts.BANDS_PERCENT[0]
+    outer = f"±{page_charts.BANDS_PERCENT[0]} %"
     looks = ((~beyond, ACCENT, "o", f"within {outer}"), (beyond, BAD, "x", f"beyond {outer}"))
     for chosen, colour, marker, label in looks:
         if not chosen.any():

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwbench.records import CanaryEpoch, Fingerprint, keeps
-from hwbench.watch import charts
+from hwbench.watch import page_charts
 from hwbench.watch.site import environment, write_site
 
 if TYPE_CHECKING:
@@ -156,8 +156,8 @@ def render(report: DemoReport, policy: str) -> str:
         .render(
             policy=policy,
             report=report,
-            latency_chart=charts.latency_over_macs(report.profile, report.budgets),
-            parity_chart=charts.predicted_against_measured(report.evaluation),
-            error_chart=charts.error_by_latency(report.evaluation),
+            latency_chart=page_charts.latency_over_macs(report.profile, report.budgets),
+            parity_chart=page_charts.predicted_against_measured(report.evaluation),
+            error_chart=page_charts.error_by_latency(report.evaluation),
         )
     )

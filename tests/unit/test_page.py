@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwbench.records import Fingerprint
-from hwbench.watch import charts, figures
+from hwbench.watch import charts, figures, page_charts
 from hwbench.watch.page import Budget, DemoReport, Stage, render, write_page
 from hwbench.watch.policy import content_policy
 from tests.reports import demo_report
@@ -246,7 +246,7 @@ def test_the_figure_in_a_file_has_the_colours_of_the_light_theme() -> None:
     light = dict(re.findall(r"--([\w-]+): (#\w{6});", _themes(style)[0]))
     sequence = tuple(light[f"seq-{i}"] for i in range(charts.SEQUENCE))
     assert sequence == figures.SEQUENCE
-    assert {p: light[f"band-{p}"] for p in charts.BANDS_PERCENT} == figures.BANDS
+    assert {p: light[f"band-{p}"] for p in page_charts.BANDS_PERCENT} == figures.BANDS
     ours = (figures.ACCENT, figures.BAD, figures.WINNER, figures.MUTED)
     assert ours == tuple(light[name] for name in ("accent", "bad", "winner", "muted"))
 
@@ -323,7 +323,7 @@ def test_policy_lets_in_no_inline_script_and_only_the_styles_of_plotly() -> None
 
 
 def test_chart_data_is_what_was_measured(report: DemoReport) -> None:
-    spec = charts.latency_over_macs(report.profile, report.budgets).spec
+    spec = page_charts.latency_over_macs(report.profile, report.budgets).spec
     *groups, winners = spec["traces"]
     assert sum(len(trace["x"]) for trace in groups) == 300
     latency = sorted(y for trace in groups for y in trace["y"])
@@ -334,8 +334,8 @@ def test_chart_data_is_what_was_measured(report: DemoReport) -> None:
 
 def test_predictions_beyond_ten_percent_are_set_apart(report: DemoReport) -> None:
     for chart in (
-        charts.predicted_against_measured(report.evaluation),
-        charts.error_by_latency(report.evaluation),
+        page_charts.predicted_against_measured(report.evaluation),
+        page_charts.error_by_latency(report.evaluation),
     ):
         sizes = {t["name"]: len(t["x"]) for t in chart.traces if t["mode"] == "markers"}
         assert sizes == {"within ±10 %": 99, "beyond ±10 %": 1}
@@ -343,7 +343,7 @@ def test_predictions_beyond_ten_percent_are_set_apart(report: DemoReport) -> Non
 
 def test_summaries_say_what_the_charts_show(report: DemoReport) -> None:
     measured = report.evaluation.measured_ms
-    summary = charts.predicted_against_measured(report.evaluation).summary
+    summary = page_charts.predicted_against_measured(report.evaluation).summary
     within = int(np.sum(np.abs(report.evaluation.predicted_ms / measured - 1) < 0.05))
     assert "99 lie within 10 %" in summary
     assert f"{within} within 5 %" in summary
@@ -352,7 +352,7 @@ def test_summaries_say_what_the_charts_show(report: DemoReport) -> None:
 
 def test_intervals_that_reach_below_zero_are_drawn_all_the_same(report: DemoReport) -> None:
     wide = dataclasses.replace(report.evaluation, low_ms=-report.evaluation.predicted_ms)
-    chart = charts.predicted_against_measured(wide)
+    chart = page_charts.predicted_against_measured(wide)
     assert all(map(math.isfinite, chart.layout["yaxis"]["range"]))
 
 
