@@ -62,6 +62,28 @@ def show(*parts: RenderableType) -> None:
             console.print()
 
 
+def show_anew(screen: Callable[[], RenderableType], period_s: float) -> NoReturn:
+    """Show what ``screen`` answers, again every period, until somebody interrupts.
+
+    A terminal has it in place, and keeps the last one; elsewhere one follows the other.
+    """
+    if not sys.stdout.isatty():
+        while True:
+            show(screen())
+            time.sleep(period_s)
+    from rich.live import Live
+
+    now = screen()
+    try:
+        with Live(console=_console(sys.stdout), screen=True, auto_refresh=False) as live:
+            while True:
+                live.update(now, refresh=True)
+                time.sleep(period_s)
+                now = screen()
+    finally:
+        show(now)
+
+
 def flush() -> None:
     """Flush standard output, so that a full disk or a closed pipe shows here and not at exit."""
     try:

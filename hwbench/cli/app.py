@@ -33,6 +33,7 @@ from hwbench.cli.search_s2dnas import s2dnas
 from hwbench.cli.spaces import spaces
 from hwbench.cli.suggest import suggest
 from hwbench.cli.supernet import supernet
+from hwbench.cli.top import top
 from hwbench.cli.verify import verify
 
 app = typer.Typer(
@@ -69,6 +70,7 @@ for _verb, _name, _panel in (
     (compare, "compare", _WATCH),
     (report, "report", _WATCH),
     (log, "log", _WATCH),
+    (top, "top", _WATCH),
     (verify, "verify", _PROVE),
     (demo, "demo", _PROVE),
     (export, "export", _DATA),

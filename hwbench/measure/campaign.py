@@ -17,7 +17,7 @@ from hwbench.measure.session import measure
 from hwbench.records import CanaryEpoch, Measurement
 
 if TYPE_CHECKING:
-    from hwbench.store import Store
+    from hwbench.store import Store, Sweep
 
 #: Sessions whose quietest moments tell whether a canary left its epoch.
 DRIFT_SESSIONS = 5
@@ -97,6 +97,7 @@ def record(
     if not jobs:
         return
     threads, session = jobs[0].workload.threads, ""
+    store.announce(_sweep(target, jobs, epoch, campaign, len(done)))
     floors: list[NDArray[np.float64]] = []
     for result in measure(target, jobs, plan, epoch, progress=progress, watch=floors.append):
         if isinstance(result, Measurement):
@@ -112,3 +113,18 @@ def record(
             datetime.now(UTC).isoformat(timespec="seconds"),
             tuple(map(float, floors[0])),
         )
+
+
+def _sweep(
+    target: Target, jobs: Sequence[Job], epoch: CanaryEpoch | None, campaign: str | None, held: int
+) -> Sweep:
+    """These jobs as whoever watches the store is told of them."""
+    from hwbench.store import Sweep
+
+    works = [job.workload for job in jobs]
+    spaces = {work.space for work in works}
+    (only,) = spaces if len(spaces) == 1 else (None,)
+    first = works[0]
+    key = epoch.fingerprint_key if epoch else target.fingerprint(first.threads).key
+    named = only or (first.name if len(works) == 1 else f"{len(works)} models")
+    return Sweep(named, target.name, key, campaign, len({w.key for w in works}), held)

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hwbench.store.core import CanaryRun, ImportReport, Store
+    from hwbench.store.core import CanaryRun, ImportReport, Standing, Store, Sweep
 
-__all__ = ["CanaryRun", "ImportReport", "Store"]
+__all__ = ["CanaryRun", "ImportReport", "Standing", "Store", "Sweep"]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,11 +16,12 @@ from sqlalchemy import Connection, select
 from hwbench.errors import StoreError, UsageError
 from hwbench.places import store_location
 from hwbench.records import CanaryEpoch, Measurement, Verdict
-from hwbench.store import documents, rows, schema
+from hwbench.store import documents, rows, schema, sweeps
 from hwbench.store.engine import Database, open_database
 from hwbench.store.rows import CanaryRun, DamagedRow
+from hwbench.store.sweeps import Standing, Sweep
 
-__all__ = ["CanaryRun", "ImportReport", "Store"]
+__all__ = ["CanaryRun", "ImportReport", "Standing", "Store", "Sweep"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,16 @@ class Store:
         columns = schema.measurements.c
         with self._reading() as connection:
             return set(connection.scalars(select(columns.workload_key).where(columns.plan == plan)))
+
+    def announce(self, sweep: Sweep) -> None:
+        """Tell whoever watches the store what is going to be measured into it."""
+        with self._writing(f"the announcement of {sweep.what!r}") as connection:
+            sweeps.announce(connection, sweep)
+
+    def standings(self, *, most: int = 5, cells: int = 8) -> list[Standing]:
+        """How far the newest sweeps are, the newest first, each with its last few cells."""
+        with self._reading() as connection:
+            return sweeps.standings(connection, most, cells)
 
     def add_epoch(self, epoch: CanaryEpoch) -> None:
         """Store a canary epoch. An id that exists is a StoreError: epochs never change."""

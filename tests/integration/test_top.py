@@ -1,0 +1,155 @@
+"""`hwbench top`: what it counts of a sweep, what it shows, and how it leaves a terminal."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hwbench.cli import main
+from hwbench.measure.campaign import record
+from hwbench.measure.plan import Plan
+from hwbench.store import Store, Sweep
+from tests.measurements import measurement
+from tests.targets import LocalTarget, job, runner
+
+PLACE = measurement().fingerprint
+HOSTILE = "\x1b[31m[red]net\x07\n"
+
+
+def sweep(cells: int, **changes: Any) -> Sweep:
+    """Begun a minute ago, by this process."""
+    began = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
+    made = Sweep("ofa_mbv3", "cpu", PLACE.key, "profile:a", cells, 0, began)
+    return dataclasses.replace(made, **changes)
+
+
+def seen(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    assert main(["top", "--json"]) == 0
+    found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["sweeps"]
+    return found
+
+
+def test_a_sweep_counts_its_own_cells_alone(
+    own_store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Store.open(own_store) as store:
+        store.add(measurement(0), plan="profile:a")  # was there before
+        store.announce(sweep(4, held=1))
+        store.add(measurement(1), plan="profile:a")
+        store.add(measurement(2, status="inconclusive"), plan="profile:a")
+        store.add(measurement(3), plan="profile:b")
+        elsewhere = dataclasses.replace(PLACE, device="litert")
+        store.add(measurement(4, fingerprint=elsewhere), plan="profile:a")
+    (one,) = seen(capsys)
+    assert (one["cells"], one["done"], one["held_before"]) == (4, 2, 1)
+    assert one["counts"] == {"ok": 1, "inconclusive": 1}
+    assert one["inconclusive_share"] == 0.5
+    assert one["running"] is True
+    assert one["seconds_left"] == pytest.approx(one["seconds"], rel=1e-6)
+    assert one["cells_per_second"] == pytest.approx(2 / one["seconds"], rel=1e-6)
+    assert [cell["name"] for cell in one["last"]] == ["net2", "net1"]
+
+
+def test_what_ended_what_is_done_and_what_is_elsewhere(
+    own_store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", "pass"])
+    gone.wait()
+    with Store.open(own_store) as store:
+        store.announce(sweep(1, host="another", created="2026-01-01T00:00:00+00:00"))
+        store.announce(sweep(1, process=gone.pid, plan=None))
+        store.announce(sweep(1))
+        store.add(measurement(1), plan="profile:a")
+    assert [each["running"] for each in seen(capsys)] == [False, False, False]
+    assert main(["top", "--once"]) == 0
+    assert "ofa_mbv3 on cpu, done: 1 of 1 cells" in capsys.readouterr().out
+
+
+def test_a_screen_has_80_columns_and_obeys_no_name(
+    own_store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Store.open(own_store) as store:
+        store.announce(sweep(300, what=HOSTILE * 20, plan=None))
+        for number in range(12):
+            store.add(measurement(number, work_name=f"{HOSTILE * 9}{number}"))
+    assert main(["top", "--once"]) == 0
+    out = capsys.readouterr().out
+    assert "12 of 300 cells" in out
+    assert " 4%  " in out
+    assert " 4%  12.0 a minute, 24:0" in out
+    assert "\\x1b[31m[red]net\\x07" in out
+    assert "\x1b" not in out
+    assert max(map(len, out.splitlines())) <= 80
+    assert len(out.splitlines()) <= 24
+
+
+def test_a_store_without_a_sweep_and_none_at_all(
+    own_store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["top", "--once"]) == 4
+    assert "there is no store" in capsys.readouterr().err
+    Store.open(own_store).close()
+    assert main(["top", "--once"]) == 0
+    assert "Nothing was announced" in capsys.readouterr().out
+
+
+def test_a_campaign_announces_itself(
+    own_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = [job(f"net{i}", runner(tmp_path, us=20 + i)) for i in range(3)]
+    plan = Plan(processes=2, seconds=1e-3, loaded=3)
+    with Store.open(own_store) as store:
+        going = record(LocalTarget(tmp_path), jobs, plan, store, None, campaign="c")
+        first = next(going)
+        (one,) = seen(capsys)
+        assert (one["what"], one["cells"], one["done"]) == ("3 models", 3, 1)
+        assert one["running"] is True
+        assert one["last"][0]["name"] == first.workload.name
+        list(going)
+    (one,) = seen(capsys)
+    assert (one["done"], one["running"]) == (3, False)
+
+
+def test_ctrl_c_gives_the_terminal_back(own_store: Path) -> None:
+    with Store.open(own_store) as store:
+        store.announce(sweep(300))
+        store.add(measurement(1), plan="profile:a")
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "hwbench", "top", "--every", "0.2"]
+    screen = b""
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as watching:
+        os.close(theirs)
+        while b"1 of 300 cells" not in screen:
+            screen += os.read(ours, 1 << 16)
+        watching.send_signal(signal.SIGINT)
+        screen += _rest(ours)
+        assert watching.wait(30) == 0
+    os.close(ours)
+    after = screen.rpartition(b"\x1b[?1049l")[2]  # the terminal's own screen is back,
+    assert b"1 of 300 cells" in after
+    assert screen.rfind(b"\x1b[?25h") > screen.rfind(b"\x1b[?25l")  # and its cursor
+    assert b"Traceback" not in screen
+    assert b"interrupted" not in screen
+
+
+def _rest(end: int) -> bytes:
+    """What a terminal says until its last writer is gone."""
+    found = b""
+    while True:
+        try:
+            data = os.read(end, 1 << 16)
+        except OSError:  # Linux's way of saying so
+            return found
+        if not data:
+            return found
+        found += data
