@@ -29,7 +29,7 @@ from hwbench.search.supernet.elastic import Norms, Statistics
 from hwbench.spaces.base import NOTHING_FIXED, Codes
 
 #: Images that a path runs on at once: few enough for their activations to stay near.
-_BATCH = 100
+_BATCH = 25
 
 #: Images at once on a GPU, which many keep busy.
 _DEVICE_BATCH = 1000
