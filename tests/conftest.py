@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.postgres import place, postgres
+
+__all__ = ["place", "postgres"]
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # A shared CI machine stalls for seconds at will: the time of one example proves nothing.

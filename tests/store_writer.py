@@ -25,6 +25,8 @@ def write(store: str, plan: str, count: int, process: int) -> None:
 
 
 def main(store: str, plan: str, count: str, processes: str) -> None:
+    if "://" in store:
+        import psycopg  # noqa: F401 - as above
     children = []
     gate, opener = os.pipe()
     for process in range(int(processes)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -66,6 +67,14 @@ def history(
             )
         )
     return found
+
+
+def integrity(path: Path) -> str:
+    """What SQLite itself finds wrong with a store's file: "ok" where it is nothing."""
+    connection = sqlite3.connect(path)
+    (answer,) = connection.execute("PRAGMA integrity_check").fetchone()
+    connection.close()
+    return str(answer)
 
 
 def filled(folder: Path, names: Sequence[str] = ("resnet18.onnx", "mobilenet.onnx")) -> Path:

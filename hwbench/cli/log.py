@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -65,7 +64,7 @@ def log(
 
 
 def merge(
-    other: Annotated[Path, typer.Argument(metavar="OTHER", help="The store to take over.")],
+    other: Annotated[str, typer.Argument(metavar="PATH|URL", help="The store to take over.")],
     store: StoreUrl = None,
     as_json: Json = False,
     debug: Debug = False,

@@ -1,4 +1,4 @@
-"""The results store: every measurement with every sample, in SQLite through SQLAlchemy.
+"""The results store: every measurement with every sample, through SQLAlchemy: SQLite or PostgreSQL.
 
 ``from hwbench.store import Store`` loads SQLAlchemy (0.15 s), so a light import path names it
 inside the function that needs it. The codecs (:mod:`.arrays`, :mod:`.documents`) load no

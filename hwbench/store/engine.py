@@ -2,7 +2,8 @@
 
 SQLite runs in WAL mode with ``synchronous=FULL``: a commit is on the disk when it returns, and
 a killed process leaves whole transactions only. Writers queue up by ``BEGIN IMMEDIATE`` and
-the busy timeout instead of failing half-way; readers are never blocked.
+the busy timeout instead of failing half-way; readers are never blocked. On PostgreSQL a lock of
+the writers' own, held to the end of the transaction, does what ``BEGIN IMMEDIATE`` does there.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select
+from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, inspect, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool, QueuePool
@@ -30,6 +31,10 @@ BUSY_S: Final = 60.0
 
 _ELSEWHERE: Final = "or name another place with --store or HWBENCH_STORE"
 _NEARLY_FULL_BYTES: Final = 1 << 16  # SQLite's smallest step is its 32 KiB -shm file
+#: How long a server that does not answer is waited for, unless its URL says.
+_CONNECT_S: Final = 10
+#: Key of the writers' advisory lock in a PostgreSQL database.
+_WRITERS: Final = 0x68776273
 
 
 class Database:
@@ -40,9 +45,9 @@ class Database:
 
     def __init__(self, where: str | Path) -> None:
         self.path = _sqlite_path(where)
-        self.label = str(self.path) if self.path else _url_label(str(where))
+        self.label = str(self.path) if self.path else _url_label(make_url(str(where)))
         self.read_only = self.path is not None and not _writable(self.path)
-        self._engine = self._sqlite_engine(self.path) if self.path else _engine(str(where))
+        self._engine = self._sqlite_engine(self.path) if self.path else _server_engine(str(where))
         self._process = os.getpid()
 
     @contextmanager
@@ -113,12 +118,13 @@ class Database:
     def explain(self, verb: str, error: BaseException | None) -> str:
         """One line: what the database refused, and what to do about it."""
         start = f"cannot {verb} store {self.label}: "
+        if self.path is None:
+            return start + _explain_server(error)
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_FULL or (
             code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and self._disk_is_full()
         ):
-            folder = self.path.parent if self.path else self.label
-            return f"{start}the disk is full: free space under {folder}, {_ELSEWHERE}"
+            return f"{start}the disk is full: free space under {self.path.parent}, {_ELSEWHERE}"
         if code == sqlite3.SQLITE_NOTADB:
             return f"{start}the file is no SQLite database: name another with --store"
         if code == sqlite3.SQLITE_CORRUPT:
@@ -141,14 +147,14 @@ def open_database(where: str | Path, *, create: bool) -> Database:
     """Open the store at ``where``, ready for use; ``create`` makes it where there is none.
 
     Raises StoreVersionError for a newer schema; StoreError for a missing store, a file that is
-    no store, or what else the disk refuses; UsageError for an impossible URL.
+    no store, or what else the disk or the server refuses; UsageError for an impossible URL.
     """
     path = _sqlite_path(where)
     if path is not None:
         _check_file(path, create=create)
     database = Database(where)
     try:
-        _prepare(database)
+        _prepare(database, create=create)
     except BaseException:
         database.close()
         raise
@@ -160,7 +166,7 @@ def _check_file(path: Path, *, create: bool) -> None:
         raise StoreError(f"store {path} is a folder: name a file, as in {path / 'hwbench.db'}")
     if not path.exists():
         if not create:
-            raise StoreError(f"there is no store at {path}: measure something first, {_ELSEWHERE}")
+            raise _missing(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -169,17 +175,22 @@ def _check_file(path: Path, *, create: bool) -> None:
             ) from error
 
 
-def _prepare(database: Database) -> None:
+def _missing(where: str | Path) -> StoreError:
+    return StoreError(f"there is no store at {where}: measure something first, {_ELSEWHERE}")
+
+
+def _prepare(database: Database, *, create: bool) -> None:
     """Make the tables of a new store, or check the version of an old one.
 
-    Raises StoreVersionError for a newer schema, StoreError for another program's database.
+    Raises StoreVersionError for a newer schema, StoreError for another program's database, or
+    for one without a store where none may be made.
     """
     with database.reading() as connection:
         tables = set(inspect(connection).get_table_names())
         if schema.meta.name in tables:
             _check_version(connection, database.label)
             fresh = False
-        elif tables and database.path:
+        elif tables:
             raise StoreError(
                 f"{database.label} is another program's database: name another with --store"
             )
@@ -187,6 +198,8 @@ def _prepare(database: Database) -> None:
             fresh = True
     if fresh and database.read_only:
         raise StoreError(f"store {database.label} is empty and read-only: there is nothing to read")
+    if fresh and not create:
+        raise _missing(database.label)
     if fresh:
         _create(database)
 
@@ -263,18 +276,54 @@ def _sqlite_path(where: str | Path) -> Path | None:
     return Path(url.database).absolute()
 
 
-def _engine(url: str) -> Engine:
-    try:
-        return create_engine(url)
-    except (ImportError, SQLAlchemyError) as error:
+def _server_engine(where: str) -> Engine:
+    """Engine of a PostgreSQL server; a connection that it lost is replaced between transactions."""
+    url = make_url(where)
+    start = f"cannot open store {_url_label(url)}: "
+    if url.get_backend_name() not in ("postgres", "postgresql"):
         raise StoreError(
-            f"cannot open store {_url_label(url)}: {_one_line(error)}: install its driver, or "
-            "name a file with --store"
+            f"{start}there is no driver for {url.get_backend_name()!r}: a store is a file or "
+            "postgresql://USER@HOST/DATABASE"
+        )
+    query = {"connect_timeout": str(_CONNECT_S), **url.query}
+    try:
+        engine = create_engine(
+            url.set(drivername="postgresql+psycopg", query=query),
+            isolation_level="READ COMMITTED",  # what others stored before we got the lock is seen
+            pool_pre_ping=True,
+            max_overflow=-1,
+        )
+    except ImportError as error:
+        raise StoreError(
+            f"{start}{_one_line(error)}: pip install 'hwbench[team]', or name a file with --store"
         ) from error
+    event.listen(engine, "begin", _begin_server)
+    return engine
 
 
-def _url_label(url: str) -> str:
-    return make_url(url).render_as_string(hide_password=True)
+def _begin_server(connection: Connection) -> None:
+    if connection.get_execution_options().get("hwbench_writes", False):
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{BUSY_S * 1000:.0f}ms'")
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS})")
+
+
+def _explain_server(error: BaseException | None) -> str:
+    """What a PostgreSQL server refused, by its SQLSTATE, and what to do about it."""
+    match getattr(error, "sqlstate", None):
+        case "53100":
+            return f"the server's disk is full: free space there, {_ELSEWHERE}"
+        case "25006":
+            return f"the server takes no writes (a standby?): ask its primary, {_ELSEWHERE}"
+        case "55P03":
+            return f"locked by another writer for {BUSY_S:.0f} s: end that, then try again"
+        case _:
+            return f"{_one_line(error)}: check its URL, the server and your rights, {_ELSEWHERE}"
+
+
+def _url_label(url: URL) -> str:
+    """The URL without a password, which may stand in its query too."""
+    query = {name: value for name, value in url.query.items() if "password" not in name}
+    return url.set(query=query).render_as_string(hide_password=True)
 
 
 def _writable(path: Path) -> bool:

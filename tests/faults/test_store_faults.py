@@ -1,6 +1,6 @@
-"""The store under kill -9, a crowd of writers, a full disk and a read-only one.
+"""The store under kill -9, a crowd of writers, a full disk, a read-only one, a server that ends.
 
-All on real processes, real SQLite and real mounts.
+All on real processes, real SQLite, a real PostgreSQL server and real mounts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ import pytest
 
 from hwbench.errors import StoreError
 from hwbench.store import Store
+from tests.disks import fill, mount
 from tests.measurements import epoch, measurement, same
+from tests.postgres import Server
+from tests.stores import integrity
 
 Writer = Callable[..., subprocess.Popen[str]]
 
@@ -52,49 +55,22 @@ def writer(root: Path) -> Iterator[Writer]:
         process.communicate()
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    _mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", folder)
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def _mount(*arguments: str | Path) -> None:
-    if shutil.which("mount") is None:
-        pytest.skip("NOT TESTED: there is no mount command, so no full or read-only disk")
-    done = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"NOT TESTED: mounting needs root: {done.stderr.strip()}")
-
-
-def integrity(path: Path) -> str:
-    connection = sqlite3.connect(path)
-    (answer,) = connection.execute("PRAGMA integrity_check").fetchone()
-    connection.close()
-    return str(answer)
-
-
-def test_killed_at_any_time_it_keeps_all_that_was_acknowledged(
-    writer: Writer, tmp_path: Path
-) -> None:
-    path, plan, cells = tmp_path / "store.db", "sweep", 400
+def test_killed_at_any_time_it_keeps_all_that_was_acknowledged(writer: Writer, place: str) -> None:
+    path, plan, cells = Path(place), "sweep", 400  # no path that exists where it is a URL
     acknowledged: set[int] = set()
     dice = random.Random(1)
     for _ in range(6):
-        process = writer(path, plan, cells, 1)
+        process = writer(place, plan, cells, 1)
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-        time.sleep(dice.uniform(0.0, 0.15))
+        time.sleep(dice.uniform(0.0, 0.4 if "://" in place else 0.15))
         os.killpg(process.pid, signal.SIGKILL)
         assert process.stdout is not None
         acknowledged |= {int(line) for line in process.stdout if line.endswith("\n")}
         if path.exists():
             assert integrity(path) == "ok"
-    with Store.open(path) as store:
+    with Store.open(place) as store:
         found = store.measurements(plan=plan)  # checks each row's samples
         done = store.done(plan)
     numbers = [int(m.workload.model_hash, 16) for m in found]
@@ -118,15 +94,44 @@ def test_twenty_writers_make_one_store(writer: Writer, tmp_path: Path) -> None:
     assert len({(m.session, m.workload.key) for m in found}) == len(found) == 120
 
 
-def test_twenty_writers_of_one_plan_fill_each_cell_once(writer: Writer, tmp_path: Path) -> None:
-    path = tmp_path / "store.db"
-    process = writer(path, "sweep", 60, 20)
+def test_twenty_writers_of_one_plan_fill_each_cell_once(writer: Writer, place: str) -> None:
+    cells = 15 if "://" in place else 60  # a server is asked over a socket, many times a cell
+    process = writer(place, "sweep", cells, 20)
     process.communicate("go\n", timeout=120)
     assert process.returncode == 0
-    with Store.open(path) as store:
+    with Store.open(place) as store:
         found = store.measurements(plan="sweep")
-        assert len(found) == len(store.done("sweep")) == len(store.measurements()) == 60
+        assert len(found) == len(store.done("sweep")) == len(store.measurements()) == cells
     assert len({m.session for m in found}) > 1, "the writers did not meet"
+
+
+def test_a_server_that_ends_and_comes_back_has_lost_nothing(
+    writer: Writer, postgres: Server
+) -> None:
+    place = postgres.place()
+    process = writer(place, "sweep", 100_000, 1)
+    assert process.stdin is not None
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    assert process.stdout is not None
+    acknowledged = {int(process.stdout.readline()) for _ in range(20)}
+    with Store.open(place) as store:
+        before = len(store.done("sweep"))
+        postgres.stop()
+        try:
+            acknowledged |= {int(line) for line in process.stdout}
+            assert process.wait() != 0
+            with pytest.raises(StoreError, match=r"check its URL.*--store") as caught:
+                store.done("sweep")
+            assert "\n" not in str(caught.value)
+        finally:
+            postgres.start()
+        held = store.measurements(plan="sweep")  # by the same store, opened before the end
+        assert len(held) >= before
+        assert acknowledged <= {int(m.workload.model_hash, 16) for m in held}
+        again = writer(place, "sweep", len(held) + 5, 1)
+        again.communicate("go\n", timeout=120)
+        assert len(store.measurements(plan="sweep")) == len(store.done("sweep")) == len(held) + 5
 
 
 def test_a_new_store_waits_for_another_who_is_making_it(tmp_path: Path) -> None:
@@ -149,7 +154,7 @@ def test_a_full_disk_loses_nothing_and_says_what_to_do(small_disk: Path) -> None
     ballast.write_bytes(bytes(300_000))
     stored = 0
 
-    def fill(store: Store) -> None:
+    def write(store: Store) -> None:
         nonlocal stored
         for number in range(10_000):
             store.add(measurement(number), plan="sweep")
@@ -157,7 +162,7 @@ def test_a_full_disk_loses_nothing_and_says_what_to_do(small_disk: Path) -> None
 
     with Store.open(small_disk / "store.db") as store:
         with pytest.raises(StoreError, match=r"disk is full.*--store") as caught:
-            fill(store)
+            write(store)
         assert "\n" not in str(caught.value)
         assert stored > 10
         assert [same(m, measurement(i)) for i, m in enumerate(store.measurements())] == (
@@ -170,12 +175,11 @@ def test_a_full_disk_loses_nothing_and_says_what_to_do(small_disk: Path) -> None
 
 
 def test_no_room_for_a_new_store(small_disk: Path) -> None:
-    with pytest.raises(OSError, match="No space"):
-        (small_disk / "ballast").write_bytes(bytes(2 << 20))
+    ballast = fill(small_disk)
     with pytest.raises(StoreError, match="disk is full") as caught:
         Store.open(small_disk / "store.db")
     assert "\n" not in str(caught.value)
-    (small_disk / "ballast").unlink()
+    ballast.unlink()
     with Store.open(small_disk / "store.db") as store:
         store.add(measurement(0))
         assert len(store.measurements()) == 1
@@ -186,7 +190,7 @@ class TestReadOnly:
         path = small_disk / "store.db"
         with Store.open(path) as store:
             store.add(measurement(0))
-        _mount("-o", "remount,ro", small_disk)
+        mount("-o", "remount,ro", small_disk)
         with Store.open(path) as store:
             assert store.read_only
             assert same(store.measurements()[0], measurement(0))
@@ -203,8 +207,8 @@ class TestReadOnly:
         view.mkdir()
         with Store.open(small_disk / "store.db") as store:
             store.add(measurement(0))
-            _mount("--bind", small_disk, view)
-            _mount("-o", "remount,ro,bind", view)
+            mount("--bind", small_disk, view)
+            mount("-o", "remount,ro,bind", view)
             try:
                 with Store.open(view / "store.db") as reader:
                     assert len(reader.measurements()) == 1
@@ -220,13 +224,13 @@ class TestReadOnly:
             store.add(measurement(0))
             for suffix in ("", "-wal"):  # as a killed process leaves it, less its -shm
                 shutil.copy(tmp_path / f"store.db{suffix}", small_disk)
-        _mount("-o", "remount,ro", small_disk)
+        mount("-o", "remount,ro", small_disk)
         with pytest.raises(StoreError, match="-wal file: copy both"):
             Store.open(small_disk / "store.db")
 
     def test_there_is_nothing_in_an_empty_one(self, small_disk: Path) -> None:
         (small_disk / "store.db").touch()
-        _mount("-o", "remount,ro", small_disk)
+        mount("-o", "remount,ro", small_disk)
         with pytest.raises(StoreError, match="empty and read-only"):
             Store.open(small_disk / "store.db")
         with pytest.raises(StoreError, match="there is no store"):
