@@ -13,6 +13,14 @@ from hwbench.cli.options import AnyDevice, Debug, Json, Since, StoreUrl, opened
 
 
 def report(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="FILE",
+            help="To show beside the store: predictors (.hwp), generators (.hwg), samples of "
+            "hwbench kernels (.jsonl), operators of bench --profile-ops --json (.json).",
+        ),
+    ] = None,
     out: Annotated[
         Path, typer.Option("-o", "--out", metavar="FOLDER", help="Where the page goes.")
     ] = Path("results/report"),
@@ -25,23 +33,28 @@ def report(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a page of all that a store holds: series with changes, devices, claims.
+    """Write a page of all that a store holds: series with changes, devices, searches, claims.
 
-    A folder that opens offline, from disk or from any web server.
+    A folder that opens offline, from disk or from any web server. A predictor named with it is
+    held against all that was measured since it was fitted.
 
     Example:
 
     hwbench report -o report
+
+    hwbench report cpu.hwp cpu.hwg cpu-kernels.jsonl
     """
     from hwbench import interchange
+    from hwbench.watch import report_files
     from hwbench.watch.report import gather
     from hwbench.watch.report_page import write_report
 
     now = datetime.now(UTC).isoformat(timespec="seconds")
     with opened(store, create=False) as results:
         chosen = results.measurements(device=device, since=since, with_bursts=False)
+        beside = report_files.read(files or (), chosen)
         found = gather(results, chosen, title, now)
-    page = write_report(found, out)
+    page = write_report(found, out, beside)
     if chosen:
         interchange.export(chosen, out / "measurements.csv", "csv")
     if as_json:
@@ -50,7 +63,11 @@ def report(
                 "page": page,
                 "measurements": found.measurements,
                 "series": len(found.series),
+                "architectures": sum(sample.size for sample in found.samples),
                 "devices": len(found.devices),
+                "predictors": [
+                    {"file": file.name, "sessions": file.sessions} for file in beside.predictors
+                ],
                 "changes": [
                     {
                         "name": series.name,

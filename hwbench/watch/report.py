@@ -3,6 +3,7 @@
 A series is one workload (by name, threads and options) on one device with all its facts; a device
 that changed starts new ones, and so does a new calibration within a series, for milliseconds of
 two do not mix. Levels are looked for in what is anchored alike, the newest calibration.
+Architectures of a space that were measured too seldom for a history are a sample of it instead.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwbench.records import CanaryEpoch, Fingerprint, Measurement, Verdict
+from hwbench.records import CanaryEpoch, Fingerprint, Measurement, Verdict, Workload
+from hwbench.store.documents import microseconds
+from hwbench.watch.report_runs import Of, distributions, newest, of
 from hwbench.watch.segments import Change, changes
 from hwbench.watch.selection import Key, changed_facts, series_key
 
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 GIT_TAGS = frozenset({"commit", "branch", "dirty"})
 #: Facts by which a machine is known again after an upgrade.
 MACHINE = ("machine", "cpu_model", "cores")
+#: An architecture of a space with fewer measurements has no history to look at.
+LEAST_HISTORY = 3
 _NS_PER_MS = 1e6
 
 
@@ -33,6 +38,7 @@ class Point:
     """One measurement: milliseconds, ``None`` where there are none, and where it came from.
 
     ``anchored``: the latency is an undisturbed one, of the series' newest calibration.
+    ``runs_ms`` are quantiles of its runs (:data:`.report_runs.SHARES`), of the newest ones alone.
     """
 
     created: str
@@ -48,6 +54,7 @@ class Point:
     dirty: bool
     tags: Mapping[str, str]
     anchored: bool
+    runs_ms: Sequence[float] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,15 +89,45 @@ class Series:
         return sorted(found)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """Architectures of a space on one device: the newest point of each, by its text.
+
+    All have the same threads and options.
+    """
+
+    id: str
+    space: str
+    threads: int
+    options: str
+    device: Device
+    points: Mapping[str, Point]
+
+    @property
+    def size(self) -> int:
+        """How many architectures."""
+        return len(self.points)
+
+    @property
+    def answered_ms(self) -> list[float]:
+        """Latencies of the newest calibration, the fastest first."""
+        return sorted(p.ms for p in self.points.values() if p.anchored and p.ms)
+
+
 @dataclass(eq=False)
 class Device:
-    """A device with all its facts, what was measured on it when, and its canaries' series."""
+    """A device with all its facts, what was measured on it when, and its canaries' series.
+
+    The fingerprint is of its last measurement; ``ranges`` are the least and the largest of what
+    its state said in numbers.
+    """
 
     id: str
     fingerprint: Fingerprint
     first: str
     last: str
     count: int = 0
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     epochs: list[CanaryEpoch] = field(default_factory=list)
     runs: list[CanaryRun] = field(default_factory=list)
     changed: str = ""
@@ -100,6 +137,38 @@ class Device:
         """For a reader: the name, and the processor where it is known."""
         cpu = self.fingerprint.facts.get("cpu_model", "unknown")
         return self.fingerprint.device + ("" if cpu == "unknown" else f", {cpu}")
+
+    @property
+    def history(self) -> list[tuple[str, str]]:
+        """What happened to it, and when, the oldest first."""
+        began = "first measured" + (
+            f", after its set-up changed: {self.changed}" * bool(self.changed)
+        )
+        events = [(self.first, began)]
+        for epoch in self.epochs:
+            times = ", ".join(
+                f"{name} {c0 / _NS_PER_MS:.4g} ms"
+                for name, c0 in zip(epoch.names, epoch.c0_ns, strict=True)
+            )
+            events.append((epoch.created, f"calibrated in {epoch.runs} runs: {times}"))
+        return sorted(events, key=lambda event: microseconds(event[0]))
+
+    @property
+    def state(self) -> list[tuple[str, str, float | None, float | None]]:
+        """What its last measurement says of its state, with the least and the largest of all."""
+        return [
+            (name, value, *self.ranges.get(name, (None, None)))
+            for name, value in self.fingerprint.state.items()
+        ]
+
+    def saw(self, measurement: Measurement) -> None:
+        """Count a measurement, the newest so far."""
+        self.fingerprint, self.last = measurement.fingerprint, measurement.created
+        self.count += 1
+        for name, value in measurement.fingerprint.state.items():
+            if (number := _number(value)) is not None:
+                low, high = self.ranges.get(name, (number, number))
+                self.ranges[name] = min(low, number), max(high, number)
 
     @property
     def drift(self) -> list[tuple[str, float]]:
@@ -123,6 +192,7 @@ class StoreReport:
     measurements: int
     devices: Sequence[Device]
     series: Sequence[Series]
+    samples: Sequence[Sample]
     claims: Sequence[Verdict]
     notes: Sequence[str]
 
@@ -149,16 +219,26 @@ def gather(
     groups: dict[Key, list[Measurement]] = {}
     for m in measurements:
         groups.setdefault(series_key(m), []).append(m)
+    drawn = [group for group in groups.values() if not _is_sample(group)]
+    runs, damaged = distributions(store, newest(drawn))
     series = [
-        _series(f"s{number}", group, devices[group[0].fingerprint.key])
-        for number, group in enumerate(groups.values())
+        _series(f"s{number}", group, devices[group[0].fingerprint.key], runs)
+        for number, group in enumerate(drawn)
     ]
     series.sort(key=lambda s: (s.name.casefold(), s.device.id, s.threads))
+    samples = _samples([group for group in groups.values() if _is_sample(group)], devices)
     ledger = sorted(store.verdicts(), key=lambda verdict: verdict.created, reverse=True)
-    notes = _notes(measurements, series, list(devices.values()), created)
+    notes = _notes(measurements, series, samples, list(devices.values()), created)
+    if damaged:
+        of_them = f"{damaged} session{'s' * (damaged != 1)}"
+        notes.append(f"The samples of {of_them} are damaged: their runs are not drawn.")
     return StoreReport(
-        title, created, len(measurements), list(devices.values()), series, ledger, notes
+        title, created, len(measurements), list(devices.values()), series, samples, ledger, notes
     )
+
+
+def _is_sample(group: Sequence[Measurement]) -> bool:
+    return group[0].workload.space is not None and len(group) < LEAST_HISTORY
 
 
 def _devices(
@@ -166,16 +246,15 @@ def _devices(
 ) -> dict[str, Device]:
     """Devices by their fingerprints' keys, in the order in which they were first met."""
     devices: dict[str, Device] = {}
-    newest: dict[tuple[str | None, ...], Measurement] = {}
+    latest: dict[tuple[str | None, ...], Measurement] = {}
     for m in measurements:
         key, machine = m.fingerprint.key, _machine(m.fingerprint)
         if key not in devices:
             devices[key] = Device(f"d{len(devices)}", m.fingerprint, m.created, m.created)
-            before = newest.get(machine)
+            before = latest.get(machine)
             devices[key].changed = changed_facts(before, m) if before is not None else ""
-        newest[machine] = m
-        devices[key].last = m.created
-        devices[key].count += 1
+        latest[machine] = m
+        devices[key].saw(m)
     for epoch in epochs:
         if epoch.fingerprint_key in devices:
             devices[epoch.fingerprint_key].epochs.append(epoch)
@@ -190,16 +269,43 @@ def _machine(fingerprint: Fingerprint) -> tuple[str | None, ...]:
     return (fingerprint.device, *(fingerprint.facts.get(name) for name in MACHINE))
 
 
-def _series(id: str, group: Sequence[Measurement], device: Device) -> Series:
+def _series(
+    id: str, group: Sequence[Measurement], device: Device, runs: Mapping[Of, Sequence[float]]
+) -> Series:
     epoch = group[-1].epoch
-    points = [_point(m, epoch) for m in group]
+    points = [_point(m, epoch, runs.get(of(m), ())) for m in group]
     logs = [math.log(point.ms) for point in points if point.anchored and point.ms]
     work = group[0].workload
-    options = ", ".join(f"{name}={value}" for name, value in work.options)
-    return Series(id, work.name, work.threads, options, device, points, changes(logs))
+    return Series(id, work.name, work.threads, _options(work), device, points, changes(logs))
 
 
-def _point(m: Measurement, epoch: str | None) -> Point:
+def _samples(
+    groups: Sequence[Sequence[Measurement]], devices: Mapping[str, Device]
+) -> list[Sample]:
+    """Samples by space and device, from the few measurements of each architecture."""
+    alike: dict[tuple[str, int, str, str], list[Measurement]] = {}
+    for last in sorted((group[-1] for group in groups), key=lambda m: microseconds(m.created)):
+        work = last.workload
+        key = str(work.space), work.threads, _options(work), last.fingerprint.key
+        alike.setdefault(key, []).append(last)
+    return [
+        Sample(
+            f"a{number}",
+            space,
+            threads,
+            options,
+            devices[fingerprint],
+            {str(m.workload.arch): _point(m, own[-1].epoch) for m in own},
+        )
+        for number, ((space, threads, options, fingerprint), own) in enumerate(alike.items())
+    ]
+
+
+def _options(work: Workload) -> str:
+    return ", ".join(f"{name}={value}" for name, value in work.options)
+
+
+def _point(m: Measurement, epoch: str | None, runs_ms: Sequence[float] = ()) -> Point:
     observed: dict[float, float | None] = {p.q: p.value_ns for p in m.observed}
     usable = m.status == "ok" and m.epoch == epoch and bool(m.latency_ns and m.latency_ns > 0)
     return Point(
@@ -216,7 +322,16 @@ def _point(m: Measurement, epoch: str | None) -> Point:
         dirty=m.tags.get("dirty") == "yes",
         tags=m.tags,
         anchored=usable,
+        runs_ms=runs_ms,
     )
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 def _ms(time_ns: float | None) -> float | None:
@@ -226,16 +341,15 @@ def _ms(time_ns: float | None) -> float | None:
 def _notes(
     measurements: Sequence[Measurement],
     series: Sequence[Series],
+    samples: Sequence[Sample],
     devices: Sequence[Device],
     created: str,
 ) -> list[str]:
     """What is missing or odd, a line each."""
-    from hwbench.store.documents import microseconds
-
     notes = []
     if not measurements:
         notes.append("The store has no measurement yet: hwbench bench makes the first.")
-    elif all(len(each.points) == 1 for each in series):
+    elif series and all(len(each.points) == 1 for each in series):
         notes.append("Every workload was measured once: there is no history yet to tell a change.")
     moved = [device for device in devices if device.changed]
     if moved:
@@ -247,13 +361,15 @@ def _notes(
     later = sum(microseconds(m.created) > microseconds(created) for m in measurements)
     if later:
         notes.append(f"{later} measurements bear a time that is yet to come: a clock was wrong.")
-    mixed = sum(not p.anchored and p.status == "ok" for each in series for p in each.points)
+    points = [p for each in series for p in each.points]
+    points += [p for each in samples for p in each.points.values()]
+    mixed = sum(not p.anchored and p.status == "ok" for p in points)
     if mixed:
         notes.append(
             f"{mixed} latencies rest on an earlier calibration than the newest of their series: "
             "they are shown, and not compared."
         )
-    lost = sum(point.status != "ok" for each in series for point in each.points)
+    lost = sum(point.status != "ok" for point in points)
     if lost:
         notes.append(
             f"{lost} measurements gave no undisturbed latency: inconclusive or observed only."

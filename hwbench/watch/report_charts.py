@@ -1,4 +1,4 @@
-"""The charts of a store's report: a workload's series, and a device's canaries, over time."""
+"""The charts of a store's report: a workload's series, a space's sample, a device's canaries."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from hwbench.watch.charts import Chart, Table, Trace, plain, short
-from hwbench.watch.report import Device, Point, Series
+from hwbench.watch.charts import Chart, Table, Trace, log_axis, padded, plain, short
+from hwbench.watch.report import Device, Point, Sample, Series
 
 _DIGITS_OF_COMMIT = 10
+_LEAST_BINNED = 10
 _PALETTE = ("--accent", "--winner", "--seq-3", "--seq-5", "--seq-1")
 
 
 def series_spec(series: Series) -> dict[str, Any]:
-    """What the page's scripts read of a series: a chart, and the rows of its table."""
+    """What the page's scripts read of a series: a chart, the rows of its table, and the quantiles
+    of the runs of those points that have some, by their place."""
     traces = _levels(series)
     groups = (
         ("undisturbed", [p.anchored for p in series.points], "--accent", "circle"),
@@ -32,7 +34,12 @@ def series_spec(series: Series) -> dict[str, Any]:
         "yaxis": {"rangemode": "normal"},
         "shapes": [_change_line(series.anchored[c.index].created) for c in series.levels],
     }
-    return {"traces": traces, "layout": layout, "rows": [_row(p) for p in series.points]}
+    return {
+        "traces": traces,
+        "layout": layout,
+        "rows": [_row(p) for p in series.points],
+        "runs": {n: p.runs_ms for n, p in enumerate(series.points) if p.runs_ms},
+    }
 
 
 def _other(points: Sequence[Point]) -> list[bool]:
@@ -113,6 +120,51 @@ def _row(point: Point) -> list[Any]:
     shown = [None if value is None else float(f"{value:.5g}") for value in figures]
     commit = point.commit[:_DIGITS_OF_COMMIT] + ("*" if point.dirty else "")
     return [point.created, commit, point.status, *shown, point.anchored]
+
+
+def histogram(sample: Sample) -> Chart | None:
+    """How many architectures of a sample take how long, in bins alike on a logarithmic scale.
+
+    ``None`` where too few have a latency.
+    """
+    ms = np.array(sample.answered_ms)
+    if len(ms) < _LEAST_BINNED:
+        return None
+    span = padded(ms)
+    edges = np.geomspace(*span, 1 + min(30, max(8, round(2 * len(ms) ** 0.5))))
+    counts, _ = np.histogram(ms, edges)
+    tenths = np.quantile(ms, [0.1, 0.5, 0.9])
+    steps = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": short(edges),
+        "y": [*counts.tolist(), int(counts[-1])],
+        "line": {"color": "var(--accent)", "width": 1.5, "shape": "hv"},
+        "fill": "tozeroy",
+        "fillcolor": "var(--band-5)",
+        "hovertemplate": "%{y} from %{x:.3~g} ms on<extra></extra>",
+        "showlegend": False,
+    }
+    return Chart(
+        key=f"{sample.id}-latencies",
+        title="Latencies",
+        summary=f"Of {len(ms)} architectures a tenth takes less than {tenths[0]:.3g} ms, half less "
+        f"than {tenths[1]:.3g} ms, a tenth more than {tenths[2]:.3g} ms.",
+        y_label="architectures",
+        traces=[steps],
+        layout={
+            "xaxis": {"title": {"text": "undisturbed latency, ms"}, **log_axis(*span)},
+            "yaxis": {"rangemode": "tozero"},
+        },
+        table=Table(
+            "How many take how long",
+            ("from, ms", "to, ms", "architectures"),
+            [
+                (f"{low:.4g}", float(high), int(count))
+                for low, high, count in zip(edges, edges[1:], counts, strict=False)
+            ],
+        ),
+    )
 
 
 def canaries(device: Device) -> Chart | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from hwbench.watch import report_charts
+from hwbench.watch import report_charts, report_generators, report_predictors, report_searches
 from hwbench.watch.report import StoreReport, evidence
+from hwbench.watch.report_files import Beside
+from hwbench.watch.report_runs import SHARES
 from hwbench.watch.site import environment, write_site
 
 _ASSETS: Final = ("style.css", "report.css", "page.js", "report.js")
@@ -14,12 +16,12 @@ _ASSETS: Final = ("style.css", "report.css", "page.js", "report.js")
 OPEN: Final = 3
 
 
-def write_report(report: StoreReport, folder: Path) -> Path:
+def write_report(report: StoreReport, folder: Path, beside: Beside | None = None) -> Path:
     """Write the page and the files beside it into ``folder``; see :func:`write_site`."""
-    return write_site(lambda policy: render(report, policy), _ASSETS, folder)
+    return write_site(lambda policy: render(report, policy, beside), _ASSETS, folder)
 
 
-def render(report: StoreReport, policy: str) -> str:
+def render(report: StoreReport, policy: str, beside: Beside | None = None) -> str:
     """The page's HTML, under this content security policy."""
     opened = [series.id for series, _ in report.changed[:OPEN]]
     if not opened and report.series:
@@ -30,9 +32,21 @@ def render(report: StoreReport, policy: str) -> str:
         .render(
             policy=policy,
             report=report,
+            beside=beside or Beside(),
+            searches=report_searches.searches(report.claims),
+            tested=report_predictors.tested(report.claims),
             opened=opened,
+            shares=SHARES,
             spec=report_charts.series_spec,
-            canaries=report_charts.canaries,
+            charts={
+                "budgets": report_searches.budgets_chart,
+                "canaries": report_charts.canaries,
+                "errors": report_predictors.error_chart,
+                "front": report_searches.front_chart,
+                "histogram": report_charts.histogram,
+                "promised": report_generators.front_chart,
+                "tested": report_predictors.tested_chart,
+            },
             evidence=evidence,
         )
     )

@@ -3,49 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from hwbench.watch.page import write_page
 from tests.browser.chromium import Browser
+from tests.browser.pages import HOSTILE, draw_all
 from tests.reports import demo_report
 
 CHARTS = 3
-HOSTILE = """</script><b>x</b><a href="javascript:alert(1)">%{x}'\"&amp;"""
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    binary = next(filter(None, map(shutil.which, names)), None)
-    if binary is None:
-        pytest.skip("NO BROWSER, so the page is not tested in one: apt-get install chromium")
-    with Browser(binary, tmp_path_factory.mktemp("profile")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_page(demo_report(), tmp_path_factory.mktemp("report"))
-
-
-def draw_all(browser: Browser) -> None:
-    """Scroll to each chart in turn until it is drawn."""
-    for i in range(CHARTS):
-        chart = f"document.querySelectorAll('.chart')[{i}]"
-        browser.evaluate(f"{chart}.scrollIntoView({{behavior: 'instant', block: 'center'}})")
-        browser.wait_for(f"{chart}.dataset.state")
-        assert browser.evaluate(f"{chart}.dataset.state") == "drawn"
 
 
 def test_text_stands_first_and_charts_are_drawn_when_scrolled_to(
-    browser: Browser, page: Path
+    browser: Browser, demo: Path
 ) -> None:
     browser.screen(1280, 400, "light")
-    browser.open(page)
+    browser.open(demo)
     assert "2 of 3 budgets kept." in browser.evaluate("document.body.innerText")
     assert browser.evaluate("document.querySelectorAll('.chart[data-state]').length") == 0
     assert {Path(url).name for url in browser.requests()} == {
@@ -54,39 +26,25 @@ def test_text_stands_first_and_charts_are_drawn_when_scrolled_to(
         "style.css",
     }
 
-    draw_all(browser)
+    assert draw_all(browser) == CHARTS
     points = (
         "[...document.querySelectorAll('.chart')].map(c => c.querySelectorAll('.point').length)"
     )
     assert browser.evaluate(points) == [303, 100, 100]
-    assert {Path(url).parent for url in browser.requests()} == {Path(page.parent.as_uri())}
+    assert {Path(url).parent for url in browser.requests()} == {Path(demo.parent.as_uri())}
     assert [Path(url).name for url in browser.requests()].count("plotly.min.js") == 1
     assert browser.complaints() == []
 
 
-def test_charts_follow_the_theme_while_the_page_is_open(browser: Browser, page: Path) -> None:
+def test_charts_follow_the_theme_while_the_page_is_open(browser: Browser, demo: Path) -> None:
     browser.screen(1280, 900, "light")
-    browser.open(page)
+    browser.open(demo)
     draw_all(browser)
     fill = "getComputedStyle(document.querySelector('#latency-over-macs .legendpoints path')).fill"
     assert browser.evaluate(fill) == "rgb(73, 172, 149)"  # --seq-0
     browser.screen(1280, 900, "dark")
     browser.wait_for(f"{fill} === 'rgb(125, 86, 184)'")
     assert browser.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(17, 20, 23)"
-    assert browser.complaints() == []
-
-
-@pytest.mark.parametrize("width", [390, 320])
-def test_a_phone_needs_no_scrolling_sideways(browser: Browser, page: Path, width: int) -> None:
-    browser.screen(width, 800, "dark")
-    browser.open(page)
-    draw_all(browser)
-    assert browser.evaluate("document.documentElement.scrollWidth") == width
-    right_ends = browser.evaluate(
-        "[...document.querySelectorAll('.main-svg')].map(s => s.getBoundingClientRect().right)"
-    )
-    assert len(right_ends) >= CHARTS
-    assert max(right_ends) <= width
     assert browser.complaints() == []
 
 
@@ -113,9 +71,9 @@ def test_hostile_names_are_shown_and_nothing_else(browser: Browser, tmp_path: Pa
     assert browser.complaints() == []
 
 
-def test_the_keyboard_reaches_what_scrolls(browser: Browser, page: Path) -> None:
+def test_the_keyboard_reaches_what_scrolls(browser: Browser, demo: Path) -> None:
     browser.screen(390, 800, "light")
-    browser.open(page)
+    browser.open(demo)
     reached = []
     for _ in range(12):
         for kind in ("rawKeyDown", "keyUp"):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,34 +11,18 @@ from hwbench.store import Store
 from hwbench.watch.report import gather
 from hwbench.watch.report_page import write_report
 from tests.browser.chromium import Browser
+from tests.browser.pages import HOSTILE, MADE, draw_all, report_of
+from tests.lived_in import lived_in
 from tests.stores import device, filled, history
 
-MADE = "2026-02-01T12:00:00+00:00"
-HOSTILE = """</script><b>x</b><a href="javascript:alert(1)">%{x}'\"&amp;"""
 OPEN_CHART = "document.querySelector('.series[open] .chart')"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    binary = next(filter(None, map(shutil.which, names)), None)
-    if binary is None:
-        pytest.skip("NO BROWSER, so the report is not tested in one: apt-get install chromium")
-    with Browser(binary, tmp_path_factory.mktemp("profile")) as running:
-        yield running
-
-
-def written(path: Path, folder: Path) -> Path:
-    with Store.open(path) as store:
-        return write_report(
-            gather(store, store.measurements(with_bursts=False), "Latency", MADE), folder
-        )
+OPEN_RUNS = "document.querySelector('.series[open] .runs')"
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    return written(filled(folder), folder / "site")
+    return report_of(filled(folder), folder / "site")
 
 
 def drawn(browser: Browser) -> None:
@@ -53,7 +35,7 @@ def test_a_change_is_told_and_drawn(browser: Browser, page: Path) -> None:
     browser.screen(1280, 900, "light")
     browser.open(page)
     text = browser.evaluate("document.body.innerText")
-    assert "120 measurements of 4 series on 2 devices. 1 changed their level." in text
+    assert "120 measurements on 2 devices: 4 series. 1 changed their level." in text
     assert "slower" in browser.evaluate("document.querySelector('#changes tbody').innerText")
     drawn(browser)
     assert browser.evaluate(f"{OPEN_CHART}.querySelectorAll('.point').length") == 30
@@ -103,23 +85,49 @@ def test_two_points_are_compared_by_chart_and_by_table(browser: Browser, page: P
     assert browser.complaints() == []
 
 
-@pytest.mark.parametrize("width", [390, 320])
-def test_a_phone_needs_no_scrolling_sideways(browser: Browser, page: Path, width: int) -> None:
-    browser.screen(width, 800, "dark")
-    browser.open(page)
-    drawn(browser)
-    assert browser.evaluate("document.documentElement.scrollWidth") == width
+def test_a_store_lived_in_is_drawn_from_end_to_end(browser: Browser, report: Path) -> None:
+    browser.screen(1280, 900, "light")
+    browser.open(report)
+    titles = browser.evaluate("[...document.querySelectorAll('h2')].map(h => h.textContent)")
+    assert titles == [
+        "Changes", "Series", "Spaces", "Devices", "Predictors", "Searches", "Operators", "Claims",
+    ]  # fmt: skip
+    # Of two series that changed: over time, and runs; spaces of two devices, canaries of three;
+    # a predictor's errors, claims over time; budgets and front of one search.
+    assert draw_all(browser) == 2 * 2 + 2 + 3 + 2 + 2
+    text = browser.evaluate("document.body.innerText")
+    assert "446 measurements on 3 devices: 9 series and 175 architectures" in text
+    assert browser.complaints() == []
+
+
+def test_the_runs_of_the_points_chosen_are_held_against_each_other(
+    browser: Browser, report: Path
+) -> None:
+    browser.screen(1280, 900, "light")
+    browser.open(report)
+    draw_all(browser)
+    lines = f"{OPEN_RUNS}.data.map(trace => [trace.name, trace.x[0], trace.x.at(-1)])"
+    (newest,) = browser.evaluate(lines)
+    assert newest[0].startswith("2026-01-30 06:00")
+    assert newest[1] < newest[2]
+    buttons = "document.querySelectorAll('.series[open] button')"
+    browser.evaluate(f"{buttons}[0].click()")
+    browser.evaluate(f"{buttons}[3].click()")
+    browser.wait_for(f"{OPEN_RUNS}.data.length === 2")
+    assert [line[0][:10] for line in browser.evaluate(lines)] == ["2026-01-27", "2026-01-30"]
+    browser.evaluate(f"{buttons}[29].click()")  # too old for its runs to be in the page
+    browser.wait_for(f"{OPEN_RUNS}.data.length === 1")
     assert browser.complaints() == []
 
 
 def test_hostile_names_are_shown_and_nothing_else(browser: Browser, tmp_path: Path) -> None:
-    path = filled(tmp_path, (HOSTILE, "=cmd|' /C calc'!A0"))
-    page = written(path, tmp_path / "site")
+    names = (HOSTILE, "=cmd|' /C calc'!A0", "{{ 7*7 }}")
+    page = report_of(lived_in(tmp_path, names), tmp_path / "site")
     browser.screen(1280, 900, "light")
     browser.open(page)
-    names = browser.evaluate("[...document.querySelectorAll('.name')].map(n => n.textContent)")
-    assert HOSTILE in names
-    drawn(browser)
+    shown = browser.evaluate("[...document.querySelectorAll('.name')].map(n => n.textContent)")
+    assert set(names) <= set(shown)
+    draw_all(browser)
     assert browser.evaluate("document.querySelectorAll('main b, main a[href^=java]').length") == 0
     assert browser.complaints() == []
 
@@ -132,6 +140,6 @@ def test_ten_thousand_measurements_stand(browser: Browser, tmp_path: Path) -> No
     browser.screen(1280, 900, "light")
     browser.open(page)
     text = browser.evaluate("document.body.innerText")
-    assert "10,000 measurements of 200 series on 20 devices" in text
+    assert "10,000 measurements on 20 devices: 200 series" in text
     assert browser.evaluate("document.querySelectorAll('.series').length") == 200
     assert browser.complaints() == []

@@ -5,17 +5,27 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hwbench.records import Measurement
+from hwbench.spaces import get_space
 from hwbench.store import Store
+from hwbench.watch import report_runs
 from hwbench.watch.report import StoreReport, gather
-from hwbench.watch.report_charts import series_spec
+from hwbench.watch.report_charts import histogram, series_spec
 from hwbench.watch.report_page import render
+from hwbench.watch.report_runs import EACH, SHARES
+from tests.lived_in import SPACE, profiled, with_runs
+from tests.measurements import measurement
 from tests.stores import BEGAN, calibration, device, filled, history
 
 MADE = "2026-03-01T12:00:00+00:00"
@@ -40,7 +50,8 @@ def test_a_filled_store(tmp_path: Path) -> None:
     assert [name for name, _ in report.devices[0].drift] == ["conv", "memory"]
     assert [claim.outcome for claim in report.claims] == ["confirmed"]
     html = render(report, "policy")
-    assert html.count('class="chart"') == 6  # the series', and the canaries of both devices
+    assert html.count('class="chart over-time"') == 4
+    assert html.count('class="chart"') == 2  # the canaries of both devices
     assert "latencies agree with themselves" in html
 
 
@@ -97,4 +108,89 @@ def test_an_empty_store_and_a_single_run(tmp_path: Path) -> None:
     assert "None yet." in render(empty, "policy")
     single = reported(history("net", device(0), [2.0]), tmp_path)
     assert "no history yet" in single.notes[0]
-    assert "1 measurement</strong> of 1 series on 1 device." in render(single, "policy")
+    assert "1 measurement</strong> on 1 device: 1 series." in render(single, "policy")
+
+
+# --- what lies behind a measurement, and how a device fared -----------------------------------
+
+
+def test_the_newest_points_carry_quantiles_of_their_runs(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "results.db") as store:
+        points = history("net", device(0), [2.0] * 20)
+        store.merge(with_runs(m, day) for day, m in enumerate(points))
+        report = gather(store, store.measurements(with_bursts=False), "Latency", MADE)
+        (last,) = store.measurements(session=points[-1].session)
+    (series,) = report.series
+    assert [bool(p.runs_ms) for p in series.points] == [False] * (20 - EACH) + [True] * EACH
+    ms = last.bursts.sample_ns / 1e6
+    found = dict(zip(SHARES, series.newest.runs_ms, strict=True))
+    assert found[0.0] == pytest.approx(ms.min(), rel=1e-4)
+    assert found[0.5] == pytest.approx(np.median(ms), rel=1e-4)
+    assert found[1.0] == pytest.approx(ms.max(), rel=1e-4)
+    assert set(series_spec(series)["runs"]) == set(range(20 - EACH, 20))
+
+
+def test_damaged_samples_cost_their_drawing_alone(tmp_path: Path) -> None:
+    path = filled(tmp_path)
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE bursts SET checksum = 'x' WHERE measurement_id = 30")
+    connection.commit()
+    connection.close()
+    with Store.open(path) as store:
+        report = gather(store, store.measurements(with_bursts=False), "Latency", MADE)
+    assert report.measurements == 120
+    assert "The samples of 1 session are damaged: their runs are not drawn." in report.notes
+
+
+@given(st.lists(st.integers(1, 40), max_size=60))
+def test_of_many_series_fewer_points_each_are_drawn(sizes: list[int]) -> None:
+    groups = [[measurement(n)] * size for n, size in enumerate(sizes)]
+    chosen = Counter(m.workload.name for m in report_runs.newest(groups))
+    assert sum(chosen.values()) <= report_runs.MOST
+    for n, size in enumerate(sizes):
+        assert chosen[f"net{n}"] == min(size, report_runs.EACH)
+
+
+def test_a_device_has_a_history_and_its_newest_state(tmp_path: Path) -> None:
+    points = history("net", device(0), STEADY)
+    loads = ["0.5", "unknown", "2.25", *["1.0"] * 9]
+    states = [
+        dataclasses.replace(m, fingerprint=dataclasses.replace(device(0), state={"load": load}))
+        for m, load in zip(points, loads, strict=True)
+    ]
+    with Store.open(tmp_path / "results.db") as store:
+        store.add_epoch(calibration(device(0)))
+        (found,) = gather(store, states, "Latency", MADE).devices
+    assert found.state == [("load", "1.0", 0.5, 2.25)]
+    assert [what for _, what in found.history] == [
+        "first measured",
+        "calibrated in 5 runs: conv 1 ms, memory 2 ms",
+    ]
+
+
+# --- spaces -----------------------------------------------------------------------------------
+
+
+def test_architectures_that_were_hardly_measured_are_samples_of_their_space(
+    tmp_path: Path,
+) -> None:
+    space = get_space(SPACE)
+    rows = profiled(space, device(0), 2, 40, seed=1)
+    often = [dataclasses.replace(rows[0], session=f"again-{n}") for n in range(2)]
+    twice = dataclasses.replace(rows[1], session="again-0", latency_ns=9e6)
+    report = reported([*rows, *often, twice, *history("net", device(0), STEADY)], tmp_path)
+    assert {series.name for series in report.series} == {"net", rows[0].workload.name}
+    (sample,) = report.samples
+    assert (sample.space, sample.size) == (SPACE, 39)
+    assert sample.points[str(rows[1].workload.arch)].ms == 9.0  # the newest one
+    wide = sum(m.status != "ok" for m in rows)
+    assert len(sample.answered_ms) == 39 - wide
+    chart = histogram(sample)
+    assert chart is not None
+    assert sum(row[2] for row in chart.table.rows) == len(sample.answered_ms)  # type: ignore[misc]
+
+
+def test_a_few_architectures_make_no_histogram(tmp_path: Path) -> None:
+    report = reported(profiled(get_space(SPACE), device(0), 2, 5, seed=1), tmp_path)
+    assert histogram(report.samples[0]) is None
+    assert "5 architectures of search spaces" in render(report, "policy")

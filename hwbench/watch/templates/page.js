@@ -68,11 +68,10 @@
     );
   }
 
-  async function draw(element) {
-    const library = await plotly();
+  function paint(library, element) {
     const { traces, layout: own } = specs.get(element);
     const style = getComputedStyle(document.body);
-    await library.react(element, themed(traces, style), layout(own, style), {
+    const drawn = library.react(element, themed(traces, style), layout(own, style), {
       displayModeBar: false,
       responsive: true,
     });
@@ -80,28 +79,68 @@
       element.dataset.state = "drawn";
       element.dispatchEvent(new CustomEvent("drawn", { bubbles: true }));
     }
+    return drawn;
   }
 
-  function fail(element, error) {
-    element.dataset.state = "failed";
-    element.textContent = `This chart could not be drawn: ${error.message}.`;
+  async function draw(element) {
+    try {
+      await paint(await plotly(), element);
+    } catch (error) {
+      element.dataset.state = "failed";
+      element.textContent = `This chart could not be drawn: ${error.message}.`;
+    }
+  }
+
+  // A chart's specification lies in the page, or comes with an event of the page's other script.
+  function known(element) {
+    if (!specs.has(element) && element.dataset.chart) {
+      specs.set(element, JSON.parse(document.getElementById(element.dataset.chart).textContent));
+    }
+    return specs.has(element);
   }
 
   const observer = new IntersectionObserver(
     (entries) => {
       for (const { target, isIntersecting } of entries) {
-        if (!isIntersecting) continue;
+        if (!isIntersecting || !known(target)) continue;
         observer.unobserve(target);
-        const data = document.getElementById(target.dataset.chart);
-        specs.set(target, JSON.parse(data.textContent));
-        draw(target).catch((error) => fail(target, error));
+        draw(target);
       }
     },
     { rootMargin: AHEAD },
   );
 
-  for (const chart of document.querySelectorAll(".chart")) observer.observe(chart);
-  dark.addEventListener("change", () => {
-    for (const chart of specs.keys()) draw(chart).catch((error) => fail(chart, error));
+  const charts = document.querySelectorAll(".chart");
+  for (const chart of charts) observer.observe(chart);
+  document.addEventListener("specified", ({ target, detail }) => {
+    specs.set(target, detail);
+    if (target.dataset.state === "drawn") draw(target);
+  });
+  const redraw = () => charts.forEach((chart) => chart.dataset.state === "drawn" && draw(chart));
+  dark.addEventListener("change", redraw);
+
+  // --- on paper: all charts, in the colours of a light page; without plotly their tables instead
+
+  const root = document.documentElement;
+  const opened = [];
+
+  addEventListener("beforeprint", () => {
+    root.dataset.paper = "";
+    for (const chart of charts) {
+      if (!chart.checkVisibility() || !known(chart)) continue;
+      if (window.Plotly) {
+        observer.unobserve(chart);
+        paint(window.Plotly, chart);
+      } else {
+        const table = chart.closest("figure")?.querySelector("details:not([open])");
+        if (table) opened.push(table);
+      }
+    }
+    for (const table of opened) table.open = true;
+  });
+  addEventListener("afterprint", () => {
+    delete root.dataset.paper;
+    for (const table of opened.splice(0)) table.open = false;
+    redraw();
   });
 })();

@@ -3,11 +3,19 @@
 
 (() => {
   const TOLERANCE = 0.01; // a smaller difference is none, as in hwbench compare
-  const HEADINGS = ["time (UTC)", "commit", "ms", "95 % from", "to", "p50", "p90", "p99", ""];
+  const HEADINGS = ["time (UTC)", "ms", "95 % from", "to", "p50", "p90", "p99", "commit", ""];
   const picked = new Map(); // of each series, the indices of the points chosen so far
 
   const byId = (id) => document.getElementById(id);
-  const rowsOf = (series) => JSON.parse(byId(`${series.id}-data`).textContent).rows;
+  const parsed = new Map(); // what the page holds of the series that were opened
+  const shares = JSON.parse(byId("list").dataset.shares).map((share) => 100 * share);
+
+  function dataOf(series) {
+    if (!parsed.has(series)) parsed.set(series, JSON.parse(byId(`${series.id}-data`).textContent));
+    return parsed.get(series);
+  }
+
+  const rowsOf = (series) => dataOf(series).rows;
 
   // --- what to show -------------------------------------------------------------------------
 
@@ -46,21 +54,25 @@
     return made;
   }
 
-  const figure = (value) => (value === null ? "–" : Number(value.toPrecision(4)).toString());
+  // Four digits, without an exponent.
+  function figure(value) {
+    if (value === null) return "–";
+    return value < 9999.5 ? value.toPrecision(4) : Math.round(value).toString();
+  }
 
   function line(series, row, index) {
     const [created, commit, status, ms, low, high, p50, p90, p99] = row;
     const made = element("tr");
     const head = element("th", created.slice(0, 16).replace("T", " "));
     head.scope = "row";
-    made.append(head, element("td", commit || "–"));
+    made.append(head);
     if (status === "ok") made.append(...[ms, low, high].map((v) => element("td", figure(v))));
     else {
       const word = element("td", status.replace("_", " "));
       word.colSpan = 3;
       made.append(word);
     }
-    made.append(...[p50, p90, p99].map((v) => element("td", figure(v))));
+    made.append(...[p50, p90, p99].map((v) => element("td", figure(v))), element("td", commit || "–"));
     const choice = element("td");
     if (status === "ok") {
       const button = element("button", "compare");
@@ -77,6 +89,7 @@
   function fill(series) {
     const box = series.querySelector(".points");
     if (box.firstChild) return;
+    showRuns(series, []);
     const table = element("table");
     const head = element("tr");
     for (const heading of HEADINGS) {
@@ -90,6 +103,50 @@
     table.createTBody().append(...lines.reverse()); // the newest first
     box.append(table);
   }
+
+  // --- the runs behind them -----------------------------------------------------------------
+
+  // The distribution of the runs of the points chosen, or of the newest that has one.
+  function showRuns(series, chosen) {
+    const { rows, runs } = dataOf(series);
+    const having = Object.keys(runs).map(Number);
+    if (!having.length) return;
+    const picks = chosen.filter((index) => having.includes(index));
+    const of = (picks.length ? picks : [Math.max(...having)]).sort((a, b) => a - b);
+    const colours = of.length > 1 ? ["var(--winner)", "var(--accent)"] : ["var(--accent)"];
+    const traces = of.map((index, n) => ({
+      type: "scatter",
+      mode: "lines",
+      name: moment(rows[index]),
+      x: runs[index],
+      y: shares,
+      line: { color: colours[n], width: 2 },
+      hovertemplate: "%{y:.1f} % within %{x:.4~g} ms<extra></extra>",
+      showlegend: true,
+    }));
+    const shapes = of.flatMap((index, n) =>
+      rows[index][3] === null ? [] : [levelLine(rows[index][3], colours[n])],
+    );
+    // To the 99th percentile: the very last run may be many times as long.
+    const last = shares.indexOf(99);
+    const ends = [Math.min(...of.map((i) => runs[i][0])), Math.max(...of.map((i) => runs[i][last]))];
+    const marks = of.map((i) => rows[i][3] ?? ends[0]);
+    const [low, high] = [Math.min(ends[0], ...marks), Math.max(ends[1], ...marks)];
+    const margin = 0.04 * (high - low) || 0.01 * high;
+    const layout = {
+      xaxis: { title: { text: "a run, ms; dotted: undisturbed" }, range: [low - margin, high + margin] },
+      yaxis: { range: [0, 101] },
+      shapes,
+    };
+    const box = series.querySelector(".of-runs");
+    box.hidden = false;
+    const detail = { traces, layout };
+    box.querySelector(".chart").dispatchEvent(new CustomEvent("specified", { bubbles: true, detail }));
+  }
+
+  const levelLine = (at, color) => ({
+    type: "line", yref: "paper", y0: 0, y1: 1, x0: at, x1: at, line: { color, width: 1.5, dash: "dot" },
+  });
 
   // --- two of them --------------------------------------------------------------------------
 
@@ -107,6 +164,7 @@
       row.querySelector("button")?.setAttribute("aria-pressed", String(chosen.includes(own)));
     });
     const [a, b] = [...chosen].sort((x, y) => x - y).map((place) => rowsOf(series)[place]);
+    showRuns(series, chosen);
     series.querySelector(".pick").textContent = b ? compared(a, b) : a ? `${moment(a)} chosen: choose another.` : "";
   }
 
@@ -141,7 +199,7 @@
   }
   document.addEventListener("drawn", ({ target }) => {
     const series = target.closest(".series");
-    if (!series) return;
+    if (!series || !target.matches(".over-time")) return;
     target.on("plotly_click", ({ points }) => {
       const index = points[0].customdata;
       if (typeof index === "number") pick(series, index);
