@@ -1,7 +1,8 @@
 """Measurements out of hwbench and back: pyperf JSON, Parquet, CSV, and our own archive.
 
 The archive (``.jsonl``, ``.jsonl.gz``) is lossless and imports back; the others are for the
-tools that read them. The modules behind load pyarrow or pyperf when they are first needed.
+tools that read them. Results of pyperf and pytest-benchmark come in as theirs (:mod:`.foreign`).
+The modules behind load pyarrow or pyperf when they are first needed.
 """
 
 from __future__ import annotations
@@ -12,15 +13,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hwbench.errors import UnknownNameError, UsageError
-from hwbench.interchange.archive import MAX_ARCHIVE_BYTES, read_archive, write_archive
+from hwbench.interchange.archive import FORMAT, MAX_ARCHIVE_BYTES, read_archive, write_archive
 from hwbench.interchange.files import replacing
+from hwbench.interchange.foreign import ENDINGS, foreign_files, read_foreign
 from hwbench.records import CanaryEpoch, Measurement
 from hwbench.store.documents import measurement_document
 
 if TYPE_CHECKING:
     from hwbench.store import ImportReport, Store
 
-__all__ = ["FORMATS", "ExportReport", "export", "format_of", "import_archive"]
+__all__ = [
+    "FORMATS",
+    "ExportReport",
+    "export",
+    "format_of",
+    "import_archive",
+    "import_results",
+]
 
 #: The formats, each with the suffixes that choose it.
 FORMATS: Final[dict[str, tuple[str, ...]]] = {
@@ -118,3 +127,27 @@ def import_archive(
     ``limit_bytes`` (uncompressed), StoreError where the store refuses.
     """
     return store.merge(read_archive(Path(path), limit_bytes=limit_bytes))
+
+
+def import_results(path: str | Path, store: Store) -> tuple[ImportReport, tuple[str, ...]]:
+    """Import an archive, a file of pytest-benchmark or pyperf (``.json``), or a folder of such.
+
+    All or nothing; what the store holds already is not doubled. Answers what was added, and the
+    names of foreign results that are no times. Raises ImportFileError, naming the file, StoreError.
+    """
+    path = Path(path)
+    if not path.is_dir() and (not path.name.endswith(ENDINGS) or _is_archive(path)):
+        return import_archive(path, store), ()
+    files = foreign_files(path) if path.is_dir() else [path]
+    found = [read_foreign(file) for file in files]
+    report = store.merge(m for each in found for m in each.measurements)
+    return report, tuple(name for each in found for name in each.left_out)
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether a file that ends as foreign ones do begins as our archive does."""
+    try:
+        with path.open("rb") as file:
+            return FORMAT.encode() in file.read(64)
+    except OSError:
+        return False  # whoever reads it says so

@@ -2,7 +2,8 @@
 
 One pyperf benchmark a workload and environment, one pyperf run a process, one value a kept
 sample; warm-up bursts are pyperf's warmups. pyperf pools the values: what the canaries know
-about them, the undisturbed latency with its interval, travels in the runs' metadata.
+about them, the undisturbed latency with its interval, travels in the runs' metadata. What was
+imported from pyperf goes out as it came in (:mod:`.pyperf_read`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from hwbench.errors import UsageError
 from hwbench.interchange.files import writing
+from hwbench.interchange.pyperf_read import TOOL, written_runs
 from hwbench.records import CAUSES, Measurement
 
 _Group = tuple[str, str]
@@ -66,6 +68,10 @@ def _unique_names(names: Mapping[_Group, str]) -> dict[_Group, str]:
 
 
 def _runs(measurement: Measurement, name: str) -> Iterator[Any]:
+    if measurement.fingerprint.device == TOOL:
+        kept = name == _line(measurement.workload.name)
+        yield from written_runs(measurement, None if kept else name)
+        return
     bursts = measurement.bursts
     cause, process = (np.repeat(a, bursts.length) for a in (bursts.cause, bursts.process))
     metadata = _metadata(measurement, name)

@@ -1,0 +1,80 @@
+"""pytest-benchmark's JSON, as ``--benchmark-autosave`` leaves it in ``.benchmarks``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from hwbench.interchange.foreign import ForeignFile, ForeignResults, imported
+from hwbench.records import digest
+
+TOOL: Final = "pytest-benchmark"
+#: Of the processor's facts, those that vary from minute to minute.
+_VARIES: Final = "hz_"
+#: What stands for a commit where there is none.
+_UNVERSIONED: Final = ("unversioned", "unknown", "")
+
+
+def read_pytest_benchmark(file: ForeignFile) -> ForeignResults:
+    """Its results. Raises ValueError, KeyError or TypeError for what is not of its form."""
+    content = file.content
+    created = _utc(content["datetime"])
+    facts = dict(_flat("", content["machine_info"]))
+    if brand := facts.get("cpu.brand_raw"):
+        facts["cpu_model"] = brand
+    tags = _tags(content.get("commit_info") or {})
+    found = []
+    for entry in content["benchmarks"]:
+        name = str(entry.get("fullname") or entry["name"])
+        median = entry["stats"]["median"]
+        if not isinstance(median, (int, float)) or not (math.isfinite(median) and median >= 0):
+            raise ValueError(f"{name}: its median is no time: {median!r}")
+        found.append(
+            imported(
+                file,
+                TOOL,
+                name,
+                created=created,
+                median_s=float(median),
+                facts=facts,
+                tags=tags,
+                said=entry,
+            )
+        )
+    return ForeignResults(tuple(found))
+
+
+def _utc(said: object) -> str:
+    """A time as ISO 8601 with its offset; one without is in UTC."""
+    moment = datetime.fromisoformat(str(said))
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
+
+
+def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
+    """The facts of a machine by dotted names; a processor's flags by their digest."""
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(item, Mapping):
+            yield from _flat(f"{name}.", item)
+        elif str(key).startswith(_VARIES):
+            continue
+        elif key == "flags":
+            yield name, digest(sorted(map(str, item)))
+        else:
+            yield name, ", ".join(map(str, item)) if isinstance(item, list) else str(item)
+
+
+def _tags(commit: Mapping[str, Any]) -> dict[str, str]:
+    """What git says of a run, as our own runs bear it."""
+    tags = {}
+    if str(commit.get("id") or "") not in _UNVERSIONED:
+        tags["commit"] = str(commit["id"])
+        tags["dirty"] = "yes" if commit.get("dirty") else "no"
+    branch = str(commit.get("branch") or "")
+    if branch and not branch.startswith("("):  # "(unknown)", "(detached head)"
+        tags["branch"] = branch
+    if project := commit.get("project"):
+        tags["project"] = str(project)
+    return tags
