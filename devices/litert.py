@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from hwbench.devices.base import Check, Device, memory_canaries
+from hwbench.devices.interpreters import packages_of
 from hwbench.devices.models import Model
 from hwbench.devices.onnx_cpu import check_threads
 from hwbench.devices.tflite_job import tflite_job
@@ -26,17 +25,6 @@ _CANARY_RUNNER = str(_HERE / "runners" / "onnx_canary.py")
 
 #: What a worker's interpreter has to offer, the first of the runtimes counts.
 _RUNTIMES = ("ai-edge-litert", "tflite-runtime")
-_PROBE = """
-import json
-from importlib.metadata import PackageNotFoundError, version
-found = {}
-for name in ("ai-edge-litert", "tflite-runtime", "numpy", "onnxruntime"):
-    try:
-        found[name] = version(name)
-    except PackageNotFoundError:
-        pass
-print(json.dumps(found))
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +65,12 @@ class LiteRt(Device):
     @cached_property
     def packages(self) -> dict[str, str]:
         """Versions of what the worker's interpreter needs and has."""
-        if self.python == sys.executable:
-            command = [sys.executable, "-c", _PROBE]
-        else:  # an environment of its own: without what this process was told to import from
-            command = [self.python, "-I", "-c", _PROBE]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-            found: dict[str, str] = json.loads(done.stdout)
-            if not isinstance(found, dict):
-                raise ValueError("no Python answered")
-        except (OSError, ValueError, subprocess.SubprocessError) as error:
-            reason = getattr(error, "strerror", None) or type(error).__name__
+            return packages_of(self.python)
+        except DeviceError as error:
             raise DeviceError(
-                f"litert: the interpreter {self.python} does not run ({reason}): "
-                "name a Python 3.9 or newer by --option python=PATH"
+                f"litert: {error}: name a Python 3.9 or newer by --option python=PATH"
             ) from error
-        return found
 
     @property
     def runtime(self) -> str:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from hwbench.devices.models import GraphModel
+from hwbench.devices.onnx_cpu import OnnxCpu
 from hwbench.graph import GraphBuilder
 from hwbench.measure.estimate import KINDS
 from hwbench.measure.jobs import Canary, Job, RunnerSpec
@@ -98,6 +99,15 @@ class LocalTarget:
     def backdrop(self, folder: Path, threads: int) -> RunnerSpec:
         """More of the same."""
         return self._spin
+
+
+def with_light_canaries(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the cpu device those of :class:`LocalTarget`: for tests that are about no canary."""
+    light = LocalTarget(folder)
+    monkeypatch.setattr(OnnxCpu, "canaries", lambda self, threads: light.canaries(threads))
+    monkeypatch.setattr(
+        OnnxCpu, "backdrop", lambda self, folder, threads: light.backdrop(folder, threads)
+    )
 
 
 def workers(parent: int | None = None) -> list[psutil.Process]:

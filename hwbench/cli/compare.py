@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +28,7 @@ from hwbench.errors import (
     EXIT_INCONCLUSIVE,
     EXIT_OK,
     EXIT_REGRESSION,
+    DeviceError,
     HwbenchError,
     UsageError,
 )
@@ -60,7 +62,9 @@ Sessions = Annotated[
 
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A model, a folder, or a selection.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="The same, to be held against A.")],
+    b: Annotated[
+        str | None, typer.Argument(metavar="B", help="The same, to be held against A.")
+    ] = None,
     device: DeviceName = "cpu",
     option: DeviceOptions = None,
     threads: Threads = 1,
@@ -70,6 +74,14 @@ def compare(
     confidence: Level = 0.95,
     seconds: Seconds = 5.0,
     sessions: Sessions = 3,
+    python_a: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Interpreter that runs A, as venv/bin/python."),
+    ] = None,
+    python_b: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Interpreter that runs B, which then may be A itself."),
+    ] = None,
     store: StoreUrl = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -78,18 +90,35 @@ def compare(
 
     Models take turns in the same fresh processes, so that what disturbs one disturbs both. Two
     folders are compared file by file. A selection is of the store: session:ID, commit:HASH or
-    tag:NAME=VALUE. Exits with 1 if anything of B is slower, else with 3 if something stays
-    undecided.
+    tag:NAME=VALUE. Two interpreters run the same model, or a function (FILE.py:FUNCTION), in
+    turns; nothing of that is stored. Exits with 1 if anything of B is slower, else with 3 if
+    something stays undecided.
 
     Example:
 
     hwbench compare before.onnx after.onnx -d cpu
 
     hwbench compare commit:4f2a commit:91bc
+
+    hwbench compare model.onnx --python-a old/bin/python --python-b new/bin/python
     """
     from hwbench.watch.selection import is_selection
     from hwbench.watch.trial import Effort
 
+    effort = Effort(
+        seconds=seconds, sessions=sessions, tolerance=tolerance / 100, confidence=confidence
+    )
+    if python_a is not None or python_b is not None:
+        from hwbench.cli.bench import run_on
+
+        run_on(core_list(cores))
+        pythons = (python_a or sys.executable, python_b or sys.executable)
+        target = device_of(device, option)
+        sides = _elsewhere(target, a, b or a, shapes(shape or ()), threads, pythons)
+        outcomes = _under(sides, pythons, effort)
+        raise typer.Exit(show(outcomes, tolerance / 100, as_json=as_json))
+    if b is None:
+        raise UsageError(f"{a}: with what? Name B, or two interpreters for it")
     if is_selection(a) != is_selection(b):
         raise UsageError(f"{a} and {b}: compare two models, two folders, or two selections")
     if is_selection(a):
@@ -101,12 +130,6 @@ def compare(
         target = device_of(device, option)
         run_on(core_list(cores))
         sides = _sides(target, Path(a), Path(b), shapes(shape or ()), threads)
-        effort = Effort(
-            seconds=seconds,
-            sessions=sessions,
-            tolerance=tolerance / 100,
-            confidence=confidence,
-        )
         with opened(store) as results:
             outcomes = live(target, sides, effort, results)
     raise typer.Exit(show(outcomes, tolerance / 100, as_json=as_json))
@@ -126,10 +149,16 @@ def _stored(results: Store, a: str, b: str, confidence: float) -> list[Outcome]:
 
 
 def _sides(
-    target: Device, a: Path, b: Path, given: Mapping[str, tuple[int, ...]], threads: int
+    target: Device,
+    a: Path,
+    b: Path,
+    given: Mapping[str, tuple[int, ...]],
+    threads: int,
+    suffixes: tuple[str, str] = (" (A)", " (B)"),
 ) -> list[tuple[Job, Job]]:
     """The jobs to compare: the two models, or the models that two folders both have."""
     from hwbench.cli.bench import jobs_of
+    from hwbench.watch.trial import told_apart
 
     if a.is_dir() != b.is_dir():
         raise UsageError(f"{a} and {b}: compare a folder with a folder, a file with a file")
@@ -142,20 +171,44 @@ def _sides(
             raise UsageError(f"{a} and {b} have no *{target.suffix} file of the same name")
         paths = [(a / name, b / name) for name in names]
     jobs = jobs_of(target, [path for side in paths for path in side], given, threads)
-    return [told_apart(one, other) for one, other in zip(jobs[::2], jobs[1::2], strict=True)]
+    pairs = zip(jobs[::2], jobs[1::2], strict=True)
+    return [told_apart(one, other, suffixes) for one, other in pairs]
 
 
-def told_apart(a: Job, b: Job, suffixes: tuple[str, str] = (" (A)", " (B)")) -> tuple[Job, Job]:
-    """The two jobs; where they bear one name, A's and B's."""
-    from dataclasses import replace
+def _elsewhere(
+    target: Device,
+    a: str,
+    b: str,
+    given: Mapping[str, tuple[int, ...]],
+    threads: int,
+    pythons: tuple[str, str],
+) -> list[tuple[Job, Job]]:
+    """The jobs to compare under two interpreters, their names with the runtime that differs."""
+    from hwbench.devices.calls import function_job, is_function
+    from hwbench.devices.interpreters import packages_of
+    from hwbench.watch.trial import told_apart
 
-    if a.workload.name != b.workload.name:
-        return a, b
-    named = [
-        replace(job, workload=replace(job.workload, name=job.workload.name + suffix))
-        for job, suffix in zip((a, b), suffixes, strict=True)
-    ]
-    return named[0], named[1]
+    try:
+        found = [packages_of(python) for python in pythons]
+    except DeviceError as error:
+        raise UsageError(f"{error}: name a Python 3.11 or newer") from error
+    differ = [n for n in {**found[0], **found[1]} if found[0].get(n) != found[1].get(n)]
+    said = [", ".join(f"{n} {own.get(n, 'none')}" for n in differ) for own in found]
+    suffixes = (f" ({said[0]})", f" ({said[1]})") if differ else (" (A)", " (B)")
+    if is_function(a) and is_function(b):
+        return [told_apart(function_job(a), function_job(b), suffixes)]
+    if target.launcher(threads) is not None:
+        raise UsageError(f"{target.name}: interpreters are those of this host, not of a phone")
+    return _sides(target, Path(a), Path(b), given, threads, suffixes)
+
+
+def _under(
+    sides: Sequence[tuple[Job, Job]], pythons: tuple[str, str], effort: Effort
+) -> list[Outcome]:
+    from hwbench.watch.interpreters import compare_interpreters
+
+    with console.progress("comparing") as report:
+        return compare_interpreters(sides, pythons, effort, progress=report)
 
 
 def live(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from hwbench import console
-from hwbench.cli.compare import Seconds, Sessions, Tolerance, exit_code, live, to_json, told_apart
+from hwbench.cli.compare import Seconds, Sessions, Tolerance, exit_code, live, to_json
 from hwbench.cli.options import (
     Cores,
     Debug,
@@ -28,7 +26,7 @@ from hwbench.cli.options import (
     opened,
     shapes,
 )
-from hwbench.errors import EXIT_OK, HwbenchError, InconclusiveError, UsageError
+from hwbench.errors import EXIT_OK, HwbenchError, InconclusiveError
 
 if TYPE_CHECKING:
     from hwbench.devices.base import Device
@@ -39,8 +37,6 @@ if TYPE_CHECKING:
     from hwbench.watch.gate import Ruling
     from hwbench.watch.trial import Effort
 
-_HISTORY = "history"
-_LEAST_DIGITS = 7
 _SECONDS_OF_HISTORY = 2.0
 
 
@@ -98,6 +94,7 @@ def check(
     hwbench gate model.onnx --baseline origin/main --summary "$GITHUB_STEP_SUMMARY"
     """
     from hwbench.cli.bench import jobs_of, run_on
+    from hwbench.watch.baselines import baseline_files, without
     from hwbench.watch.trial import Effort
 
     target = device_of(device, option)
@@ -115,6 +112,8 @@ def check(
                 if (file := files.get(path)) is not None:
                     (before,) = jobs_of(target, [file], given, threads)
                     rulings.append(_side_by_side(target, before, job, effort, results))
+                elif Path(baseline).is_dir():
+                    raise InconclusiveError(without(baseline, path))
                 else:
                     rulings.append(_against_store(target, job, commit, effort, results))
             except HwbenchError as error:  # the other models still have their verdicts
@@ -125,54 +124,12 @@ def check(
     raise typer.Exit(_show(rulings, failures, as_json=as_json))
 
 
-@contextmanager
-def baseline_files(
-    reference: str, models: Sequence[Path]
-) -> Iterator[tuple[Mapping[Path, Path], str | None]]:
-    """The files that stand for the baselines of these models, and the commit that is meant.
-
-    A model without one, or whose file is the same, is held against the store. Raises UsageError
-    where the reference is nothing that is known.
-    """
-    from hwbench.watch.commits import commit_of, file_at
-
-    given = Path(reference)
-    if given.is_dir():
-        yield {m: given / m.name for m in models if (given / m.name).is_file()}, None
-    elif given.is_file():
-        if len(models) != 1:
-            raise UsageError(f"{given} is one file: name a folder of baselines for several models")
-        yield {models[0]: given}, None
-    elif reference == _HISTORY:
-        yield {}, None
-    else:
-        folder = models[0].resolve().parent
-        commit = commit_of(reference, folder if folder.is_dir() else None)
-        if commit is None and not _is_hash(reference):
-            raise UsageError(
-                f"baseline {reference!r}: no file, folder, or commit of git; say history for what "
-                "the store has"
-            )
-        with tempfile.TemporaryDirectory(prefix="hwbench-baseline-") as name:
-            files = {}
-            for index, model in enumerate(models if commit else ()):
-                content = file_at(commit or "", model)
-                if content is not None and content != model.read_bytes():
-                    files[model] = Path(name) / str(index) / model.name
-                    files[model].parent.mkdir()
-                    files[model].write_bytes(content)
-            yield files, commit or reference
-
-
-def _is_hash(text: str) -> bool:
-    return len(text) >= _LEAST_DIGITS and set(text) <= set("0123456789abcdef")
-
-
 def _side_by_side(
     target: Device, before: Job, after: Job, effort: Effort, results: Store
 ) -> Ruling:
     """Run both."""
     from hwbench.watch.gate import ruled
+    from hwbench.watch.trial import told_apart
 
     side = told_apart(before, after, (" (baseline)", ""))
 
@@ -189,32 +146,35 @@ def _against_store(
     target: Device, job: Job, commit: str | None, effort: Effort, results: Store
 ) -> Ruling:
     """Measure the model, and hold it against the store."""
-    from dataclasses import replace
-
     from hwbench.cli.bench import measure
     from hwbench.measure.plan import Plan
     from hwbench.records import Measurement
     from hwbench.watch.commits import git_tags
-    from hwbench.watch.gate import against_level, ruled, stored_level
+    from hwbench.watch.gate import ruled_by_history
 
-    history = results.measurements(name=job.workload.name, with_bursts=False)
+    name = job.workload.name
+    history = results.measurements(name=name, with_bursts=False)
     if not history:
         raise InconclusiveError(
-            f"{job.workload.name}: the store has nothing of it: run hwbench bench on the baseline"
+            f"{name}: the store has nothing of it: run hwbench bench on the baseline"
         )
     plan = Plan(seconds=_SECONDS_OF_HISTORY, tags=git_tags())
-    notes: list[str] = []
 
-    def once() -> Comparison:
+    def once() -> Measurement:
         (current,) = measure(target, [job], plan, results)
         if not isinstance(current, Measurement):
             raise current.error
-        epoch = next(iter(results.epochs(id=current.epoch)), None) if current.epoch else None
-        level = stored_level(history, current, epoch, commit)
-        notes[:] = level.notes
-        return against_level(current, level, epoch, confidence=effort.confidence)
+        return current
 
-    return replace(ruled(job.workload.name, once, effort.tolerance), notes=tuple(notes))
+    return ruled_by_history(
+        name,
+        once,
+        history,
+        results.epochs,
+        effort.tolerance,
+        commit=commit,
+        confidence=effort.confidence,
+    )
 
 
 def _show(rulings: Sequence[Ruling], failures: Sequence[HwbenchError], *, as_json: bool) -> int:

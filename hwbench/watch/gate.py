@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 import numpy as np
 
@@ -55,6 +56,34 @@ def ruled(
     return Ruling(name, second.word(tolerance), second, first, tuple(notes))
 
 
+def ruled_by_history(
+    name: str,
+    measure: Callable[[], Measurement],
+    history: Sequence[Measurement],
+    epochs: Callable[[], Sequence[CanaryEpoch]],
+    tolerance: float,
+    *,
+    commit: str | None = None,
+    confidence: float = CONFIDENCE,
+) -> Ruling:
+    """Measure, and hold that against a store's ``history``; ``epochs`` answers those it has then.
+
+    Raises InconclusiveError as :func:`stored_level` and :func:`against_level` do.
+    """
+    notes: tuple[str, ...] = ()
+
+    def once() -> Comparison:
+        nonlocal notes
+        current = measure()
+        epoch = next((epoch for epoch in epochs() if epoch.id == current.epoch), None)
+        level = stored_level(history, current, epoch, commit)
+        notes = level.notes
+        return against_level(current, level, epoch, confidence=confidence)
+
+    ruling = ruled(name, once, tolerance)
+    return replace(ruling, notes=notes)
+
+
 @dataclass(frozen=True, slots=True)
 class Level:
     """A baseline from a store: mean log latency, its standard error, the standard deviation of
@@ -84,6 +113,11 @@ def stored_level(
     same_name = [m for m in history if m.workload.name == name and m.session != current.session]
     series = [m for m in same_name if series_key(m) == series_key(current)]
     notes = _strangers(current, same_name)
+    past = [m for m in series if _when(m) <= _when(current)]
+    if len(past) < len(series):
+        lost = len(series) - len(past)
+        notes.append(f"{lost} points left out: their time is yet to come, a clock was wrong")
+    series = past
     usable = [
         m
         for m in series
@@ -144,6 +178,10 @@ def against_level(
         confidence,
         paired=False,
     )
+
+
+def _when(measurement: Measurement) -> datetime:
+    return datetime.fromisoformat(measurement.created)
 
 
 def _strangers(current: Measurement, same_name: Sequence[Measurement]) -> list[str]:

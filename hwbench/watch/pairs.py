@@ -43,33 +43,57 @@ class Pairs:
     rejected: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Turns:
+    """What one of two models did in its turns, and the memory that it takes (bytes)."""
+
+    name: str
+    bursts: Bursts
+    footprint_bytes: int | None
+
+
 def pairs_of(a: Measurement, b: Measurement, kinds: Sequence[str], *, anchors: bool) -> Pairs:
     """The pairs of two measurements of one session, whose canaries are of these ``kinds``.
 
     Where the canaries cannot be believed (not ``anchors``), bursts are compared as they are.
     Raises InconclusiveError where fewer than two pairs count.
     """
+    mixing = np.array([[own == kind for kind in KINDS] for own in kinds], float)
+    mixing /= np.maximum(mixing.sum(axis=0), 1)
+    turns = [Turns(m.workload.name, m.bursts, m.footprint_bytes) for m in (a, b)]
+    found = _paired(turns[0], turns[1], mixing, np.array(a.canary_ref_ns))
+    return found if anchors else _as_they_are(found)
+
+
+def pairs_alone(a: Turns, b: Turns) -> Pairs:
+    """The pairs of turns beside which no canary ran; raises as :func:`pairs_of` does."""
+    return _as_they_are(_paired(a, b, np.zeros((0, len(KINDS))), np.zeros(0)))
+
+
+def _paired(
+    a: Turns, b: Turns, mixing: NDArray[np.float64], reference: NDArray[np.float64]
+) -> Pairs:
+    """Pairs with the states of the canaries, whose canonical times are ``reference`` (K,)."""
     rows_a, rows_b = _matched(a.bursts, b.bursts)
     kept = (a.bursts.cause[rows_a] == _KEPT) & (b.bursts.cause[rows_b] == _KEPT)
     rejected = int((~kept).sum())
     if kept.sum() < 2:
         raise InconclusiveError(
-            f"{a.workload.name} and {b.workload.name}: {int(kept.sum())} of {kept.size} pairs of "
+            f"{a.name} and {b.name}: {int(kept.sum())} of {kept.size} pairs of "
             "bursts count, too few: leave the machine a free core, or give more time"
         )
-    mixing = np.array([[own == kind for kind in KINDS] for own in kinds], float)
-    mixing /= np.maximum(mixing.sum(axis=0), 1)
-    reference = np.array(a.canary_ref_ns)
     sides = [
         burst_evidence(
             _chosen(m.bursts, rows[kept]), mixing, reference, m.footprint_bytes, 0 * reference
         )
         for m, rows in ((a, rows_a), (b, rows_b))
     ]
-    evidence = _difference(*sides)
-    if not anchors:
-        evidence = replace(evidence, state=0 * evidence.state, noise_sd=None)
-    return Pairs(evidence, rejected)
+    return Pairs(_difference(*sides), rejected)
+
+
+def _as_they_are(pairs: Pairs) -> Pairs:
+    evidence = replace(pairs.evidence, state=0 * pairs.evidence.state, noise_sd=None)
+    return replace(pairs, evidence=evidence)
 
 
 def pooled(parts: Sequence[Pairs]) -> Pairs:

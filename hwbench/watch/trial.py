@@ -50,6 +50,17 @@ Side = tuple[Job, Job]
 Outcome = Comparison | HwbenchError
 
 
+def told_apart(a: Job, b: Job, suffixes: tuple[str, str] = (" (A)", " (B)")) -> Side:
+    """The two jobs; where they bear one name, A's and B's."""
+    if a.workload.name != b.workload.name:
+        return a, b
+    named = [
+        replace(job, workload=replace(job.workload, name=job.workload.name + suffix))
+        for job, suffix in zip((a, b), suffixes, strict=True)
+    ]
+    return named[0], named[1]
+
+
 def compare_live(
     target: Target,
     sides: Sequence[Side],

@@ -23,7 +23,7 @@ from hwbench.watch.comparison import Comparison
 from hwbench.watch.trial import Effort, compare_live
 from tests.measurements import epoch_on
 from tests.stores import device, filled, history
-from tests.targets import LocalTarget, job, leaves_nothing, runner
+from tests.targets import LocalTarget, job, leaves_nothing, runner, with_light_canaries
 
 QUICK = Effort(processes=2, seconds=0.2, sessions=2)
 
@@ -88,6 +88,17 @@ FAST = ("--seconds", "0.4", "--sessions", "1", "--json")
 def few_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three in place of six: these tests ask for no small difference."""
     monkeypatch.setattr(trial, "Effort", functools.partial(Effort, processes=3))
+
+
+@pytest.fixture
+def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As few as can tell how they differ: for differences that are unmistakable, or none."""
+    monkeypatch.setattr(trial, "Effort", functools.partial(Effort, processes=2))
+
+
+@pytest.fixture
+def light_canaries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_light_canaries(tmp_path, monkeypatch)
 
 
 class TestCompare:
@@ -168,6 +179,47 @@ class TestGate:
         out = capsys.readouterr().out
         assert out.startswith("FASTER: net.onnx is ")
         assert "faster than its level (6 stored)" in out
+
+    @pytest.mark.usefixtures("two_processes")
+    def test_a_regression_fails_the_build(
+        self, models: tuple[Path, Path], own_store: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Twice the work, measured twice."""
+        short, long = models
+        assert main(["gate", str(long), "--baseline", str(short), *FAST]) == 1
+        (entry,) = printed(capsys)["gate"]
+        assert entry["verdict"] == "slower"
+        assert entry["change_pct_low"] > 1
+        assert entry["first_alarm_pct"] > 1
+        with Store.open(own_store) as store:
+            assert len({m.session for m in store.measurements()}) == 2
+
+    @pytest.mark.usefixtures("two_processes", "light_canaries")
+    def test_what_cannot_be_told_is_neither(
+        self, models: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A model against itself, where nothing would be called the same."""
+        sure = ("--tolerance", "0", "--confidence", "0.9999")
+        assert main(["gate", str(models[0]), "--baseline", str(models[0]), *sure, *FAST]) == 3
+        (entry,) = printed(capsys)["gate"]
+        assert entry["verdict"] == "inconclusive"
+
+    def test_a_folder_without_the_baseline(
+        self, models: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        empty = tmp_path / "empty"
+        empty.mkdir()
+        assert main(["gate", str(models[0]), "--baseline", str(empty)]) == 3
+        assert f"net.onnx: {empty} has no file of that name" in capsys.readouterr().err
+
+    @pytest.mark.usefixtures("two_processes", "light_canaries")
+    def test_calibrate_by_the_command(
+        self, models: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        asked = ("--runs", "1", "--draws", "10", "--seconds", "0.2", "--json")
+        assert main(["gate", "calibrate", str(models[0]), *asked]) == 0
+        (entry,) = printed(capsys)["calibration"]
+        assert (entry["name"], entry["live"], entry["drawn"]) == ("net.onnx", 2, 10)
 
     def test_calibrate(self, tmp_path: Path) -> None:
         own, target = job("a", runner(tmp_path, us=100)), LocalTarget(tmp_path)

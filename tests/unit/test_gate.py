@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwbench.cli.gate import baseline_files, markdown
+from hwbench.cli.gate import markdown
 from hwbench.errors import InconclusiveError, UsageError
 from hwbench.records import Fingerprint, Measurement
+from hwbench.watch.baselines import baseline_files
 from hwbench.watch.calibration import redrawn, smallest_seen
 from hwbench.watch.commits import commit_of, file_at, git_tags
 from hwbench.watch.comparison import Comparison
@@ -153,6 +154,15 @@ class TestStoredLevel:
         level = stored_level(history, point(99, 2.0), None)
         assert level.points == 2
         assert level.notes == ("1 points left out: another calibration, or no latency",)
+
+    def test_a_clock_that_was_ahead_is_left_out(self) -> None:
+        ahead = [point(n, 9.0, created="2990-01-01T00:00:00+00:00") for n in (50, 51)]
+        current = point(59, 2.0)
+        level = stored_level([*series(2.0, 2.0), *ahead], current, None)
+        assert level.points == 2
+        assert level.notes == ("2 points left out: their time is yet to come, a clock was wrong",)
+        with pytest.raises(InconclusiveError, match="a clock was wrong"):
+            stored_level(ahead, current, None)
 
     @pytest.mark.parametrize("commit", [None, "feedfeed"])
     def test_without_history_there_is_a_clear_word(self, commit: str | None) -> None:
