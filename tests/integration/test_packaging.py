@@ -114,6 +114,16 @@ def test_the_command_runs_outside_the_clone(install: Install) -> None:
     assert "bench" in done.stdout
 
 
+def test_pytest_finds_the_plugin(install: Install) -> None:
+    code = (
+        "from importlib.metadata import entry_points;"
+        "print(entry_points(group='pytest11')['hwbench'].load().latency)"
+    )
+    done = install.run(install.bin / "python", "-c", code)
+    assert done.returncode == 0, done.stderr
+    assert "fixture" in done.stdout
+
+
 def test_the_bare_folder_names_are_not_installed(install: Install) -> None:
     for name in ("devices", "predictors", "search"):
         done = install.run(install.bin / "python", "-c", f"import {name}")

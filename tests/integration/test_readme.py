@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import os
 import re
@@ -28,6 +29,9 @@ from hwbench.store import Store
 from hwbench.testing.devices import check_device
 from hwbench.testing.predictors import check_predictor
 from hwbench.testing.spaces import check_space
+from hwbench.watch import latencies, trial
+
+pytest_plugins = ["pytester"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _README = (_ROOT / "README.md").read_text(encoding="utf-8")
@@ -97,7 +101,11 @@ def test_the_commands_run_one_after_the_other(tmp_path: Path, own_store: Path) -
     few = {"300": "8", "10": "8", "240": "26"}
     for command in shown:
         fewer = [few.get(word, word) for word in command]
-        done = run([sys.executable, "-m", "hwbench", *fewer], tmp_path)
+        for _ in range(3):
+            done = run([sys.executable, "-m", "hwbench", *fewer], tmp_path)
+            # A network that got no core to itself has no latency: the word is to run it again.
+            if "run the same command again" not in done.stderr:
+                break
         # 3: measured, but on a busy machine an interval may be too wide to be an answer.
         answered = {0, 3} if command[0] in ("bench", "profile", "kernels") else {0}
         assert done.returncode in answered, done.stderr
@@ -109,6 +117,26 @@ def test_the_commands_run_one_after_the_other(tmp_path: Path, own_store: Path) -
         code = (block("quality = space.macs") + of_ones_own).replace("5.0", "50.0")
         done = run([sys.executable, "-c", code], tmp_path)
         assert done.returncode == 0, done.stderr
+
+
+def test_the_tests_of_latency_pass(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = GraphBuilder("net")
+    net = graph.build(graph.conv(graph.input("x", (1, 3, 16, 16)), 4))
+    to_onnx(net, random_weights(net)).save(pytester.path / "model.onnx")
+    code = block("# test_latency.py").replace("(MODEL)", "(MODEL, seconds=0.1)")
+    code = code.replace("baseline=before)", "baseline=before, seconds=0.2)")
+    pytester.makepyfile(test_latency=code)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    for module, name in ((trial, "Effort"), (latencies, "Plan")):  # two processes in place of six
+        monkeypatch.setattr(module, name, functools.partial(getattr(module, name), processes=2))
+    plugin = ("-p", "hwbench.watch.pytest_plugin", "-p", "no:cacheprovider")
+    found = pytester.runpytest_inprocess(*plugin)
+    found.assert_outcomes(passed=2)
+    found.stdout.fnmatch_lines(
+        ["model.onnx *", "test_latency.after * faster *", "Milliseconds are provisional:*"]
+    )
 
 
 @pytest.mark.usefixtures("short_calibration")

@@ -1,0 +1,229 @@
+"""The fixture ``latency`` in a pytest of its own: verdicts, the summary, and what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import sys
+import textwrap
+from types import ModuleType
+
+import pytest
+
+from hwbench.devices.calls import Calls
+from hwbench.errors import ModelError
+from hwbench.lower import random_weights, to_onnx
+from hwbench.measure import plan
+from hwbench.measure.process import WorkerProcess
+from hwbench.store import Store
+from hwbench.watch import latencies, trial
+from hwbench.watch.trial import Effort
+from tests.measurements import epoch_on
+from tests.stores import history
+from tests.targets import tiny_net, with_light_canaries
+
+pytest_plugins = ["pytester"]
+
+PLUGIN = ("-p", "hwbench.watch.pytest_plugin", "-p", "no:cacheprovider")
+#: What tests measure: functions at the top of a module.
+WORK = """
+import onnxruntime
+
+def short():
+    sum(range(20_000))
+
+def long():
+    sum(range(60_000))
+
+def prepared():
+    numbers = list(range(20_000))
+    return lambda: sum(numbers)
+
+def session():
+    return onnxruntime.InferenceSession("net.onnx", providers=["CPUExecutionProvider"])
+
+def broken():
+    raise RuntimeError("no weights here")
+"""
+
+
+@pytest.fixture
+def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A folder with functions and a model, whose tests measure little."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    with_light_canaries(pytester.path, monkeypatch)
+    monkeypatch.setattr(trial, "Effort", functools.partial(Effort, processes=2))
+    monkeypatch.setattr(latencies, "Plan", functools.partial(plan.Plan, processes=2))
+    pytester.makepyfile(work=WORK)
+    pytester.makeini("[pytest]\npythonpath = .\n")
+    graph = tiny_net().graph
+    to_onnx(graph, random_weights(graph)).save(pytester.path / "net.onnx")
+    return pytester
+
+
+def run(inner: pytest.Pytester, code: str, *options: str) -> pytest.RunResult:
+    inner.makepyfile(test_it="from work import *\n" + textwrap.dedent(code))
+    return inner.runpytest_inprocess(*PLUGIN, *options)
+
+
+class TestVerdicts:
+    def test_a_slower_function_fails_and_a_faster_one_does_not(
+        self, inner: pytest.Pytester
+    ) -> None:
+        found = run(
+            inner,
+            """
+            def test_slower(latency):
+                latency(long, baseline=short, seconds=0.2, sessions=1)
+
+            def test_faster(latency):
+                found = latency(short, baseline=long, seconds=0.2, sessions=1)
+                assert found.verdict == "faster"
+                assert found.change_pct < -30
+            """,
+            "--latency-store=kept.db",
+        )
+        found.assert_outcomes(passed=1, failed=1)
+        found.stdout.fnmatch_lines(["SLOWER: work.long is * slower than work.short*"])
+        (heading,) = (n for n, line in enumerate(found.outlines) if "latency ms" in line)
+        shown = found.outlines[heading:]
+        assert shown[1].split()[0] == "work.long"
+        assert "slower" in shown[1]
+        assert max(map(len, shown[:4])) <= 80
+        with Store.open(inner.path / "kept.db", create=False) as store:
+            names = {m.workload.name for m in store.measurements()}
+        assert names == {"work.long", "work.short"}
+
+    def test_the_first_of_a_history_is_said_loudly(self, inner: pytest.Pytester) -> None:
+        known = epoch_on(Calls())
+        with Store.open(inner.path / "kept.db") as store:
+            store.add_epoch(known)
+        found = run(
+            inner,
+            """
+            def test_it(latency):
+                assert latency(short, seconds=0.1).verdict == "inconclusive"
+            """,
+            "--latency-store=kept.db",
+            "--latency-baseline=history",
+        )
+        found.assert_outcomes(passed=1, warnings=1)
+        found.stdout.fnmatch_lines(["*LatencyWarning: INCONCLUSIVE: work.short: the store had no*"])
+        with Store.open(inner.path / "kept.db") as store:
+            (kept,) = store.measurements()
+        assert kept.epoch == known.id
+
+    def test_a_history_is_held(self, inner: pytest.Pytester) -> None:
+        """By one that is a thousand times as fast as its level; by the ini file's defaults."""
+        known = epoch_on(Calls())
+        before = history("work.short", Calls().fingerprint(1), [1e3] * 6)
+        with Store.open(inner.path / "kept.db") as store:
+            store.add_epoch(known)
+            beta = (1.0,) * len(known.names)
+            store.merge(dataclasses.replace(m, epoch=known.id, beta=beta) for m in before)
+        inner.makeini(
+            "[pytest]\npythonpath = .\nlatency_store = kept.db\nlatency_baseline = history\n"
+        )
+        found = run(
+            inner,
+            """
+            def test_it(latency):
+                assert latency(short, seconds=0.1).verdict == "faster"
+            """,
+        )
+        found.assert_outcomes(passed=1)
+        found.stdout.fnmatch_lines(["work.short is * faster than its level (6 stored)*"])
+
+
+class TestRefusals:
+    def test_mistakes_are_one_line_each(self, inner: pytest.Pytester) -> None:
+        found = run(
+            inner,
+            """
+            def test_lambda(latency):
+                latency(lambda: 1)
+
+            def test_kinds(latency):
+                latency("net.onnx", baseline=short)
+
+            def test_absent(latency):
+                latency("absent.onnx")
+
+            def test_reference(latency):
+                latency("net.onnx", baseline="nonsense")
+
+            def test_storeless(latency):
+                latency(short, baseline="history")
+            """,
+        )
+        found.assert_outcomes(failed=5)
+        said = found.stdout.str()
+        assert "Traceback" not in said
+        found.stdout.fnmatch_lines_random(
+            [
+                "*test_lambda.<locals>.<lambda>: latencies are measured in fresh processes*",
+                "*a function is held against functions, a file against files*",
+                "*absent.onnx: No such file*",
+                "*baseline 'nonsense': no file, folder, or commit of git*",
+                "*name one with --latency-store, or another baseline*",
+            ]
+        )
+
+    def test_tests_can_be_skipped(self, inner: pytest.Pytester) -> None:
+        run(inner, "def test_it(latency): assert 0", "--latency-skip").assert_outcomes(skipped=1)
+
+    def test_beside_other_workers_nothing_is_measured(self, inner: pytest.Pytester) -> None:
+        inner.makepyfile(test_it="def test_it(latency):\n    assert 0\n")
+        found = inner.runpytest_subprocess(*PLUGIN, "-p", "xdist", "-n", "2", "-rs")
+        found.assert_outcomes(skipped=1)
+        found.stdout.fnmatch_lines(["*2 xdist workers disturb each other*run these with -n 0*"])
+
+
+def test_it_costs_nothing_before_it_is_asked_for(inner: pytest.Pytester) -> None:
+    inner.makepyfile(
+        test_it="""
+        import sys
+
+        def test_it():
+            assert "hwbench.watch.pytest_plugin" in sys.modules
+            heavy = {"numpy", "torch", "onnx", "onnxruntime", "sqlalchemy", "typer", "scipy"}
+            assert not heavy & sys.modules.keys()
+            assert "hwbench.watch.latencies" not in sys.modules
+        """
+    )
+    inner.runpytest_subprocess(*PLUGIN).assert_outcomes(passed=1)
+
+
+@pytest.fixture
+def work(inner: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module of functions."""
+    monkeypatch.chdir(inner.path)
+    inner.syspathinsert()
+    return importlib.import_module("work")
+
+
+class TestFunctions:
+    @pytest.mark.parametrize("name", ["short", "prepared", "session"])
+    def test_what_is_timed(self, work: ModuleType, name: str, inner: pytest.Pytester) -> None:
+        spec = Calls().job(getattr(work, name)).build(inner.path)
+        with WorkerProcess(sys.executable) as worker:
+            worker.load("it", spec)
+            times = worker.ask("warm", "it", 0.0, 3, 3)["ns"]
+        assert len(times) == 3
+        assert min(times) > 0
+
+    def test_a_function_that_raises_is_named(
+        self, work: ModuleType, inner: pytest.Pytester
+    ) -> None:
+        spec = Calls().job(work.broken).build(inner.path)
+        with (
+            WorkerProcess(sys.executable) as worker,
+            pytest.raises(ModelError, match="RuntimeError: no weights here"),
+        ):
+            worker.load("it", spec)
+
+    def test_one_function_is_one_series(self, work: ModuleType) -> None:
+        one, again, other = (Calls().job(f).workload for f in (work.short, work.short, work.long))
+        assert one == again
+        assert one.key != other.key
