@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from hwbench.search.answering import Generated
     from hwbench.search.pnag import Generator
 
-#: Budgets that a generator is asked, over all that it can reach.
-ASKED = 60
+#: Budgets that a generator is asked, over all that it can reach; and networks measured since that
+#: may be answers to others.
+ASKED, MOST = 60, 500
 _NS_PER_MS = 1e6
 _LOOKS = (
     (True, "measured within the bound", "var(--winner)", "diamond"),
@@ -40,7 +41,7 @@ class GeneratorShown:
     id: str
     name: str
     generator: Generator
-    objective: str
+    quality: str
     answers: Sequence[Generated]
     measured: Mapping[str, Measurement]
 
@@ -58,26 +59,41 @@ def shown(id: str, path: Path, measurements: Sequence[Measurement]) -> Generator
     """
     from hwbench.search.generator_file import load_generator
     from hwbench.search.pnag import Generator
+    from hwbench.search.random_search import CAPACITY_PROXY
 
     generator, header = load_generator(path)
     if not isinstance(generator, Generator):
         raise UsageError(f"{path} answers a budget for a task: the front of one is not drawn")
-    low, high = generator.range_ms
-    asked = np.clip(np.geomspace(low, high, ASKED), low, high)
-    answers = {answer.text: answer for answer in generator.generate(list(asked))}
     place = generator.oracle.predictor.meta.provenance
     made = microseconds(str(header["created"]))
-    measured = {
+    since = {
         str(m.workload.arch): m
         for m in measurements
         if m.workload.space == generator.space.name
-        and m.workload.arch in answers
+        and m.workload.arch
         and m.latency_ns
         and (m.fingerprint.key, m.epoch) == (place.fingerprint_key, place.epoch)
         and microseconds(m.created) > made
     }
-    objective = str(header.get("objective", "quality"))
-    return GeneratorShown(id, path.name, generator, objective, [*answers.values()], measured)
+    answers = _answers(generator, list(since)[-MOST:])
+    measured = {answer.text: since[answer.text] for answer in answers if answer.text in since}
+    quality = header.get("objective", "quality")
+    if quality == CAPACITY_PROXY:
+        quality = f"share of the most {CAPACITY_PROXY}"
+    return GeneratorShown(id, path.name, generator, str(quality), answers, measured)
+
+
+def _answers(generator: Generator, texts: Sequence[str]) -> list[Generated]:
+    """Distinct answers to budgets of all that it reaches, and to the bounds of these networks:
+    any of them that is its answer to some budget is so to that one.
+    """
+    low, high = generator.range_ms
+    budgets = np.geomspace(low, high, ASKED)
+    if texts:
+        bounds = generator.oracle.upper(generator.space.encode(list(texts)), generator.confidence)
+        budgets = np.concatenate([budgets, bounds])
+    found = generator.generate(list(np.unique(np.clip(budgets, low, high))))
+    return [*{answer.text: answer for answer in found}.values()]
 
 
 def front_chart(file: GeneratorShown) -> Chart:
@@ -102,12 +118,12 @@ def front_chart(file: GeneratorShown) -> Chart:
         key=f"{file.id}-front",
         title="What it promises, and what was measured",
         summary=_summary(file, held),
-        y_label=f"{file.objective}, as predicted",
+        y_label=f"{file.quality}, as predicted",
         traces=traces,
         layout={"xaxis": {"title": {"text": "latency, ms"}}, "yaxis": {}},
         table=Table(
             "Its answers, the fastest first",
-            ("network", "predicted, ms", "bound, ms", "measured, ms", file.objective),
+            ("network", "predicted, ms", "bound, ms", "measured, ms", file.quality),
             [
                 (a.text, a.predicted_ms, a.upper_ms, _ms(file, a) or "–", float(q))
                 for a, q in zip(answers, quality, strict=True)

@@ -64,6 +64,9 @@ def test_what_is_printed_later_has_all_charts_on_white(browser: Browser, page: P
     tick = "getComputedStyle(c.querySelector('.xtick text')).fill"
     ticks = f"[...new Set({CHARTS}.map(c => {tick}))]"
     assert browser.evaluate(ticks) == ["rgb(91, 99, 109)"]  # --muted of the light theme
+    scaled = "document.querySelectorAll('.main-svg[viewBox]').length"
+    assert browser.evaluate(scaled) >= browser.evaluate(f"{CHARTS}.length")
     browser.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert browser.evaluate(scaled) == 0
     browser.wait_for(f"{ticks}[0] === 'rgb(160, 168, 177)'")
     assert browser.complaints() == []

@@ -124,6 +124,11 @@
   const root = document.documentElement;
   const opened = [];
 
+  // Drawn for the screen, it takes the width of the paper.
+  function scalable(svg) {
+    svg.setAttribute("viewBox", `0 0 ${svg.getAttribute("width")} ${svg.getAttribute("height")}`);
+  }
+
   addEventListener("beforeprint", () => {
     root.dataset.paper = "";
     for (const chart of charts) {
@@ -131,6 +136,7 @@
       if (window.Plotly) {
         observer.unobserve(chart);
         paint(window.Plotly, chart);
+        for (const svg of chart.querySelectorAll(".main-svg")) scalable(svg);
       } else {
         const table = chart.closest("figure")?.querySelector("details:not([open])");
         if (table) opened.push(table);
@@ -141,6 +147,7 @@
   addEventListener("afterprint", () => {
     delete root.dataset.paper;
     for (const table of opened.splice(0)) table.open = false;
+    for (const svg of document.querySelectorAll(".main-svg")) svg.removeAttribute("viewBox");
     redraw();
   });
 })();

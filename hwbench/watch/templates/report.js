@@ -8,7 +8,7 @@
 
   const byId = (id) => document.getElementById(id);
   const parsed = new Map(); // what the page holds of the series that were opened
-  const shares = JSON.parse(byId("list").dataset.shares).map((share) => 100 * share);
+  const shares = JSON.parse(byId("list")?.dataset.shares ?? "[]").map((share) => 100 * share);
 
   function dataOf(series) {
     if (!parsed.has(series)) parsed.set(series, JSON.parse(byId(`${series.id}-data`).textContent));
