@@ -192,8 +192,8 @@ def _elsewhere(
         found = [packages_of(python) for python in pythons]
     except DeviceError as error:
         raise UsageError(f"{error}: name a Python 3.11 or newer") from error
-    differ = [n for n in {**found[0], **found[1]} if found[0].get(n) != found[1].get(n)]
-    said = [", ".join(f"{n} {own.get(n, 'none')}" for n in differ) for own in found]
+    differ = [n for n in found[0] if n in found[1] and found[0][n] != found[1][n]]
+    said = [", ".join(f"{name} {own[name]}" for name in differ) for own in found]
     suffixes = (f" ({said[0]})", f" ({said[1]})") if differ else (" (A)", " (B)")
     if is_function(a) and is_function(b):
         return [told_apart(function_job(a), function_job(b), suffixes)]

@@ -27,11 +27,16 @@ def baseline_files(
     is known.
     """
     given = Path(reference)
+    if not reference:  # an unset variable of a build, say; an empty path would be this folder
+        raise UsageError("the baseline is empty: name a commit, a file, a folder, or history")
     if given.is_dir():
-        yield {m: given / m.name for m in models if (given / m.name).is_file()}, None
+        files = {m: given / m.name for m in models if (given / m.name).is_file()}
+        _require_others(files)
+        yield files, None
     elif given.is_file():
         if len(models) != 1:
             raise UsageError(f"{given} is one file: name a folder of baselines for several models")
+        _require_others({models[0]: given})
         yield {models[0]: given}, None
     elif reference == HISTORY:
         yield {}, None
@@ -52,6 +57,13 @@ def baseline_files(
                     files[model].parent.mkdir()
                     files[model].write_bytes(content)
             yield files, commit or reference
+
+
+def _require_others(files: Mapping[Path, Path]) -> None:
+    """UsageError where a baseline is the model itself, which nothing can be slower than."""
+    for model, baseline in files.items():
+        if model.exists() and model.samefile(baseline):
+            raise UsageError(f"baseline {baseline} is the model itself: name another file")
 
 
 def without(folder: str | Path, model: Path) -> str:

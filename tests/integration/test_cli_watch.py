@@ -198,11 +198,33 @@ class TestGate:
     def test_what_cannot_be_told_is_neither(
         self, models: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """A model against itself, where nothing would be called the same."""
-        sure = ("--tolerance", "0", "--confidence", "0.9999")
-        assert main(["gate", str(models[0]), "--baseline", str(models[0]), *sure, *FAST]) == 3
+        """A model against its copy, where nothing would be called the same."""
+        sure, copy = ("--tolerance", "0", "--confidence", "0.9999"), models[0].with_name("b.onnx")
+        copy.write_bytes(models[0].read_bytes())
+        assert main(["gate", str(models[0]), "--baseline", str(copy), *sure, *FAST]) == 3
         (entry,) = printed(capsys)["gate"]
         assert entry["verdict"] == "inconclusive"
+
+    @pytest.mark.parametrize(
+        ("baseline", "words"),
+        [
+            ("", "the baseline is empty"),
+            ("net.onnx", "is the model itself"),
+            (".", "is the model itself"),
+            ("nonsense", "no file, folder, or commit of git"),
+        ],
+    )
+    def test_what_is_no_baseline(
+        self,
+        baseline: str,
+        words: str,
+        models: tuple[Path, Path],
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.chdir(models[0].parent)
+        assert main(["gate", "net.onnx", "--baseline", baseline]) == 2
+        assert words in capsys.readouterr().err
 
     def test_a_folder_without_the_baseline(
         self, models: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
