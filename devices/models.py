@@ -10,6 +10,7 @@ from pathlib import Path
 from hwbench.devices.cuda.models import TorchModule
 from hwbench.errors import ModelError
 from hwbench.graph import Graph
+from hwbench.inputs import Stamp
 from hwbench.lower.onnx_file import external_location, external_tensors, input_specs, open_onnx
 from hwbench.lower.tflite_file import tflite_input_names, tflite_inputs
 from hwbench.lower.weights import RANDOM_LOCATION
@@ -34,6 +35,7 @@ class OnnxModelFile:
     name: str
     hash: str
     inputs: tuple[InputSpec, ...]
+    files: tuple[Stamp, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class TfliteModelFile:
     name: str
     hash: str
     inputs: tuple[InputSpec, ...]
+    files: tuple[Stamp, ...] = ()
 
 
 ModelFile = OnnxModelFile | TfliteModelFile
@@ -77,10 +80,11 @@ def read_model_file(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = N
     if path.suffix.lower() != _TFLITE:
         return read_onnx_file(path, shapes)
     _check_mark(path)
+    stamp = Stamp.of(path)
     inputs = tflite_inputs(path, shapes)
     with path.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
-    return TfliteModelFile(path, path.name, "tflite:" + content[:32], inputs)
+    return TfliteModelFile(path, path.name, "tflite:" + content[:32], inputs, (stamp,))
 
 
 def _check_mark(path: Path) -> None:
@@ -105,11 +109,13 @@ def read_onnx_file(
     As :func:`read_model_file`; external data outside the file's folder is a ModelError too.
     """
     model = open_onnx(path)
+    stamps = [Stamp.of(path)]
     sha = hashlib.sha256(path.read_bytes())
     # Random weights lie in no file: the model's own content says all of them.
     locations = {external_location(t) for t in external_tensors(model)} - {RANDOM_LOCATION}
     try:
         for location in sorted(locations):
+            stamps.append(Stamp.of(path.parent / location))
             with (path.parent / location).open("rb") as file:
                 sha.update(hashlib.file_digest(file, "sha256").digest())
     except OSError as error:
@@ -118,4 +124,5 @@ def read_onnx_file(
         inputs = input_specs(model, shapes)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
-    return OnnxModelFile(path, path.name, "onnx:" + sha.hexdigest()[:32], inputs)
+    content = "onnx:" + sha.hexdigest()[:32]
+    return OnnxModelFile(path, path.name, content, inputs, tuple(stamps))

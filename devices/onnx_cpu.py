@@ -69,7 +69,7 @@ def _args(path: Path | str, inputs: tuple[InputSpec, ...], threads: int) -> dict
 def _file_job(model: OnnxModelFile, threads: int) -> Job:
     workload = Workload(model.name, model.hash, model.inputs, threads)
     runner = RunnerSpec(_RUNNER, _args(model.path.resolve(), model.inputs, threads))
-    return Job(workload, lambda folder: runner)
+    return Job(workload, lambda folder: runner, model.files)
 
 
 def _graph_job(model: GraphModel, threads: int) -> Job:

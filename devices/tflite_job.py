@@ -29,7 +29,7 @@ def tflite_job(
         how = tuple((name, value) for name, value in labels if name != "dtype")  # has its own
         workload = Workload(model.name, model.hash, model.inputs, threads, how)
         runner = specify(model.path.resolve(), model.inputs)
-        return Job(workload, lambda folder: runner)
+        return Job(workload, lambda folder: runner, model.files)
     if not isinstance(model, GraphModel):
         raise ModelError(
             f"{device} runs .tflite files and graphs, not {label(model)}: "

@@ -6,10 +6,35 @@ import errno
 import gzip
 import json
 import stat
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 _PART = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """A file as it is now: device, inode, bytes, and the time of its last change in ns.
+
+    Where it still holds later, so does what was read after it was taken.
+    """
+
+    path: Path
+    state: tuple[int, int, int, int]
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """The file's stamp. OSError where there is none."""
+        found = path.stat()
+        return cls(path, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns))
+
+    def holds(self) -> bool:
+        """Whether the file is there, and is the same."""
+        try:
+            return Stamp.of(self.path) == self
+        except OSError:
+            return False
 
 
 def require_finite(path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from hwbench.errors import DeviceError
 from hwbench.measure.canary import calibrate, drift
 from hwbench.measure.jobs import Job, Target, canary_key
 from hwbench.measure.launches import calibrate_launches
@@ -41,14 +42,28 @@ def anchor(
 def recalibrate(
     target: Target, threads: int, store: Store, progress: Progress | None = None
 ) -> CanaryEpoch:
-    """A new epoch, which anchors from now on; the old one stays with its measurements."""
-    launcher = target.launcher(threads)
-    if launcher is None:
-        epoch = calibrate(target, threads, progress=progress)
-    else:
-        epoch = calibrate_launches(target, launcher, threads, progress=progress)
+    """A new epoch, which anchors from now on; the old one stays with its measurements.
+
+    Raises DeviceError where the clock lies before the old one: of two, the later anchors.
+    """
+    known, now = known_epoch(target, threads, store), datetime.now(UTC)
+    if known is not None and datetime.fromisoformat(known.created) > now:
+        raise DeviceError(
+            f"this machine's clock says {now:%Y-%m-%d %H:%M} UTC, but {target.name} was calibrated "
+            f"at {known.created}, which would go on anchoring: set the clock, or where it is right "
+            "now, begin another store (--store)"
+        )
+    epoch = calibration(target, threads, progress)
     store.add_epoch(epoch)
     return epoch
+
+
+def calibration(target: Target, threads: int, progress: Progress | None = None) -> CanaryEpoch:
+    """Measure a device's canonical times, in whichever way it runs models. Nothing is stored."""
+    launcher = target.launcher(threads)
+    if launcher is None:
+        return calibrate(target, threads, progress=progress)
+    return calibrate_launches(target, launcher, threads, progress=progress)
 
 
 def unsure(epoch: CanaryEpoch) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
-from hwbench.errors import DeviceError, HwbenchError, UsageError
+from hwbench.errors import DeviceError, HwbenchError, ModelError, UsageError
+from hwbench.inputs import Stamp
 from hwbench.records import Fingerprint, Workload, digest
 
 
@@ -57,11 +58,22 @@ def canary_key(canaries: Sequence[Canary]) -> str:
 class Job:
     """A workload, and how to build its runner when its turn comes.
 
-    ``build`` is given a folder for files that must live as long as the measurement.
+    ``build`` is given a folder for files that must live as long as the measurement. ``files``
+    are those of the user's whose content the workload's hash names.
     """
 
     workload: Workload
     build: Callable[[Path], RunnerSpec]
+    files: tuple[Stamp, ...] = ()
+
+    def require_unchanged(self) -> None:
+        """ModelError where a file is another one by now: its time would bear a wrong name."""
+        for stamp in self.files:
+            if not stamp.holds():
+                raise ModelError(
+                    f"{stamp.path} changed while it was measured: leave it alone, or measure a "
+                    "copy, then again"
+                )
 
 
 @dataclass(frozen=True, slots=True)

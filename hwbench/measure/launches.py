@@ -186,6 +186,7 @@ class _Session:
             while waiting:
                 try:
                     handle = self.rig.load(waiting[-1].build(folder))
+                    waiting[-1].require_unchanged()
                     work.append(_Work(BurstLog(waiting[-1].workload), handle))
                 except UsageError as error:  # this model's fault
                     yield Failure(waiting[-1].workload, error)

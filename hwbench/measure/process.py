@@ -43,7 +43,7 @@ class WorkerProcess:
     def __init__(self, python: str) -> None:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes both
         self._note = tempfile.TemporaryFile()  # noqa: SIM115
-        self._note.truncate(NOTE_BYTES)
+        self._make_room()
         # A runner's temporary folders bear our name: a later run finds those of a killed one.
         env = {**os.environ, **QUIET, "HWBENCH_SCRATCH": prefix()}
         if python != sys.executable:  # what this interpreter imports from is not for another
@@ -66,6 +66,18 @@ class WorkerProcess:
         self._waiting = False
         self._reader = threading.Thread(target=self._pump, daemon=True)
         self._reader.start()
+
+    def _make_room(self) -> None:
+        """A worker that notes its turn where the disk has no room would die of it."""
+        try:
+            os.posix_fallocate(self._note.fileno(), 0, NOTE_BYTES)
+        except OSError as error:
+            self._close_files()
+            folder = tempfile.gettempdir()
+            raise WorkerError(
+                f"no room for a worker's files: {error.strerror}: free some under {folder}, or set "
+                "TMPDIR"
+            ) from error
 
     def _pump(self) -> None:
         assert self._process.stdout is not None

@@ -309,6 +309,7 @@ class _Block:
         log = self.logs[slot]
         try:
             loaded = worker.load(slot, self.runners[slot])
+            self.jobs[slot].require_unchanged()
             if loaded["grown"] is not None:
                 log.footprints.append(loaded["grown"])
             log.launch_bounds.append(loaded["launch_bound"])

@@ -28,6 +28,7 @@ from hwbench.errors import (
     ToolOutputError,
     UsageError,
 )
+from hwbench.inputs import Stamp
 from hwbench.measure import launches
 from hwbench.measure.estimate import NEEDED_KINDS
 from hwbench.measure.jobs import Canary, Job, Launched, Profiled, RunnerSpec, Script
@@ -431,6 +432,17 @@ class TestModelsThatFail:
         phone.push = lambda name: UsageError("cannot read net1") if name == "net1" else None
         found = run(phone, jobs_of(phone, 2), processes=2)
         assert isinstance(found["net1"], Failure)
+        assert isinstance(found["net0"], Measurement)
+
+    def test_one_that_changed_before_it_was_sent_fails_alone(self, tmp_path: Path) -> None:
+        path, phone = tmp_path / "net1.tflite", Phone()
+        path.write_bytes(b"one")
+        jobs = jobs_of(phone, 2)
+        jobs[1] = dataclasses.replace(jobs[1], files=(Stamp.of(path),))
+        path.write_bytes(b"another")
+        found = run(phone, jobs, processes=2)
+        assert isinstance(found["net1"], Failure)
+        assert "net1.tflite changed while it was measured" in str(found["net1"].error)
         assert isinstance(found["net0"], Measurement)
 
 
