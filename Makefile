@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 
 .DEFAULT_GOAL := env
 .DELETE_ON_ERROR:
-.PHONY: env search dev demo lint test slow bench verify lock clean help
+.PHONY: env search dev demo lint test faults slow bench verify lock clean help
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 10
@@ -52,13 +52,17 @@ lint: dev  ## style, types, and the direction of imports
 
 # What measures nothing shares two cores; what does comes after it, with the machine to itself.
 SHARED := tests/unit tests/lowering tests/benchmarks \
-  $(patsubst %,tests/faults/test_%.py,phone_faults phone_words store_faults) \
+  $(patsubst %,tests/faults/test_%.py,machine_faults phone_faults phone_words store_faults \
+    sweep_faults table) \
   $(patsubst %,tests/integration/test_%.py,adb cli_eas cli_search cli_supernet loopback_faults \
-    loopback_services loopback_states loopback_tool packaging shell)
+    loopback_services loopback_states loopback_tool packaging shell store_server)
 
 test: lint  ## lint, then every test but the slow ones
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(SHARED)
 	$(BIN)/python -m pytest $(addprefix --ignore=,$(SHARED))
+
+faults: dev  ## what can go wrong, with 200 kills of a sweep
+	$(BIN)/python -m pytest -m "" tests/faults
 
 slow: dev  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -1,8 +1,8 @@
 """A campaign in a process of its own, for the tests that interrupt or kill it.
 
 ``python -m tests.campaign FOLDER COUNT``: measures COUNT workloads on a local target into
-``FOLDER/store.db``, one loaded at a time, all under the campaign ``sweep``. The name of each is
-printed once it is stored.
+``FOLDER/store.db``, one loaded at a time, all under the campaign ``sweep``. "ready" is printed
+before the first, and the name of each once it is stored.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ PLAN = Plan(processes=2, seconds=1e-3, loaded=1)
 def main(folder: str, count: str) -> None:
     here = Path(folder)
     jobs = [job(f"net{i}", runner(here, us=20 + i)) for i in range(int(count))]
+    os.write(1, b"ready\n")
     with Store.open(here / "store.db") as store:
         for result in record(LocalTarget(here), jobs, PLAN, store, None, campaign="sweep"):
             os.write(1, f"{result.workload.name}\n".encode())

@@ -50,6 +50,12 @@ class Lent:
         mark = f"--graph={self.folder}/"
         return [pid for pid, words in commands if any(word.startswith(mark) for word in words)]
 
+    def servers(self) -> list[psutil.Process]:
+        """The adb server that its client talks to, if one runs."""
+        place = f"tcp:{self.phone.env['ANDROID_ADB_SERVER_PORT']}"
+        found = ((p, p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"]))
+        return [process for process, words in found if place in words and "fork-server" in words]
+
     def device(self, **options: str) -> AdbPhone:
         """The phone as a device."""
         return AdbPhone.open(self.phone.serial, {**self.options, **options})

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from hwbench.errors import EXIT_DEVICE, DeviceError, ModelError, WorkerError
@@ -20,8 +15,7 @@ from hwbench.measure.jobs import Canary, Job, RunnerSpec
 from hwbench.measure.plan import Failure, Plan
 from hwbench.measure.session import measure
 from hwbench.records import Measurement
-from hwbench.store import Store
-from tests.targets import LocalTarget, job, leaves_nothing, runner, workers
+from tests.targets import LocalTarget, job, leaves_nothing, runner
 
 PLAN = Plan(processes=2, seconds=1e-3)
 
@@ -94,6 +88,14 @@ class TestAModelFailsAlone:
         error = assert_fails_alone(target, good, bad).error
         assert isinstance(error, ModelError)
         assert cause in str(error)
+
+
+def test_a_model_that_takes_all_memory_fails_alone(
+    tmp_path: Path, target: LocalTarget, good: list[Job]
+) -> None:
+    """What the system refuses it; where it kills instead, that is a death, above."""
+    bad = job("bad", runner(tmp_path, "bytearray(1 << 60)", at=IN_ROUNDS, us=10))
+    assert str(assert_fails_alone(target, good, bad).error) == "bad: MemoryError"
 
 
 def test_a_model_that_hangs_fails_alone(
@@ -227,41 +229,3 @@ class TestInterrupts:
                 list(measure(target, jobs, PLAN, None))
         finally:
             signal.signal(signal.SIGALRM, previous)
-
-
-class TestCampaign:
-    COUNT = 4
-
-    def start(self, folder: Path, root: Path) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "tests.campaign", str(folder), str(self.COUNT)],
-            cwd=root,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-    def test_ended_at_any_time_it_keeps_all_and_goes_on(
-        self, tmp_path: Path, root: Path, number: int
-    ) -> None:
-        campaign = self.start(tmp_path, root)
-        assert campaign.stdout is not None
-        told = [campaign.stdout.readline().strip() for _ in range(2)]
-        time.sleep(0.05)  # into the next one
-        below = workers(campaign.pid)
-        os.kill(campaign.pid, number)
-        told += campaign.communicate(timeout=60)[0].split()
-        assert campaign.returncode != 0
-        _, alive = psutil.wait_procs(below, timeout=10)
-        assert not alive, "a worker outlived its session"
-        campaign = self.start(tmp_path, root)
-        told += campaign.communicate(timeout=60)[0].split()
-        assert campaign.returncode == 0
-        with Store.open(tmp_path / "store.db") as store:
-            stored = [m.workload.name for m in store.measurements(plan="sweep")]
-        assert sorted(stored) == [f"net{i}" for i in range(self.COUNT)]
-        # A kill between storing and telling loses the line, never the result.
-        assert len(told) == len(set(told))
-        assert self.COUNT - 1 <= len(told) <= self.COUNT

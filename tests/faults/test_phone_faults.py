@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -159,6 +160,18 @@ class TestFaultsThatPass:
         assert error is None
         assert isinstance(result, Measurement)
         assert stored(own_store) == {"tiny4"}
+
+    def test_an_adb_server_that_is_killed_in_mid_run_is_started_again(
+        self, one: Lent, own_store: Path
+    ) -> None:
+        (server,) = one.servers()
+        killer = threading.Timer(0.4, server.kill)
+        _, error = sweep(one, own_store, killer.start)
+        killer.join()
+        assert error is None
+        assert one.servers() not in ([], [server])
+        assert stored(own_store) == NAMES
+        assert one.left_over() == []
 
     def test_a_slow_link_takes_longer(self, one: Lent, own_store: Path) -> None:
         with one.phone.faults.slow_link(200_000):
