@@ -144,9 +144,12 @@ class _Asked:
     def alone(self) -> Found:
         """Measured, and no more."""
         try:
-            self._measured()
+            measured = self._measured()
         except InconclusiveError as error:
             return self.undecided(str(error))
+        if measured.status == "inconclusive":
+            name = measured.workload.name
+            return self.undecided(f"{name}: its interval is too wide to be an answer")
         return self._found(None)
 
     def undecided(self, why: str) -> Found:
