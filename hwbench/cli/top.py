@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _SWEEPS, _CELLS = 5, 8
 _BAR, _NAME, _WIDTH = 30, 42, 80
+_NONE_YET = "  no answer yet: they come together"
 _NS_PER_MS = 1e6
 
 
@@ -123,7 +124,9 @@ def _screen(results: Store) -> RenderableType:
     where = console.shortened(console.printable(results.location), _NAME)
     title = Text(f"hwbench top  {datetime.now().astimezone():%H:%M:%S}  {where}\n", style="dim")
     if not entries:
-        told = "Nothing was announced in this store yet: a verb that measures does that."
+        told = (
+            "Nothing was announced in this store yet: a verb does that once it begins to measure."
+        )
         return Group(title, Text(told))
     first, *others = sorted(entries, key=lambda entry: entry["running"] is not True)
     parts: list[RenderableType] = [title, *_shown(first)]
@@ -178,7 +181,8 @@ def _shown(entry: Mapping[str, Any]) -> list[Text]:
     state = [f"{n.replace('_', ' ')} {v}" for n, v in entry["state"].items() if v != "unknown"]
     for words in (told, state):
         if words:
-            lines.append(Text(console.shortened(console.printable(", ".join(words)), _WIDTH)))
+            said = console.printable(", ".join(words))
+            lines.append(Text(console.shortened(said, 2 * _WIDTH - 10)))  # two lines at most
     return lines
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from scipy import special, stats
+from scipy import special
 
 from hwbench.measure.estimate import Estimate, undisturbed
 from hwbench.records import CanaryEpoch, Measurement
@@ -82,9 +82,11 @@ class Comparison:
 
 def verdicts(comparisons: Sequence[Comparison], tolerance: float = TOLERANCE) -> list[Word]:
     """The verdict on each of many, the share of false alarms among all alarms kept."""
+    from scipy.stats import false_discovery_control  # takes a second to load
+
     if not comparisons:
         return []
-    adjusted = stats.false_discovery_control([c.p_value(tolerance) for c in comparisons])
+    adjusted = false_discovery_control([c.p_value(tolerance) for c in comparisons])
     return [c._word(p, tolerance) for c, p in zip(comparisons, adjusted, strict=True)]
 
 

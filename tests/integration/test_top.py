@@ -86,7 +86,6 @@ def test_a_screen_has_80_columns_and_obeys_no_name(
     out = capsys.readouterr().out
     assert "12 of 300 cells" in out
     assert " 4%  " in out
-    assert " 4%  12.0 a minute, 24:0" in out
     assert "\\x1b[31m[red]net\\x07" in out
     assert "\x1b" not in out
     assert max(map(len, out.splitlines())) <= 80
