@@ -17,7 +17,7 @@ from hwbench.lower import random_weights, to_onnx
 from hwbench.measure import plan
 from hwbench.measure.process import WorkerProcess
 from hwbench.store import Store
-from hwbench.watch import latencies, trial
+from hwbench.watch import latencies, pytest_plugin, trial
 from hwbench.watch.trial import Effort
 from tests.measurements import epoch_on
 from tests.stores import history
@@ -64,7 +64,8 @@ def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
 
 def run(inner: pytest.Pytester, code: str, *options: str) -> pytest.RunResult:
     inner.makepyfile(test_it="from work import *\n" + textwrap.dedent(code))
-    return inner.runpytest_inprocess(*PLUGIN, *options)
+    # As an object: ours may be imported already, by its entry point.
+    return inner.runpytest_inprocess("-p", "no:cacheprovider", *options, plugins=[pytest_plugin])
 
 
 class TestVerdicts:

@@ -29,7 +29,7 @@ from hwbench.store import Store
 from hwbench.testing.devices import check_device
 from hwbench.testing.predictors import check_predictor
 from hwbench.testing.spaces import check_space
-from hwbench.watch import latencies, trial
+from hwbench.watch import latencies, pytest_plugin, trial
 
 pytest_plugins = ["pytester"]
 
@@ -131,8 +131,7 @@ def test_the_tests_of_latency_pass(
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     for module, name in ((trial, "Effort"), (latencies, "Plan")):  # two processes in place of six
         monkeypatch.setattr(module, name, functools.partial(getattr(module, name), processes=2))
-    plugin = ("-p", "hwbench.watch.pytest_plugin", "-p", "no:cacheprovider")
-    found = pytester.runpytest_inprocess(*plugin)
+    found = pytester.runpytest_inprocess("-p", "no:cacheprovider", plugins=[pytest_plugin])
     found.assert_outcomes(passed=2)
     found.stdout.fnmatch_lines(
         ["model.onnx *", "test_latency.after * faster *", "Milliseconds are provisional:*"]
