@@ -54,7 +54,7 @@ lint: dev  ## style, types, and the direction of imports
 SHARED := tests/unit tests/lowering tests/benchmarks \
   $(patsubst %,tests/faults/test_%.py,machine_faults phone_faults phone_words store_faults \
     sweep_faults table) \
-  $(patsubst %,tests/integration/test_%.py,adb cli_eas cli_search cli_supernet loopback_faults \
+  $(patsubst %,tests/integration/test_%.py,adb cli_eas cli_search cli_supernet fleet loopback_faults \
     loopback_services loopback_states loopback_tool packaging shell store_server)
 
 test: lint  ## lint, then every test but the slow ones

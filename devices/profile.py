@@ -48,6 +48,16 @@ class Profile:
         """One job an architecture."""
         return architecture_jobs(self.device, self.space, self.codes, self.threads)
 
+    @property
+    def keys(self) -> list[str]:
+        """What tells the models of the architectures apart, one each."""
+        return [job.workload.key for job in self.jobs]
+
+    @staticmethod
+    def key_of(measured: Measurement) -> str:
+        """Which of :attr:`keys` a measurement is of."""
+        return measured.workload.key
+
     def stored(self, store: Store) -> list[Measurement]:
         """What a store holds of these architectures, the oldest first, without samples.
 
@@ -107,8 +117,14 @@ def sample_profile(
     fixed: Mapping[str, Value] = NOTHING_FIXED,
 ) -> Profile:
     """A space-filling sample of ``n`` architectures, the same for the same seed."""
-    codes = space_filling(space, n, np.random.default_rng(seed), fixed=fixed)
-    return Profile(space, codes, device, threads)
+    return Profile(space, sample_codes(space, n, seed=seed, fixed=fixed), device, threads)
+
+
+def sample_codes(
+    space: Space, n: int, *, seed: int = 0, fixed: Mapping[str, Value] = NOTHING_FIXED
+) -> Codes:
+    """The architectures (n, L) of :func:`sample_profile`."""
+    return space_filling(space, n, np.random.default_rng(seed), fixed=fixed)
 
 
 def architecture_jobs(device: Device, space: Space, codes: Codes, threads: int = 1) -> list[Job]:

@@ -18,6 +18,7 @@ from hwbench.cli.doctor import doctor
 from hwbench.cli.evaluate import evaluate
 from hwbench.cli.export import export
 from hwbench.cli.fit import fit
+from hwbench.cli.fleet import scheduler, status, worker
 from hwbench.cli.gate import GateGroup, calibrate, check
 from hwbench.cli.generate import generate
 from hwbench.cli.importing import import_
@@ -100,6 +101,18 @@ app.add_typer(
     rich_help_panel=_WATCH,
     help="Fail on a latency regression, and on nothing else.\n\nExample:\n\n"
     "hwbench gate model.onnx --baseline origin/main",
+)
+
+
+fleet = typer.Typer(no_args_is_help=True)
+for _part, _name in ((scheduler, "scheduler"), (worker, "worker"), (status, "status")):
+    fleet.command(_name, help=_help_of(_part))(_part)
+app.add_typer(
+    fleet,
+    name="fleet",
+    rich_help_panel=_MEASURE,
+    help="Many devices on many hosts: lend them, see who has which.\n\nExample:\n\n"
+    "hwbench fleet worker tcp://127.0.0.1:8786 --devices cpu",
 )
 
 

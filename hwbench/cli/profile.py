@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 
 from hwbench import console
 from hwbench.cli.doctor import calibrated
+from hwbench.cli.fleet import Tls, fleet_sweep, measure_over
 from hwbench.cli.options import (
     Debug,
     DeviceName,
@@ -30,6 +32,7 @@ from hwbench.errors import DeviceError, InconclusiveError, UnknownNameError, Usa
 
 if TYPE_CHECKING:
     from hwbench.devices.profile import Profile
+    from hwbench.fleet.sweep import FleetSweep
     from hwbench.measure.plan import Failure
     from hwbench.records import Measurement
     from hwbench.spaces import Codes, Space, Value
@@ -66,6 +69,16 @@ _Seconds = Annotated[
 ]
 
 
+_Fleet = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Over all devices of the kind -d of a fleet; or local: over the devices -d A,B.",
+    ),
+]
+_Priority = Annotated[int, typer.Option(metavar="N", help="In a fleet's queue: larger goes first.")]
+
+
 def profile(
     space: SpaceName,
     samples: _Samples = None,
@@ -77,6 +90,9 @@ def profile(
     redo: _Redo = False,
     seconds: _Seconds = None,
     seed: Seed = 0,
+    fleet: _Fleet = None,
+    priority: _Priority = 0,
+    tls: Tls = None,
     store: StoreUrl = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -96,43 +112,72 @@ def profile(
     hwbench profile -d cpu -s ofa_mbv3 -n 300 --redo
 
     hwbench profile -d cpu -s ofa_mbv3 --file next.txt
+
+    hwbench profile --fleet tcp://127.0.0.1:8786 -d pixel7 -s ofa_mbv3
     """
-    from hwbench.devices.profile import Profile, sample_profile
+    from hwbench.devices.profile import Profile
     from hwbench.spaces import get_space
 
-    target, searched = device_of(device, option), get_space(space)
-    if file is None:
-        fixed = pinned(searched, choices("--fix", fix or ()))
-        count = _SAMPLES if samples is None else samples
-        sample = sample_profile(target, searched, count, seed=seed, threads=threads, fixed=fixed)
-    elif fix or samples is not None:
-        raise UsageError("--file says which architectures: leave --samples and --fix out")
-    else:
-        with told_of(file):
-            codes = named(searched, lines((), file))
-        sample = Profile(searched, codes, target, threads)
+    searched = get_space(space)
+    codes = _architectures(searched, samples, fix or (), file, seed)
+    options = choices("--option", option or ())
     with opened(store) as results:
-        before = sample.stored(results)
-        failures = measure(sample, results, before, redo=redo, seconds=seconds)
-        campaign, stored = sample.campaign(results), sample.stored(results)
-    summary = {"device": target.name, "space": space, "campaign": campaign}
-    summary |= _counts(sample, before, stored, failures)
+        if fleet is None:
+            sample = Profile(searched, codes, device_of(device, option), threads)
+            device = sample.device.name
+            run = partial(measure, sample, results, redo=redo, seconds=seconds)
+            summary, failures = _measured(sample, results, run)
+        else:
+            queued = fleet_sweep(
+                fleet, tls, device, options, searched, codes, threads=threads, priority=priority
+            )
+            with queued as sweep:
+                run = partial(measure_over, sweep, results, redo=redo, seconds=seconds)
+                summary, failures = _measured(sweep, results, run)
+    summary = {"device": device, "space": space, **summary}
     _show(summary, as_json=as_json)
-    _require_answers(summary, failures, redo=redo)
+    _require_answers(summary, failures, redo=redo, afar=fleet is not None)
+
+
+def _architectures(
+    space: Space, samples: int | None, fix: Sequence[str], file: Path | None, seed: int
+) -> Codes:
+    """Those of a file, or a sample."""
+    from hwbench.devices.profile import sample_codes
+
+    if file is None:
+        count = _SAMPLES if samples is None else samples
+        fixed = pinned(space, choices("--fix", fix))
+        return sample_codes(space, count, seed=seed, fixed=fixed)
+    if fix or samples is not None:
+        raise UsageError("--file says which architectures: leave --samples and --fix out")
+    with told_of(file):
+        return named(space, lines((), file))
+
+
+def _measured(
+    sample: Profile | FleetSweep,
+    store: Store,
+    measuring: Callable[[Sequence[Measurement]], list[Failure]],
+) -> tuple[dict[str, Any], list[Failure]]:
+    """Measure what the store lacks; the campaign and the counts, and what failed."""
+    before = sample.stored(store)
+    failures = measuring(before)
+    stored = sample.stored(store)
+    counts = _counts(sample, before, stored, failures)
+    return {"campaign": sample.campaign(store), **counts}, failures
 
 
 def _counts(
-    sample: Profile,
+    sample: Profile | FleetSweep,
     before: Sequence[Measurement],
     stored: Sequence[Measurement],
     failures: Sequence[Failure],
 ) -> dict[str, Any]:
     """Counts of architectures; of those that are one and the same model, one is measured."""
-    from hwbench.devices.profile import answered
-
-    keys = [job.workload.key for job in sample.jobs]
-    held = {m.workload.key for m in before}
-    wide = {m.workload.key for m in stored} - answered(stored)
+    keys, key_of = sample.keys, sample.key_of
+    held = {key_of(m) for m in before}
+    wide = {key_of(m) for m in stored} - {key_of(m) for m in stored if m.status != "inconclusive"}
     return {
         "architectures": len(keys),
         "measured": len(stored) - len(before),
@@ -152,17 +197,16 @@ def _show(summary: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def _require_answers(
-    summary: Mapping[str, Any], failures: Sequence[Failure], *, redo: bool
+    summary: Mapping[str, Any], failures: Sequence[Failure], *, redo: bool, afar: bool
 ) -> None:
     """Say how many have no answer; raise where the device failed, or most are without one."""
     count, wide = summary["architectures"], summary["inconclusive"]
-    device = summary["device"]
+    look = "" if afar else f" (see hwbench doctor -d {summary['device']})"
     told: list[str] = []
     if wide:
         told.append(
             f"{wide} of {count} architectures {'is' if wide == 1 else 'are'} inconclusive, with an "
-            "interval too wide to be an answer: quiet the machine (see hwbench doctor -d "
-            f"{device}), then run this again"
+            f"interval too wide to be an answer: quiet the machine{look}, then run this again"
             + (", with more --seconds" if redo else " with --redo")
         )
     if failures:

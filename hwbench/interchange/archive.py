@@ -69,7 +69,7 @@ def write_archive(
         for epoch in epochs:
             put({"epoch": epoch_document(epoch)})
         for measurement in measurements:
-            put({"measurement": measurement_document(measurement), "bursts": _pack(measurement)})
+            put(measurement_record(measurement))
         file.write(_end(len(epochs) + len(measurements), sha.hexdigest()))
 
 
@@ -124,7 +124,7 @@ def _records(lines: _Lines) -> Iterator[Measurement | CanaryEpoch]:
                 lines.fail("there is more after the archive's end")
             return
         with lines.failing():
-            record = _record(line)
+            record = record_of(line)
         yield record
         before, count = lines.sha256, count + 1
     lines.fail("the file is cut off: export it again")
@@ -137,7 +137,13 @@ def _pack(measurement: Measurement) -> dict[str, Any]:
     return {**dict(zip(_COUNTS, counts, strict=True)), **arrays}
 
 
-def _record(record: dict[str, Any]) -> Measurement | CanaryEpoch:
+def measurement_record(measurement: Measurement) -> dict[str, Any]:
+    """A measurement in JSON's own types. Raises ValueError for one that a store would refuse."""
+    return {"measurement": measurement_document(measurement), "bursts": _pack(measurement)}
+
+
+def record_of(record: dict[str, Any]) -> Measurement | CanaryEpoch:
+    """The record behind an archive's line. Raises ValueError where it is none."""
     if set(record) == {"epoch"}:
         check_document(record["epoch"], EPOCH)
         return epoch_of(record["epoch"])

@@ -11,8 +11,8 @@ import hwbench
 from hwbench import errors
 
 HEAVY = {
-    "matplotlib", "numpy", "onnx", "onnxruntime", "pandas", "plotly", "pyarrow", "scipy",
-    "sklearn", "sqlalchemy", "torch",
+    "dask", "distributed", "matplotlib", "numpy", "onnx", "onnxruntime", "pandas", "plotly",
+    "pyarrow", "scipy", "sklearn", "sqlalchemy", "torch",
 }  # fmt: skip
 
 
@@ -39,6 +39,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         "import hwbench.cli; hwbench.cli.main(['--help'])",
         "import hwbench.cli; hwbench.cli.main(['bench', '--help'])",
         "import hwbench.cli; hwbench.cli.main(['verify', '--help'])",
+        "import hwbench.cli; hwbench.cli.main(['fleet', 'worker', '--help'])",
     ],
 )
 def test_light_paths_load_nothing_heavy(code: str) -> None:

@@ -1,0 +1,203 @@
+"""``hwbench fleet``: lend devices to others, and see who has which; a profile over all of them."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hwbench import console
+from hwbench.cli.options import Debug, DeviceOptions, Json, choices, listed
+from hwbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from hwbench.fleet.sweep import FleetSweep
+    from hwbench.measure.plan import Failure
+    from hwbench.records import Measurement
+    from hwbench.spaces import Codes, Space
+    from hwbench.store import Store
+
+Address = Annotated[
+    str, typer.Argument(metavar="ADDRESS", help="The scheduler's, as tcp://127.0.0.1:8786.")
+]
+Tls = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER", help="Certificates for tls://: ca.pem, cert.pem and key.pem lie in it."
+    ),
+]
+
+
+def scheduler(
+    address: Address = "tcp://127.0.0.1:8786",
+    tls: Tls = None,
+    debug: Debug = False,
+) -> None:
+    """Run the scheduler that workers and clients meet at, until Ctrl-C.
+
+    Beyond this machine its address begins with tls://, and everyone shows a certificate of one
+    authority: Dask's messages can carry code, so who holds one may run it on all of them.
+
+    Example:
+
+    hwbench fleet scheduler tcp://127.0.0.1:8786
+    """
+    from hwbench.fleet.serve import run_scheduler
+
+    run_scheduler(address, tls, lambda at: console.note(f"the fleet meets at {at}"))
+
+
+def worker(
+    address: Address,
+    devices: Annotated[
+        str,
+        typer.Option(
+            metavar="DEVICE,…", help="What to lend: cpu, adb:SERIAL, or KIND=DEVICE of a kind."
+        ),
+    ],
+    option: DeviceOptions = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="This host's name (default: its own).")
+    ] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="This machine's address that others reach it at."),
+    ] = None,
+    failures: Annotated[
+        int,
+        typer.Option(min=1, metavar="K", help="A device that fails so often in a row rests."),
+    ] = 3,
+    tls: Tls = None,
+    debug: Debug = False,
+) -> None:
+    """Lend this machine's devices to a fleet, one block of measurements at a time each.
+
+    Devices that run on this machine's own cores take turns. One that failed K times in a row is
+    set aside until the worker is started again.
+
+    Example:
+
+    hwbench fleet worker tcp://127.0.0.1:8786 --devices cpu
+
+    hwbench fleet worker tls://lab:8786 --tls certs --listen 10.0.0.7 --devices pixel7=adb:SERIAL
+    """
+    from hwbench.fleet.seats import Seats, seats_of
+    from hwbench.fleet.serve import run_worker
+
+    host = name or platform.node()
+    if not host.isprintable() or any(c.isspace() or c == "@" for c in host):
+        raise UsageError(f"--name {host!r}: letters without blanks or @ between them")
+    seats = Seats(
+        seats_of(listed("--devices", devices), choices("--option", option or ()), host), failures
+    )
+
+    def ready(at: str) -> None:
+        names = ", ".join(f"{seat['device']} ({seat['kind']})" for seat in seats.told())
+        console.note(f"lending {names} to {address}")
+
+    run_worker(address, tls, seats, name=host, listen=listen, ready=ready)
+
+
+def status(
+    address: Address = "tcp://127.0.0.1:8786",
+    tls: Tls = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show a fleet's devices, what they do, and what waits for them.
+
+    Example:
+
+    hwbench fleet status tcp://127.0.0.1:8786
+    """
+    from hwbench.fleet.link import connected
+    from hwbench.fleet.standing import standing
+
+    with connected(address, tls) as client:
+        found = standing(client)
+    if as_json:
+        console.write_json(found)
+        return
+    rows = [
+        (d["device"], d["kind"], d["state"], d["blocks"], d["word"] or None)
+        for d in found["devices"]
+    ]
+    console.show(console.table(("device", "<kind", "<state", "blocks done", "<last failure"), rows))
+    waiting = [(b["kind"], b["priority"], b["blocks"]) for b in found["blocks"]]
+    if waiting:
+        console.show(console.table(("kind", "priority", "blocks to do"), waiting))
+
+
+# --- profile --fleet ----------------------------------------------------------------------
+
+
+@contextmanager
+def fleet_sweep(
+    address: str,
+    tls: Path | None,
+    device: str,
+    options: Mapping[str, str],
+    space: Space,
+    codes: Codes,
+    *,
+    threads: int,
+    priority: int,
+) -> Iterator[FleetSweep]:
+    """A sweep over the fleet at an address, or (``local``) over devices of this machine."""
+    from hwbench.fleet import link
+    from hwbench.fleet.seats import Seats, seats_of
+    from hwbench.fleet.sweep import FleetSweep
+
+    def sweep(client: Client, kind: str) -> FleetSweep:
+        return FleetSweep(client, kind, space, codes, threads=threads, priority=priority)
+
+    if address == link.LOCAL:
+        seats = seats_of([f"{link.LOCAL}={name}" for name in listed("-d", device)], options, None)
+        with link.local_cluster(Seats(seats)) as client:
+            yield sweep(client, link.LOCAL)
+        return
+    if options:
+        raise UsageError("a fleet's devices have the options that their worker gave them")
+    with link.connected(address, tls) as client:
+        yield sweep(client, device)
+
+
+def measure_over(
+    sweep: FleetSweep,
+    store: Store,
+    held: Sequence[Measurement],
+    *,
+    redo: bool,
+    seconds: float | None,
+) -> list[Failure]:
+    """Measure over the fleet what ``held`` lacks; answers the failures."""
+    from hwbench.devices.profile import PROFILE_PLAN
+    from hwbench.records import Measurement
+
+    done = {sweep.key_of(m) for m in held if not redo or m.status != "inconclusive"}
+    missing = [arch for arch in dict.fromkeys(sweep.keys) if arch not in done]
+    if not missing:
+        return []
+    plan = PROFILE_PLAN if seconds is None else replace(PROFILE_PLAN, seconds=seconds)
+    try:
+        with console.progress("calibrating the devices' canaries") as report:
+            for word in sweep.calibrate(store, report):
+                console.note(word)
+        # A campaign keeps the first measurement of a workload alone.
+        campaign = None if redo else sweep.campaign(store)
+        on = console.counted(len(sweep.devices), "device")
+        what = f"measuring {console.counted(len(missing), 'architecture')} on {on}"
+        with console.progress(what) as report:
+            answers = sweep.run(store, plan, missing, campaign=campaign, progress=report)
+            return [answer for answer in answers if not isinstance(answer, Measurement)]
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "what was finished is stored, the same command goes on from there"
+        ) from None

@@ -1,0 +1,100 @@
+"""The two processes of a fleet that run until they are ended: the scheduler, a host's worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from hwbench.errors import DeviceError, UsageError
+from hwbench.fleet.link import (
+    CONNECT_S,
+    PAGES,
+    SPARE_THREADS,
+    host_of,
+    is_loopback,
+    require_dask,
+    security,
+    worker_options,
+)
+from hwbench.fleet.seats import Seats
+
+
+def run_scheduler(address: str, tls: Path | None, ready: Callable[[str], None]) -> None:
+    """Listen at an address until this is ended. ``ready`` is told the address that it became.
+
+    Raises UsageError for an address that nothing guards, DeviceError where it is taken.
+    """
+    require_dask()
+    from distributed import Scheduler
+
+    guarded = security(address, tls)
+    scheme, host = host_of(address)
+    port = int(address.rpartition(":")[2])
+
+    async def serve() -> None:
+        async with Scheduler(
+            host=host,
+            port=port,
+            protocol=f"{scheme}://",
+            security=guarded,
+            dashboard=False,
+            dashboard_address=PAGES,
+        ) as scheduler:
+            ready(scheduler.address)
+            await scheduler.finished()
+
+    try:
+        asyncio.run(serve())
+    except OSError as error:
+        raise DeviceError(f"cannot listen at {address}: {error.strerror or error}") from error
+
+
+def run_worker(
+    address: str,
+    tls: Path | None,
+    seats: Seats,
+    *,
+    name: str,
+    listen: str | None,
+    ready: Callable[[str], None],
+) -> None:
+    """Lend devices to the scheduler at an address, until this is ended.
+
+    ``listen`` is this machine's address that the scheduler reaches it at; without it nothing
+    listens beyond loopback. Raises UsageError where that cannot do, DeviceError where the
+    scheduler does not answer or goes away.
+    """
+    require_dask()
+    from distributed import Worker
+
+    guarded = security(address, tls)
+    scheme, host = host_of(address)
+    if listen is None and not is_loopback(host):
+        raise UsageError(
+            "nothing listens beyond this machine unless told: name by --listen ADDRESS the "
+            f"address of this machine that {host} reaches it at"
+        )
+    own = listen or "127.0.0.1"
+    if scheme == "tcp" and not is_loopback(own):
+        raise UsageError(f"--listen {own} needs a scheduler at tls://…, and --tls FOLDER")
+
+    async def serve() -> None:
+        async with Worker(
+            address,
+            host=own,
+            protocol=f"{scheme}://",
+            security=guarded,
+            name=name,
+            nthreads=int(sum(seats.resources.values())) + SPARE_THREADS,
+            death_timeout=CONNECT_S,
+            **worker_options(seats),
+        ) as worker:
+            ready(worker.address)
+            await worker.finished()
+
+    try:
+        asyncio.run(serve())
+    except (OSError, TimeoutError, RuntimeError) as error:
+        raise DeviceError(f"no scheduler answers at {address}: is it running there?") from error
+    raise DeviceError(f"the scheduler at {address} has gone: start it, then this again")

@@ -1,0 +1,39 @@
+"""What a fleet has and does at the moment."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+def standing(client: Client) -> dict[str, Any]:
+    """Its devices, each with its worker, state and word; and the blocks that wait or run.
+
+    Blocks are counted by kind and priority. Workers that are none of hwbench's are left out.
+    """
+    workers = client.scheduler_info()["workers"].values()
+    devices = [
+        {"worker": worker["name"], **seat}
+        for worker in workers
+        for seat in worker["metrics"].get("hwbench", [])
+    ]
+    blocks = client.run_on_scheduler(_blocks)
+    return {
+        "devices": sorted(devices, key=lambda d: (d["kind"], d["device"])),
+        "blocks": [
+            {"kind": kind, "priority": priority, "blocks": number}
+            for (kind, priority), number in sorted(blocks.items(), key=lambda each: each[0])
+        ],
+    }
+
+
+def _blocks(dask_scheduler: Any) -> dict[tuple[str, int], int]:
+    """On the scheduler: unfinished blocks by (kind, priority)."""
+    open_ = ("processing", "no-worker", "queued", "waiting")
+    tasks = [t for t in dask_scheduler.tasks.values() if t.state in open_]
+    return dict(
+        Counter((kind, -t.priority[0]) for t in tasks for kind in t.resource_restrictions or {})
+    )
