@@ -71,21 +71,6 @@ def test_hostile_names_are_shown_and_nothing_else(browser: Browser, tmp_path: Pa
     assert browser.complaints() == []
 
 
-def test_the_keyboard_reaches_what_scrolls(browser: Browser, demo: Path) -> None:
-    browser.screen(390, 800, "light")
-    browser.open(demo)
-    reached = []
-    for _ in range(12):
-        for kind in ("rawKeyDown", "keyUp"):
-            browser.call("Input.dispatchKeyEvent", type=kind, key="Tab", windowsVirtualKeyCode=9)
-        reached.append(
-            browser.evaluate("document.activeElement.className || document.activeElement.tagName")
-        )
-    assert reached[0] == "skip"
-    assert reached[1:5] == ["A"] * 4
-    assert {"scroll", "SUMMARY"} <= set(reached)
-
-
 def test_without_plotly_the_page_says_so_and_the_rest_stands(
     browser: Browser, tmp_path: Path
 ) -> None:

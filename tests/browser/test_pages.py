@@ -70,3 +70,20 @@ def test_what_is_printed_later_has_all_charts_on_white(browser: Browser, page: P
     assert browser.evaluate(scaled) == 0
     browser.wait_for(f"{ticks}[0] === 'rgb(160, 168, 177)'")
     assert browser.complaints() == []
+
+
+def test_the_keyboard_reaches_all_that_acts(browser: Browser, page: Path) -> None:
+    browser.screen(390, 800, "light")
+    browser.open(page)
+    links = browser.evaluate("document.querySelectorAll('nav a').length")
+    reached = []
+    for _ in range(links + 20):
+        for kind in ("rawKeyDown", "keyUp"):
+            browser.call("Input.dispatchKeyEvent", type=kind, key="Tab", windowsVirtualKeyCode=9)
+        what = "document.activeElement.classList[0] || document.activeElement.tagName"
+        reached.append(browser.evaluate(what))
+    assert reached[0] == "skip"
+    assert reached[1 : 1 + links] == ["A"] * links
+    after = set(reached[1 + links :])
+    fields = {"INPUT", "SELECT", "points", "BUTTON"} if links > 4 else {"scroll"}
+    assert {"SUMMARY", *fields} <= after

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -122,13 +124,20 @@ def test_the_runs_of_the_points_chosen_are_held_against_each_other(
 
 def test_hostile_names_are_shown_and_nothing_else(browser: Browser, tmp_path: Path) -> None:
     names = (HOSTILE, "=cmd|' /C calc'!A0", "{{ 7*7 }}")
-    page = report_of(lived_in(tmp_path, names), tmp_path / "site")
+    store = lived_in(tmp_path, names)
+    commit = ("UPDATE measurements SET tags = replace(tags, '001d001d', '<i>x</i>')",)
+    with contextlib.closing(sqlite3.connect(store)) as connection, connection:
+        connection.execute(*commit)
+    page = report_of(store, tmp_path / "site")
     browser.screen(1280, 900, "light")
     browser.open(page)
     shown = browser.evaluate("[...document.querySelectorAll('.name')].map(n => n.textContent)")
     assert set(names) <= set(shown)
     draw_all(browser)
-    assert browser.evaluate("document.querySelectorAll('main b, main a[href^=java]').length") == 0
+    marked = "document.querySelectorAll('main b, main i, main a[href^=java]').length"
+    assert browser.evaluate(marked) == 0
+    legend = "document.querySelector('.series[open] .runs .legendtext').textContent"
+    assert "(<i>x</i>" in browser.evaluate(legend)
     assert browser.complaints() == []
 
 

@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 from hwbench.records import Measurement
 from hwbench.spaces import get_space
 from hwbench.store import Store
-from hwbench.watch import report_runs
+from hwbench.watch import report_files, report_runs
 from hwbench.watch.report import StoreReport, gather
 from hwbench.watch.report_charts import histogram, series_spec
 from hwbench.watch.report_page import render
 from hwbench.watch.report_runs import EACH, SHARES
-from tests.lived_in import SPACE, profiled, with_runs
+from tests.html import Page
+from tests.lived_in import SPACE, lived_in, operators, predictor, profiled, with_runs
 from tests.measurements import measurement
 from tests.stores import BEGAN, calibration, device, filled, history
 
@@ -194,3 +195,37 @@ def test_a_few_architectures_make_no_histogram(tmp_path: Path) -> None:
     report = reported(profiled(get_space(SPACE), device(0), 2, 5, seed=1), tmp_path)
     assert histogram(report.samples[0]) is None
     assert "5 architectures of search spaces" in render(report, "policy")
+
+
+# --- the page ---------------------------------------------------------------------------------
+
+
+def lived_in_page(folder: Path, names: Sequence[str]) -> Page:
+    path = lived_in(folder, names)
+    files = [predictor(path, folder / "cpu.hwp"), operators(folder / "net.json")]
+    with Store.open(path) as store:
+        measured = store.measurements(with_bursts=False)
+        report = gather(store, measured, names[0], MADE)
+        return Page(render(report, "default-src 'none'", report_files.read(files, measured)))
+
+
+def test_the_page_is_well_formed_whatever_a_model_is_called(tmp_path: Path) -> None:
+    hostile = """</script><script>alert(1)</script>'"><img src=x onerror=alert(2)>{{ 7*7 }}"""
+    page = lived_in_page(tmp_path, (hostile, "=cmd()", "a\x00b\x1b[31m"))
+    assert page.references() > 60
+    assert page.files() == {
+        "page.js", "style.css", "report.js", "report.css", "measurements.csv",
+    }  # fmt: skip
+    assert "img" not in [tag for tag, _ in page.elements]
+    assert hostile in page.text
+    assert "a\\x00b\\x1b[31m" in page.text
+    assert len(page.of("table")) == len(page.of("caption"))
+    drawn = [a for a in page.of("div") if "chart" in a.get("class", "").split()]
+    assert all(a["role"] == "img" and (a.get("aria-label") or a["aria-labelledby"]) for a in drawn)
+    for spec in page.data():
+        texts = [
+            str(text)
+            for trace in spec["traces"]  # type: ignore[attr-defined]
+            for text in (trace.get("name", ""), *trace.get("text", ()))
+        ]
+        assert not [text for text in texts if "<" in text.replace("<br>", "")]

@@ -117,7 +117,7 @@
     const traces = of.map((index, n) => ({
       type: "scatter",
       mode: "lines",
-      name: moment(rows[index]),
+      name: unmarked(moment(rows[index])),
       x: runs[index],
       y: shares,
       line: { color: colours[n], width: 2 },
@@ -143,6 +143,9 @@
     const detail = { traces, layout };
     box.querySelector(".chart").dispatchEvent(new CustomEvent("specified", { bubbles: true, detail }));
   }
+
+  // Plotly reads some markup in any text.
+  const unmarked = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 
   const levelLine = (at, color) => ({
     type: "line", yref: "paper", y0: 0, y1: 1, x0: at, x1: at, line: { color, width: 1.5, dash: "dot" },
