@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hwbench import console
 from hwbench.cli.options import AnyDevice, Debug, Json, Since, StoreUrl, opened
+
+if TYPE_CHECKING:
+    from hwbench.watch.report import StoreReport
+    from hwbench.watch.report_files import Beside
 
 
 def report(
@@ -58,30 +62,32 @@ def report(
     if chosen:
         interchange.export(chosen, out / "measurements.csv", "csv")
     if as_json:
-        console.write_json(
-            {
-                "page": page,
-                "measurements": found.measurements,
-                "series": len(found.series),
-                "architectures": sum(sample.size for sample in found.samples),
-                "devices": len(found.devices),
-                "predictors": [
-                    {"file": file.name, "sessions": file.sessions} for file in beside.predictors
-                ],
-                "changes": [
-                    {
-                        "name": series.name,
-                        "device": series.device.label,
-                        "change_pct": 100 * (change.ratio - 1),
-                        "since": series.anchored[change.index].created,
-                        "commit": series.anchored[change.index].commit or None,
-                    }
-                    for series, change in found.changed
-                ],
-                "notes": list(found.notes),
-            }
-        )
+        console.write_json({"page": page, **_summary(found, beside)})
         return
     for note in found.notes:
         console.note(note)
     console.write_text(f"{console.counted(found.measurements, 'measurement')} shown in {page}\n")
+
+
+def _summary(found: StoreReport, beside: Beside) -> dict[str, Any]:
+    """What the page shows, in figures."""
+    return {
+        "measurements": found.measurements,
+        "series": len(found.series),
+        "architectures": sum(sample.size for sample in found.samples),
+        "devices": len(found.devices),
+        "changes": [
+            {
+                "name": series.name,
+                "device": series.device.label,
+                "change_pct": 100 * (change.ratio - 1),
+                "since": series.anchored[change.index].created,
+                "commit": series.anchored[change.index].commit or None,
+            }
+            for series, change in found.changed
+        ],
+        "predictors": [
+            {"file": file.name, "sessions": file.sessions} for file in beside.predictors
+        ],
+        "notes": list(found.notes),
+    }
