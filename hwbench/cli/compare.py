@@ -111,6 +111,8 @@ def compare(
     if python_a is not None or python_b is not None:
         from hwbench.cli.bench import run_on
 
+        if is_selection(a) or is_selection(b or a):
+            raise UsageError(f"{b or a}: interpreters run models, not what the store has")
         run_on(core_list(cores))
         pythons = (python_a or sys.executable, python_b or sys.executable)
         target = device_of(device, option)

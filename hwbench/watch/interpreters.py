@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 
 from hwbench.devices.interpreters import run_elsewhere
-from hwbench.errors import HwbenchError, InconclusiveError, ModelError
+from hwbench.errors import HwbenchError, InconclusiveError, ModelError, WorkerError
 from hwbench.measure.jobs import Job, RunnerSpec
 from hwbench.measure.plan import Progress
 from hwbench.measure.process import WorkerProcess
@@ -102,6 +102,8 @@ def _session(side: Side, pythons: tuple[str, str], effort: Effort, rng: random.R
                     for python, runner, log in zip(pythons, runners, logs, strict=True)
                 ]
                 _rounds(voices, effort, rng)
+    for job in side:
+        job.require_unchanged()
     if not all(log.rows for log in logs):
         raise InconclusiveError(f"{side[0].workload.name}: nothing was measured")
     turns = [Turns(log.workload.name, log.bursts(), log.footprint) for log in logs]
@@ -139,8 +141,8 @@ class _Voice:
             self.copies = int(np.clip(COPIES_NS // max(loaded["load_ns"], 1), 1, MOST_COPIES))
             for copy in range(1, self.copies):
                 self.worker.load(f"{_SLOT}{copy}", self.runner)
-        except ModelError as error:
-            raise ModelError(f"{self.log.workload.name}: {error}") from error
+        except (ModelError, WorkerError) as error:
+            raise type(error)(f"{self.log.workload.name}: {error}") from error
         if loaded["grown"] is not None:
             self.log.footprints.append(loaded["grown"])
         typical = max(float(np.median(times[len(times) // 2 :])), 1.0)

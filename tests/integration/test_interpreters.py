@@ -19,6 +19,7 @@ from tests.targets import leaves_nothing, tiny_net
 FAST = ("--seconds", "0.3", "--sessions", "1", "--json")
 #: Three times the work in an environment of this name.
 WORK = """
+import os
 import sys
 
 def work():
@@ -26,6 +27,9 @@ def work():
 
 def broken():
     raise RuntimeError("not here")
+
+def dies():
+    os._exit(3)
 """
 
 
@@ -77,6 +81,8 @@ def test_a_model_runs_where_hwbench_is_not(
         (["absent.py:work", "--python-b", "{slow}"], 2, "absent.py: there is no such file"),
         (["work.py:broken", "--python-b", "{slow}"], 2, "RuntimeError: not here"),
         (["work.py:absent", "--python-b", "{slow}"], 2, "absent"),
+        (["work.py:dies", "--python-b", "{slow}"], 4, "work.py:dies (onnxruntime "),
+        (["commit:abcd", "--python-b", "{slow}"], 2, "not what the store has"),
     ],
 )
 def test_a_mistake_is_one_line(
