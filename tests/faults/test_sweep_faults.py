@@ -81,11 +81,11 @@ def stored(folder: Path) -> list[Measurement]:
 def sweep(start: Start, folder: Path, dice: random.Random, most: int) -> int:
     """One sweep, killed at random points until it is whole, ``most`` times; how many it took."""
     folder.mkdir()
-    told, kills = list[str](), 0
+    told, kills, cells, longest_s = list[str](), 0, 0, 1.0
     while True:
         campaign = start(folder)
         if kills < most:
-            time.sleep(dice.uniform(0, 1.0))  # of about half a second a cell
+            time.sleep(dice.uniform(0, longest_s))
             told += end(campaign, signal.SIGKILL)
             kills += campaign.returncode == -signal.SIGKILL
         else:
@@ -93,6 +93,9 @@ def sweep(start: Start, folder: Path, dice: random.Random, most: int) -> int:
         held = [m.workload.name for m in stored(folder)]
         assert set(told) <= set(held), "what was acknowledged is lost"
         assert len(set(held)) == len(held)
+        # A busy machine is given longer: about a cell between two kills.
+        longest_s *= 1.3 if len(held) == cells else 0.8
+        cells = len(held)
         if campaign.returncode == 0:
             assert sorted(held) == NAMES
             # A kill between storing and telling loses the line, never the result.
@@ -101,7 +104,7 @@ def sweep(start: Start, folder: Path, dice: random.Random, most: int) -> int:
 
 
 @pytest.mark.parametrize(
-    "kills", [3, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
+    "kills", [2, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
 )
 def test_killed_at_random_points_it_holds_each_cell_once(
     start: Start, tmp_path: Path, kills: int

@@ -25,7 +25,7 @@ def url(postgres: Server) -> str:
 
 
 @given(random_measurements)
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_is_stored_comes_back_equal(url: str, given_one: Measurement) -> None:
     with Store.open(url) as store:
         try:

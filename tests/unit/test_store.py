@@ -151,6 +151,7 @@ def _with_bad_burst(**arrays: object) -> Measurement:
     return measurement(0, bursts=dataclasses.replace(bursts(0), **arrays))
 
 
+@pytest.mark.parametrize("place", ["sqlite"], indirect=True)  # it gets to no database
 @pytest.mark.parametrize(
     ("bad", "word"),
     [
