@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,7 @@ def _insert_bursts(connection: Connection, row_id: int, bursts: Bursts, samples:
     connection.execute(insert(schema.bursts), values | pack_bursts(bursts))
 
 
+@cache  # it never changes, and takes about a millisecond to build
 def measurement_query(with_bursts: bool) -> Select[Any]:
     """All measurements with device and facts, and their packed bursts; the oldest first."""
     rows, prints, blobs = schema.measurements, schema.fingerprints, schema.bursts
