@@ -155,7 +155,7 @@ def lived_in(folder: Path, names: Sequence[str] = tuple(m[0] for m in MODELS)) -
     path, space = folder / "results.db", get_space(SPACE)
     rng = np.random.default_rng(5)
     with Store.open(path) as store:
-        for number in range(3):
+        for number in range(2):
             place = device(number)
             store.add_epoch(calibration(place))
             for day in range(DAYS):

@@ -94,11 +94,11 @@ def test_a_store_lived_in_is_drawn_from_end_to_end(browser: Browser, report: Pat
     assert titles == [
         "Changes", "Series", "Spaces", "Devices", "Predictors", "Searches", "Operators", "Claims",
     ]  # fmt: skip
-    # Of two series that changed: over time, and runs; spaces of two devices, canaries of three;
+    # Of two series that changed: over time, and runs; spaces of two devices, canaries of both;
     # a predictor's errors, claims over time; budgets and front of one search.
-    assert draw_all(browser) == 2 * 2 + 2 + 3 + 2 + 2
+    assert draw_all(browser) == 2 * 2 + 2 + 2 + 2 + 2
     text = browser.evaluate("document.body.innerText")
-    assert "446 measurements on 3 devices: 9 series and 175 architectures" in text
+    assert "356 measurements on 2 devices: 6 series and 175 architectures" in text
     assert browser.complaints() == []
 
 
