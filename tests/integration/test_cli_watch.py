@@ -180,7 +180,7 @@ class TestGate:
         assert out.startswith("FASTER: net.onnx is ")
         assert "faster than its level (6 stored)" in out
 
-    @pytest.mark.usefixtures("two_processes")
+    @pytest.mark.usefixtures("two_processes", "light_canaries")
     def test_a_regression_fails_the_build(
         self, models: tuple[Path, Path], own_store: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -33,17 +33,23 @@ def dies():
 """
 
 
-@pytest.fixture
-def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An interpreter that finds our packages, says that its runtime is another, and no hwbench."""
-    monkeypatch.setattr(trial, "Effort", functools.partial(Effort, processes=2))
-    venv.create(tmp_path / "slow", with_pip=False, symlinks=True)
-    (site,) = (tmp_path / "slow" / "lib").glob("python*/site-packages")
+    place = tmp_path_factory.mktemp("interpreters") / "slow"
+    venv.create(place, with_pip=False, symlinks=True)
+    (site,) = (place / "lib").glob("python*/site-packages")
     (site / "ours.pth").write_text(sysconfig.get_path("purelib") + "\n")
     known = site / "onnxruntime-0.0.1.dist-info"
     known.mkdir()
     (known / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime\nVersion: 0.0.1\n")
-    return tmp_path / "slow" / "bin" / "python"
+    return place / "bin" / "python"
+
+
+@pytest.fixture(autouse=True)
+def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of six: these tests ask for no small difference."""
+    monkeypatch.setattr(trial, "Effort", functools.partial(Effort, processes=2))
 
 
 def test_a_function_that_is_slower_there(

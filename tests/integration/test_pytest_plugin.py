@@ -57,8 +57,9 @@ def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
     monkeypatch.setattr(latencies, "Plan", functools.partial(plan.Plan, processes=2))
     pytester.makepyfile(work=WORK)
     pytester.makeini("[pytest]\npythonpath = .\n")
-    graph = tiny_net().graph
-    to_onnx(graph, random_weights(graph)).save(pytester.path / "net.onnx")
+    for name, channels in (("net.onnx", 4), ("large.onnx", 256)):
+        graph = tiny_net(channels).graph
+        to_onnx(graph, random_weights(graph)).save(pytester.path / name)
     return pytester
 
 
@@ -69,7 +70,7 @@ def run(inner: pytest.Pytester, code: str, *options: str) -> pytest.RunResult:
 
 
 class TestVerdicts:
-    def test_a_slower_function_fails_and_a_faster_one_does_not(
+    def test_a_slower_function_fails_and_a_faster_model_does_not(
         self, inner: pytest.Pytester
     ) -> None:
         found = run(
@@ -79,7 +80,7 @@ class TestVerdicts:
                 latency(long, baseline=short, seconds=0.2, sessions=1)
 
             def test_faster(latency):
-                found = latency(short, baseline=long, seconds=0.2, sessions=1)
+                found = latency("net.onnx", baseline="large.onnx", seconds=0.2, sessions=1)
                 assert found.verdict == "faster"
                 assert found.change_pct < -30
             """,
@@ -94,7 +95,7 @@ class TestVerdicts:
         assert max(map(len, shown[:4])) <= 80
         with Store.open(inner.path / "kept.db", create=False) as store:
             names = {m.workload.name for m in store.measurements()}
-        assert names == {"work.long", "work.short"}
+        assert names == {"work.long", "work.short", "net.onnx", "large.onnx"}
 
     def test_the_first_of_a_history_is_said_loudly(self, inner: pytest.Pytester) -> None:
         known = epoch_on(Calls())
@@ -174,26 +175,27 @@ class TestRefusals:
     def test_tests_can_be_skipped(self, inner: pytest.Pytester) -> None:
         run(inner, "def test_it(latency): assert 0", "--latency-skip").assert_outcomes(skipped=1)
 
-    def test_beside_other_workers_nothing_is_measured(self, inner: pytest.Pytester) -> None:
-        inner.makepyfile(test_it="def test_it(latency):\n    assert 0\n")
-        found = inner.runpytest_subprocess(*PLUGIN, "-p", "xdist", "-n", "2", "-rs")
-        found.assert_outcomes(skipped=1)
-        found.stdout.fnmatch_lines(["*2 xdist workers disturb each other*run these with -n 0*"])
 
-
-def test_it_costs_nothing_before_it_is_asked_for(inner: pytest.Pytester) -> None:
+def test_it_costs_nothing_unused_and_measures_nothing_beside_other_workers(
+    inner: pytest.Pytester,
+) -> None:
     inner.makepyfile(
         test_it="""
         import sys
 
-        def test_it():
+        def test_unused():
             assert "hwbench.watch.pytest_plugin" in sys.modules
             heavy = {"numpy", "torch", "onnx", "onnxruntime", "sqlalchemy", "typer", "scipy"}
             assert not heavy & sys.modules.keys()
             assert "hwbench.watch.latencies" not in sys.modules
+
+        def test_skipped(latency):
+            assert 0
         """
     )
-    inner.runpytest_subprocess(*PLUGIN).assert_outcomes(passed=1)
+    found = inner.runpytest_subprocess(*PLUGIN, "-p", "xdist", "-n", "2", "-rs")
+    found.assert_outcomes(passed=1, skipped=1)
+    found.stdout.fnmatch_lines(["*2 xdist workers disturb each other*run these with -n 0*"])
 
 
 @pytest.fixture
