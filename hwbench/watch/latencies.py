@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from hwbench.devices import get_device
 from hwbench.devices.base import Device
 from hwbench.devices.calls import Calls
-from hwbench.devices.models import read_model_file
-from hwbench.errors import HwbenchError, InconclusiveError, UsageError
+from hwbench.devices.models import input_names, read_model_file
+from hwbench.errors import HwbenchError, InconclusiveError, UnknownNameError, UsageError
 from hwbench.measure.campaign import anchor, known_epoch, record
 from hwbench.measure.jobs import Job
 from hwbench.measure.plan import Plan
@@ -139,7 +139,11 @@ class _Asked:
             assert isinstance(self.target, Calls)
             return self.target.job(what)
         assert isinstance(self.target, Device)
-        return self.target.job(read_model_file(Path(what), self.question.shapes), 1)
+        path, shapes = Path(what), self.question.shapes
+        known = input_names(path) if shapes else set()
+        for name in shapes.keys() - known:
+            raise UnknownNameError("model input", name, known)
+        return self.target.job(read_model_file(path, shapes), 1)
 
     def alone(self) -> Found:
         """Measured, and no more."""

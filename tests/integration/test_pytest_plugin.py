@@ -155,11 +155,14 @@ class TestRefusals:
             def test_reference(latency):
                 latency("net.onnx", baseline="nonsense")
 
+            def test_shapes(latency):
+                latency("net.onnx", shapes={"y": (1,)})
+
             def test_storeless(latency):
                 latency(short, baseline="history")
             """,
         )
-        found.assert_outcomes(failed=5)
+        found.assert_outcomes(failed=6)
         said = found.stdout.str()
         assert "Traceback" not in said
         found.stdout.fnmatch_lines_random(
@@ -167,6 +170,7 @@ class TestRefusals:
                 "*test_lambda.<locals>.<lambda>: latencies are measured in fresh processes*",
                 "*a function is held against functions, a file against files*",
                 "*absent.onnx: No such file*",
+                "*unknown model input 'y': known: x*",
                 "*baseline 'nonsense': no file, folder, or commit of git*",
                 "*name one with --latency-store, or another baseline*",
             ]
