@@ -106,7 +106,7 @@ def _held(predictor: LatencyPredictor, measured: Sequence[Measurement]) -> Held:
         within_5=float(np.mean(np.abs(off) < 0.05)),
         within_10=float(np.mean(np.abs(off) < 0.1)),
         held_90=float(np.mean((low <= ms) & (ms <= high))),
-        later=microseconds(measured[0].created) > microseconds(predictor.meta.created),
+        later=microseconds(measured[0].created) >= microseconds(predictor.meta.created),
     )
 
 

@@ -30,6 +30,8 @@ def test_a_phone_needs_no_scrolling_sideways(browser: Browser, page: Path, width
     )
     assert len(right_ends) >= count >= 3
     assert max(right_ends) <= width
+    labels = "[...document.querySelectorAll('.xtick text')].map(t => t.getAttribute('transform'))"
+    assert not [turned for turned in browser.evaluate(labels) if "rotate" in turned]
     assert browser.complaints() == []
 
 

@@ -273,10 +273,11 @@ def generator(store: Path, path: Path) -> Path:
 def test_what_a_generator_promises_is_held_against_what_was_measured_since(store: Path) -> None:
     path = generator(store, store.with_name("cpu.hwg"))
     (unmeasured,) = report_files.read([path], []).generators
-    assert "None of them was measured" in report_generators.front_chart(unmeasured).summary
+    assert "None of its space was measured" in report_generators.front_chart(unmeasured).summary
     bounds = [answer.upper_ms for answer in unmeasured.answers]
     assert len(bounds) > 3
-    place = unmeasured.generator.oracle.predictor.meta.provenance
+    assert bounds == sorted(bounds)
+    place = load_predictor(path.with_suffix(".hwp")).meta.provenance
     measured = []
     for answer, factor in zip(unmeasured.answers, (0.9, 1.1, 1.0), strict=False):
         ns = 1e6 * answer.upper_ms * factor
@@ -290,9 +291,12 @@ def test_what_a_generator_promises_is_held_against_what_was_measured_since(store
     before = dataclasses.replace(measured[0], created="2020-01-01T00:00:00+00:00")
     other = dataclasses.replace(measured[0], epoch="another")
     (file,) = report_files.read([path], [before, *measured, other]).generators
-    assert [file.kept(answer) for answer in file.answers[:3]] == [True, False, None]
+    assert [each.kept for each in file.measured] == [True, False, None]
+    for each, answer in zip(file.measured, file.answers, strict=False):
+        assert each.bound_ms == pytest.approx(answer.upper_ms)
+        assert each.quality == pytest.approx(answer.accuracy)
     chart = report_generators.front_chart(file)
-    assert "3 were measured since it was made: 1 within their bound, 1 above it, 1 open" in (
+    assert "3 of its space were measured since it was made: 1 within their bound, 1 above" in (
         chart.summary
     )
-    assert len(chart.table.rows) == len(file.answers)
+    assert len(chart.table.rows) == len(file.answers) + 3

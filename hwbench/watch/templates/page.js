@@ -4,6 +4,7 @@
 
 (() => {
   const AHEAD = "400px"; // how far before a chart comes into view it is drawn
+  const NARROW = 480; // pixels of a chart with room for few labels below its horizontal axis
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const finePointer = matchMedia("(hover: hover) and (pointer: fine)");
   const specs = new Map(); // of the charts that came into view, by their elements
@@ -44,7 +45,14 @@
     };
   }
 
-  function layout(own, style) {
+  // Labels that would overlap are turned, into what lies below: fewer of them are not.
+  function few(own = {}) {
+    const every = own.ticktext?.length > 5 ? 2 : 1;
+    const ticktext = own.ticktext?.map((text, n) => (n % every ? "" : text));
+    return { tickangle: 0, ...own, ticktext, ...(own.type === "date" && { nticks: 4 }) };
+  }
+
+  function layout(own, style, width) {
     const text = { family: style.fontFamily, size: 13, color: "var(--muted)" };
     return themed(
       {
@@ -61,7 +69,7 @@
           font: { ...text, color: "var(--ink)" },
         },
         legend: { orientation: "h", x: 0, y: -0.2, yanchor: "top", itemsizing: "constant" },
-        xaxis: axis(own.xaxis),
+        xaxis: axis(width < NARROW ? few(own.xaxis) : own.xaxis),
         yaxis: axis(own.yaxis),
       },
       style,
@@ -71,7 +79,7 @@
   function paint(library, element) {
     const { traces, layout: own } = specs.get(element);
     const style = getComputedStyle(document.body);
-    const drawn = library.react(element, themed(traces, style), layout(own, style), {
+    const drawn = library.react(element, themed(traces, style), layout(own, style, element.clientWidth), {
       displayModeBar: false,
       responsive: true,
     });
