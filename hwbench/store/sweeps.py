@@ -58,7 +58,11 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far a sweep is: measurements by status, and the last few, the newest first."""
+    """How far a sweep is: measurements by status, and the last few, the newest first.
+
+    Of a sweep without a plan these are all that its device got since: what another process
+    measures on the same device at the same time counts as well.
+    """
 
     sweep: Sweep
     counts: Mapping[str, int]

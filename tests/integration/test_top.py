@@ -33,16 +33,14 @@ def sweep(cells: int, **changes: Any) -> Sweep:
     return dataclasses.replace(made, **changes)
 
 
-def seen(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    assert main(["top", "--json"]) == 0
+def seen(capsys: pytest.CaptureFixture[str], *where: str) -> list[dict[str, Any]]:
+    assert main(["top", "--json", *where]) == 0
     found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["sweeps"]
     return found
 
 
-def test_a_sweep_counts_its_own_cells_alone(
-    own_store: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with Store.open(own_store) as store:
+def test_a_sweep_counts_its_own_cells_alone(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with Store.open(place) as store:
         store.add(measurement(0), plan="profile:a")  # was there before
         store.announce(sweep(4, held=1))
         store.add(measurement(1), plan="profile:a")
@@ -50,7 +48,7 @@ def test_a_sweep_counts_its_own_cells_alone(
         store.add(measurement(3), plan="profile:b")
         elsewhere = dataclasses.replace(PLACE, device="litert")
         store.add(measurement(4, fingerprint=elsewhere), plan="profile:a")
-    (one,) = seen(capsys)
+    (one,) = seen(capsys, "--store", place)
     assert (one["cells"], one["done"], one["held_before"]) == (4, 2, 1)
     assert one["counts"] == {"ok": 1, "inconclusive": 1}
     assert one["inconclusive_share"] == 0.5
