@@ -33,6 +33,8 @@ _QUIET = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.system-monitor.interval": "10s",
+    # A session's models run in processes of their own: a worker that goes was not ended by them.
+    "distributed.scheduler.allowed-failures": 10,
     "distributed.scheduler.active-memory-manager.start": False,
     "distributed.comm.timeouts.connect": f"{CONNECT_S}s",
 }

@@ -1,0 +1,274 @@
+"""What a fleet costs and gives: throughput, overhead, kills, and whether its worker disturbs.
+
+    python -m results.fleet              # everything, about six minutes
+    python -m results.fleet throughput   # one part: or overhead, quiet, killed, cpu
+
+From the clone's root. Scheduler and workers are processes of their own on loopback. The phones are
+the tests' (``tests/fleet_devices.py``): a launch sleeps for some time, and all else is real. The
+part ``cpu`` measures this CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from hwbench.devices.profile import PROFILE_PLAN, architecture_jobs, sample_codes
+from hwbench.fleet.link import connected
+from hwbench.fleet.sweep import FleetSweep
+from hwbench.measure.campaign import anchor
+from hwbench.measure.session import measure
+from hwbench.records import CanaryEpoch, Measurement
+from hwbench.spaces import get_space
+from hwbench.spaces.base import Codes
+from hwbench.store import Store
+from tests.fleet_devices import LAUNCH, FakePhone, install
+
+SPACE = get_space("mbv3_small")
+#: Architectures of a sweep whose time is taken.
+N = 64
+
+
+@contextmanager
+def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A verb in a process of its own, and its first line."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "hwbench", "fleet", *arguments], stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stderr is not None
+        try:
+            yield running, running.stderr.readline().strip()
+        finally:
+            running.kill()
+
+
+def phones(n: int) -> str:
+    """``--devices`` of so many."""
+    return ",".join(f"phone=fake:{i}" for i in range(n))
+
+
+def swept(address: str, store: Store, n: int, name: str, seed: int) -> float:
+    """Seconds that a sweep of ``n`` architectures takes, calibrated and warm before."""
+    with connected(address, None) as client:
+        sweep = FleetSweep(client, "phone", SPACE, sample_codes(SPACE, n, seed=seed))
+        sweep.calibrate(store)
+        began = time.perf_counter()
+        found = list(sweep.run(store, PROFILE_PLAN, sweep.keys, campaign=f"{name} {n} {seed}"))
+        seconds = time.perf_counter() - began
+    assert len(found) == n
+    assert all(isinstance(m, Measurement) for m in found)
+    return seconds
+
+
+def alone(n: int, seed: int, store: Store) -> float:
+    """Seconds that the same takes without a fleet: one session, stored here."""
+    phone = FakePhone("alone")
+    epoch = anchor(phone, 1, store)
+    codes = sample_codes(SPACE, n, seed=seed)
+    began = time.perf_counter()
+    for half in (codes[::2], codes[1::2]):  # the fleet's blocks on one device
+        jobs = architecture_jobs(phone, SPACE, half)
+        for m in measure(phone, jobs, PROFILE_PLAN, epoch):
+            assert isinstance(m, Measurement)
+            store.add(m)
+    return time.perf_counter() - began
+
+
+def throughput(folder: Path) -> dict[str, float]:
+    """The same sweep on one phone and on four, whose launches take a third of a real one's time."""
+    os.environ[LAUNCH] = "0.1"
+    took: dict[str, float] = {}
+    with Store.open(folder / "speed.db") as store, process("scheduler", "tcp://127.0.0.1:0") as s:
+        address = s[1].split()[-1]
+        for name, n in (("one", 1), ("four", 4)):
+            with process("worker", address, "--devices", phones(n), "--name", name):
+                swept(address, store, 32, name, 99)  # imports, and the phones' epochs
+                took[name] = swept(address, store, N, name, 0)
+    return {
+        **{f"{name}_phones_s": seconds for name, seconds in took.items()},
+        "times_the_throughput": took["one"] / took["four"],
+    }
+
+
+def overhead(folder: Path) -> dict[str, float]:
+    """A sweep on one phone of a fleet, and without a fleet: three times each, the median."""
+    os.environ[LAUNCH] = "0.02"
+    with Store.open(folder / "cost.db") as store, process("scheduler", "tcp://127.0.0.1:0") as s:
+        address = s[1].split()[-1]
+        with process("worker", address, "--devices", phones(1)):
+            swept(address, store, 16, "one", 99)
+            fleet = float(np.median([swept(address, store, N, "one", i) for i in range(3)]))
+        alone(16, 99, store)
+        without = float(np.median([alone(N, i, store) for i in range(3)]))
+    return {
+        "fleet_s": fleet,
+        "without_s": without,
+        "overhead_a_measurement_ms": (fleet - without) / N * 1e3,
+    }
+
+
+def quiet(seconds: float = 20.0) -> dict[str, float]:
+    """Share of one core that an idle worker and the scheduler take."""
+    with ExitStack() as stack:
+        scheduler, told = stack.enter_context(process("scheduler", "tcp://127.0.0.1:0"))
+        how = ("worker", told.split()[-1], "--devices", phones(1))
+        worker, _ = stack.enter_context(process(*how))
+        time.sleep(3)
+        watched = {"worker": worker, "scheduler": scheduler}
+        before = {n: sum(psutil.Process(p.pid).cpu_times()[:2]) for n, p in watched.items()}
+        time.sleep(seconds)
+        after = {n: sum(psutil.Process(p.pid).cpu_times()[:2]) for n, p in watched.items()}
+    return {f"idle_{n}_share": (after[n] - before[n]) / seconds for n in watched}
+
+
+def killed(folder: Path, kills: int = 10) -> dict[str, int]:
+    """A sweep of 300 on three workers, one of which is killed every few seconds and comes back."""
+    os.environ[LAUNCH] = "0.05"
+    dice, struck = random.Random(0), 0
+    ended = threading.Event()
+    with (
+        Store.open(folder / "kills.db") as store,
+        process("scheduler", "tcp://127.0.0.1:0") as (_, told),
+        ExitStack() as stack,
+    ):
+        address = told.split()[-1]
+
+        def start(host: int) -> subprocess.Popen[str]:
+            how = ("--devices", phones(2), "--name", f"host{host}")
+            return stack.enter_context(process("worker", address, *how))[0]
+
+        workers = [start(host) for host in range(3)]
+
+        def strike() -> None:
+            nonlocal struck
+            for host in itertools.cycle(range(3)):
+                if ended.wait(dice.uniform(1, 4)) or struck == kills:
+                    return
+                workers[host].kill()
+                struck += 1
+                workers[host] = start(host)
+
+        with connected(address, None) as client:
+            sweep = FleetSweep(client, "phone", SPACE, sample_codes(SPACE, 300))
+            sweep.calibrate(store)
+            killer = threading.Thread(target=strike)
+            killer.start()
+            answers = list(sweep.run(store, PROFILE_PLAN, sweep.keys, campaign="kills"))
+            ended.set()
+            killer.join()
+        held = Counter(m.workload.arch for m in store.measurements(with_bursts=False))
+    return {
+        "kills": struck,
+        "architectures": len(set(sweep.keys)),
+        "failed": sum(not isinstance(a, Measurement) for a in answers),
+        "lost": len(set(sweep.keys) - set(held)),
+        "duplicated": sum(held.values()) - len(held),
+    }
+
+
+def beside(folder: Path, rounds: int = 6, n: int = 10) -> dict[str, object]:
+    """This CPU's latencies with a fleet's worker and without, in turns, under one epoch.
+
+    In the fleet the worker's process stands beside each session, and runs it. Which of the two
+    goes first takes turns.
+    """
+    from hwbench.devices import get_device
+
+    codes = sample_codes(SPACE, n)
+    found: dict[str, list[dict[str, Measurement]]] = {"alone": [], "fleet": []}
+    with Store.open(folder / "cpu.db") as store:
+        epoch = anchor(get_device("cpu"), 1, store)
+        for index in range(rounds):
+            for how in ("alone", "fleet") if index % 2 == 0 else ("fleet", "alone"):
+                if how == "alone":
+                    jobs = architecture_jobs(get_device("cpu"), SPACE, codes)
+                    session = measure(get_device("cpu"), jobs, PROFILE_PLAN, epoch)
+                    found[how].append(_by_arch(session))
+                else:
+                    found[how].append(_of_the_fleet(store, epoch, codes, index))
+    pairs = [
+        (one[arch], other[arch])
+        for one, other in zip(found["alone"], found["fleet"], strict=True)
+        for arch in one.keys() & other.keys()
+        if "inconclusive" not in (one[arch].status, other[arch].status)
+    ]
+    apart = [np.log(b.latency_ns / a.latency_ns) for a, b in pairs]
+    met = [a.low_ns <= b.high_ns and b.low_ns <= a.high_ns for a, b in pairs]
+    within = [a.low_ns <= b.latency_ns <= a.high_ns for a, b in pairs]
+    return {
+        "pairs": len(pairs),
+        "of": rounds * n,
+        "intervals_meet": float(np.mean(met)),
+        "fleet_within_interval_of_alone": float(np.mean(within)),
+        "median_difference": float(np.median(apart)),
+        "median_difference_by_round": [
+            float(
+                np.median([np.log(y[k].latency_ns / x[k].latency_ns) for k in x.keys() & y.keys()])
+            )
+            for x, y in zip(found["alone"], found["fleet"], strict=True)
+        ],
+        "median_distance": float(np.median(np.abs(apart))),
+        "median_half_width": float(
+            np.median([np.log(m.high_ns / m.low_ns) / 2 for pair in pairs for m in pair])
+        ),
+    }
+
+
+def _of_the_fleet(
+    store: Store, epoch: CanaryEpoch, codes: Codes, index: int
+) -> dict[str, Measurement]:
+    """This CPU's answers through a scheduler and a worker, under the epoch that it has without."""
+    with process("scheduler", "tcp://127.0.0.1:0") as (_, told), ExitStack() as stack:
+        address = told.split()[-1]
+        stack.enter_context(process("worker", address, "--devices", "cpu", "--name", "here"))
+        sweep = FleetSweep(stack.enter_context(connected(address, None)), "cpu", SPACE, codes)
+        if not sweep.epochs(store):
+            ((_, here),) = sweep.devices.values()
+            store.add_epoch(replace(epoch, id="here", fingerprint_key=here.fingerprint))
+        return _by_arch(sweep.run(store, PROFILE_PLAN, sweep.keys, campaign=f"{index}"))
+
+
+def _by_arch(answers: Iterator[object]) -> dict[str, Measurement]:
+    return {m.workload.arch or "": m for m in answers if isinstance(m, Measurement)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    names = ("throughput", "overhead", "quiet", "killed", "cpu")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(names))
+    asked = parser.parse_args().parts or names
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        fakes = install(folder / "fakes")
+        sys.path.insert(0, str(fakes))
+        os.environ["PYTHONPATH"] = f"{Path.cwd()}{os.pathsep}{fakes}"
+        parts = {
+            "throughput": partial(throughput, folder),
+            "overhead": partial(overhead, folder),
+            "quiet": quiet,
+            "killed": partial(killed, folder),
+            "cpu": partial(beside, folder),
+        }
+        for part in asked:
+            print(json.dumps({part: parts[part]()}, indent=2), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
