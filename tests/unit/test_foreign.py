@@ -130,6 +130,8 @@ class TestPytestBenchmark:
         """What the installed pytest-benchmark writes itself."""
         code = "def test_it(benchmark):\n    benchmark(sum, range(100))\n"
         (tmp_path / "test_it.py").write_text(code)
+        # Not those of a worker of xdist, beside which nothing is timed.
+        own = {name: value for name, value in os.environ.items() if "PYTEST" not in name}
         done = subprocess.run(
             [
                 sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir=.",
@@ -140,7 +142,7 @@ class TestPytestBenchmark:
             capture_output=True,
             text=True,
             check=False,
-            env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+            env={**own, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         assert import_results(tmp_path / ".benchmarks", store)[0].added == 1
