@@ -27,7 +27,7 @@ from hwbench.records import Measurement
 from hwbench.store import Store
 from tests.disks import fill
 from tests.measurements import epoch_on
-from tests.targets import LocalTarget, job, leaves_nothing, runner, runner_file, tiny_net
+from tests.targets import LocalTarget, job, leaves_nothing, runner_file, tiny_net
 
 PLAN = Plan(processes=2, seconds=1e-3)
 
@@ -36,16 +36,6 @@ PLAN = Plan(processes=2, seconds=1e-3)
 def nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with leaves_nothing(tmp_path, monkeypatch):
         yield
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> LocalTarget:
-    return LocalTarget(tmp_path)
-
-
-@pytest.fixture
-def good(tmp_path: Path) -> list[Job]:
-    return [job(f"good{i}", runner(tmp_path, us=20 + i)) for i in range(2)]
 
 
 class TestModelFiles:

@@ -29,16 +29,6 @@ def nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         yield
 
 
-@pytest.fixture
-def target(tmp_path: Path) -> LocalTarget:
-    return LocalTarget(tmp_path)
-
-
-@pytest.fixture
-def good(tmp_path: Path) -> list[Job]:
-    return [job(f"good{i}", runner(tmp_path, us=20 + i)) for i in range(2)]
-
-
 def assert_fails_alone(target: LocalTarget, good: list[Job], bad: Job) -> Failure:
     """The others are measured as if it had never been there."""
     failure, *others = measure(target, [good[0], bad, good[1]], PLAN, None)
