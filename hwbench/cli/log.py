@@ -77,7 +77,7 @@ def merge(
     """
     from hwbench.store import Store
 
-    with Store.open(other, create=False) as source, opened(store) as results:
+    with Store.open(other, create=False, foreign=True) as source, opened(store) as results:
         report = results.merge([*source.epochs(), *source.measurements()])
     if as_json:
         console.write_json(report)

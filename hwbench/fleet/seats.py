@@ -21,10 +21,7 @@ MOST_FAILURES = 3
 
 
 class Lent:
-    """A device as the engine sees it, under the name that it has among those of all hosts.
-
-    Hosts of one make have equal facts, and yet each has canonical times of its own.
-    """
+    """A device as the engine sees it, under the name that it has among those of all hosts."""
 
     def __init__(self, device: Device, host: str | None) -> None:
         self._device = device

@@ -1,8 +1,8 @@
 """What this Linux host is, read from /proc and /sys: facts that a latency belongs to, and state.
 
 A fact changes only when the machine or its set-up does; two latencies of equal facts may be
-compared. State varies from minute to minute and is kept for the record. Every value is text; what
-a host does not tell is ``"unknown"``, never left out.
+compared, and are of one machine. State varies from minute to minute and is kept for the record.
+Every value is text; what a host does not tell is ``"unknown"``, never left out.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from hwbench.machine import MACHINE_FACT, machine_id, product
 from hwbench.records import digest
 
 UNKNOWN: Final = "unknown"
@@ -32,7 +33,8 @@ def fingerprint_host(root: Path = Path("/")) -> tuple[dict[str, str], dict[str, 
     cpus = host.cpus()
     flags = cpus[0].get("flags") or cpus[0].get("Features") if cpus else None
     facts = {
-        "machine": host.machine(),
+        "machine": product(root),
+        MACHINE_FACT: machine_id(root),
         "cpu_model": _distinct(cpus, ("model name",), ("CPU implementer", "CPU part")),
         "cpu_id": _distinct(cpus, ("cpu family", "model", "stepping"), ("CPU variant",)),
         "cpu_flags": digest(sorted(flags.split())) if flags else None,
@@ -103,9 +105,6 @@ class _Host:
         """The fields of each processor in /proc/cpuinfo."""
         blocks = (self.text("proc/cpuinfo") or "").split("\n\n")
         return [fields for fields in map(_fields, blocks) if "processor" in fields]
-
-    def machine(self) -> str | None:
-        return self.line("proc/device-tree/model") or self.line("sys/class/dmi/id/product_name")
 
     def caches(self) -> str | None:
         """As ``L1 Data 48K, L2 Unified 1024K``, of the first core."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -44,13 +44,17 @@ class Store:
         self._database = database
 
     @classmethod
-    def open(cls, where: str | Path | None = None, *, create: bool = True) -> Self:
+    def open(
+        cls, where: str | Path | None = None, *, create: bool = True, foreign: bool = False
+    ) -> Self:
         """Open the store at a file or a database URL; ``None`` asks :mod:`hwbench.places`.
 
         A store that cannot be written is opened for reading. ``create=False`` raises StoreError
-        where there is none. Raises StoreVersionError for a store of a newer hwbench.
+        where there is none. A store of an earlier hwbench is brought up to date; a ``foreign``
+        one, which another machine measured into, is read as it is. Raises StoreVersionError for
+        a store of a newer hwbench.
         """
-        return cls(open_database(store_location(where), create=create))
+        return cls(open_database(store_location(where), create=create, foreign=foreign))
 
     def __enter__(self) -> Self:
         return self
@@ -167,7 +171,8 @@ class Store:
     def epoch(self, fingerprint_key: str, canary_key: str, threads: int) -> CanaryEpoch | None:
         """The newest epoch of a device's canaries; ``None`` where none was calibrated.
 
-        An imported one is never the answer: it may be of another machine of the same make.
+        An imported one is never the answer: before machines were told apart, it may have been
+        of another one of the same make.
         """
         known = self.epochs(
             fingerprint_key=fingerprint_key,
@@ -268,7 +273,8 @@ def _merge_epoch(connection: Connection, epoch: CanaryEpoch) -> None:
     known = rows.select_epochs(connection, {schema.epochs.c.id: epoch.id})
     if not known:
         rows.insert_epoch(connection, epoch, imported=True)
-    elif known != [epoch]:
+    # One of the two stores may know since which machine it is of, the other not.
+    elif known != [replace(epoch, fingerprint_key=known[0].fingerprint_key)]:
         raise StoreError(f"epoch {epoch.id!r} differs from the stored one: epochs never change")
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, get_args
 
+from hwbench.machine import MACHINE_FACT
 from hwbench.records import (
     Bursts,
     CanaryEpoch,
@@ -327,8 +328,12 @@ def epoch_of(document: Document) -> CanaryEpoch:
 
 
 def content_digest(document: Document, samples: str) -> str:
-    """What makes a measurement itself, with its bursts' checksum: equal digest, the same one."""
-    return digest({**document, "bursts": samples})
+    """What makes a measurement itself, with its bursts' checksum: equal digest, the same one.
+
+    Its machine does not: stores and archives of before machines were told apart name none.
+    """
+    facts = {name: fact for name, fact in document["facts"].items() if name != MACHINE_FACT}
+    return digest({**document, "facts": facts, "bursts": samples})
 
 
 def to_json(value: Any) -> str:

@@ -18,13 +18,23 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, inspect, select
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    select,
+    text,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from hwbench.errors import StoreError, StoreVersionError, UsageError
-from hwbench.store import schema
+from hwbench.store import migrations, schema
 
 #: How long a writer waits for the others.
 BUSY_S: Final = 60.0
@@ -64,6 +74,15 @@ class Database:
         engine = self._own_engine().execution_options(hwbench_writes=True)
         with self._errors("write"), engine.begin() as connection:
             yield connection
+
+    def may_write(self) -> bool:
+        """Whether this user may change the store. Raises StoreError."""
+        if self.path is not None:
+            return not self.read_only
+        asked = f"has_table_privilege('{schema.meta.name}', 'UPDATE')"
+        open_ = "NOT current_setting('transaction_read_only')::boolean"
+        with self.reading() as connection:
+            return bool(connection.scalar(text(f"SELECT {asked} AND {open_}")))
 
     def close(self) -> None:
         """Close the connections; the last one to close folds SQLite's WAL into the file."""
@@ -143,8 +162,10 @@ class Database:
         return shutil.disk_usage(self.path.parent).free < _NEARLY_FULL_BYTES
 
 
-def open_database(where: str | Path, *, create: bool) -> Database:
+def open_database(where: str | Path, *, create: bool, foreign: bool = False) -> Database:
     """Open the store at ``where``, ready for use; ``create`` makes it where there is none.
+
+    A ``foreign`` one, of another machine, is read as it is.
 
     Raises StoreVersionError for a newer schema; StoreError for a missing store, a file that is
     no store, or what else the disk or the server refuses; UsageError for an impossible URL.
@@ -154,7 +175,7 @@ def open_database(where: str | Path, *, create: bool) -> Database:
         _check_file(path, create=create)
     database = Database(where)
     try:
-        _prepare(database, create=create)
+        _prepare(database, create=create, foreign=foreign)
     except BaseException:
         database.close()
         raise
@@ -179,16 +200,17 @@ def _missing(where: str | Path) -> StoreError:
     return StoreError(f"there is no store at {where}: measure something first, {_ELSEWHERE}")
 
 
-def _prepare(database: Database, *, create: bool) -> None:
-    """Make the tables of a new store, or check the version of an old one.
+def _prepare(database: Database, *, create: bool, foreign: bool) -> None:
+    """Make the tables of a new store, or bring an old one to the present schema.
 
     Raises StoreVersionError for a newer schema, StoreError for another program's database, or
     for one without a store where none may be made.
     """
+    found = schema.SCHEMA_VERSION
     with database.reading() as connection:
         tables = set(inspect(connection).get_table_names())
         if schema.meta.name in tables:
-            _check_version(connection, database.label)
+            found = _checked_version(connection, database.label)
             fresh = False
         elif tables:
             raise StoreError(
@@ -202,6 +224,17 @@ def _prepare(database: Database, *, create: bool) -> None:
         raise _missing(database.label)
     if fresh:
         _create(database)
+    if found < schema.SCHEMA_VERSION and not foreign and database.may_write():
+        _upgrade(database)
+
+
+def _upgrade(database: Database) -> None:
+    """Bring a store to the present schema. Who may only read it reads it as it is."""
+    with database.writing() as connection:
+        # Another process may have been first.
+        found = _checked_version(connection, database.label)
+        if found < schema.SCHEMA_VERSION:
+            migrations.migrate(connection, found)
 
 
 def _create(database: Database) -> None:
@@ -235,7 +268,8 @@ def _switch_to_wal(database: Database) -> None:
             return
 
 
-def _check_version(connection: Connection, label: str) -> None:
+def _checked_version(connection: Connection, label: str) -> int:
+    """The schema's version. Raises StoreVersionError for one that this hwbench cannot read."""
     found = _version(connection)
     if found is None or not found.isdecimal() or int(found) < 1:
         raise StoreError(f"store {label} has no valid schema version ({found!r}): restore a copy")
@@ -244,11 +278,12 @@ def _check_version(connection: Connection, label: str) -> None:
             f"store {label} was written by a newer hwbench (schema {found}, this one reads "
             f"{schema.SCHEMA_VERSION}): update hwbench, {_ELSEWHERE}"
         )
-    if int(found) < schema.SCHEMA_VERSION:
+    if int(found) < migrations.OLDEST:
         raise StoreVersionError(
             f"store {label} was written before hwbench's first release (schema {found}, this one "
             f"reads {schema.SCHEMA_VERSION}): its measurements cannot be brought over, {_ELSEWHERE}"
         )
+    return int(found)
 
 
 def _version(connection: Connection) -> str | None:

@@ -86,7 +86,7 @@ def insert_measurement(
         "digest": digest,
         "plan": plan,
         "workload_key": key,
-        "fingerprint_key": _insert_fingerprint(connection, measurement.fingerprint),
+        "fingerprint_key": insert_fingerprint(connection, measurement.fingerprint),
         "created_us": documents.microseconds(measurement.created),
     }
     result = connection.execute(insert(schema.measurements), values)
@@ -96,7 +96,8 @@ def insert_measurement(
     return row_id, True
 
 
-def _insert_fingerprint(connection: Connection, fingerprint: Fingerprint) -> str:
+def insert_fingerprint(connection: Connection, fingerprint: Fingerprint) -> str:
+    """Insert a device with its facts unless it is there; its key."""
     table, key = schema.fingerprints, fingerprint.key
     if connection.scalar(select(table.c.key).where(table.c.key == key)) is None:
         facts = documents.to_json(dict(fingerprint.facts))

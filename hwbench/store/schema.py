@@ -1,7 +1,8 @@
 """The tables of the store, in SQL that SQLite and PostgreSQL share.
 
 Times of day stand twice: as the ISO 8601 text that was given, and as microseconds since 1970,
-which order and filter by. Nested values are JSON text. A table's rows are never updated.
+which order and filter by. Nested values are JSON text. A table's rows are never updated, but by
+:mod:`.migrations`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from sqlalchemy import (
 
 from hwbench.store.arrays import BURST_ARRAYS
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 VERSION_KEY: Final = "schema_version"
 
 metadata = MetaData()

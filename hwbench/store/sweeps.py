@@ -19,7 +19,8 @@ from sqlalchemy import Connection, Select, func, insert, select
 
 from hwbench.store import documents, schema
 
-_PREFIX: Final = "sweep:"
+#: Of the meta table's keys of announcements.
+PREFIX: Final = "sweep:"
 
 
 def _now() -> str:
@@ -77,7 +78,7 @@ class Standing:
 def announce(connection: Connection, sweep: Sweep) -> None:
     """Insert an announcement."""
     after = connection.scalar(select(func.max(schema.measurements.c.id))) or 0
-    key = f"{_PREFIX}{documents.microseconds(sweep.created):020}:{uuid.uuid4().hex}"
+    key = f"{PREFIX}{documents.microseconds(sweep.created):020}:{uuid.uuid4().hex}"
     value = documents.to_json({**asdict(sweep), "after": after})
     connection.execute(insert(schema.meta), {"key": key, "value": value})
 
@@ -85,7 +86,7 @@ def announce(connection: Connection, sweep: Sweep) -> None:
 def standings(connection: Connection, sweeps: int, cells: int) -> list[Standing]:
     """The newest sweeps, the newest first, each with so many of its last cells at most."""
     meta = schema.meta.c
-    query = select(meta.value).where(meta.key.startswith(_PREFIX, autoescape=True))
+    query = select(meta.value).where(meta.key.startswith(PREFIX, autoescape=True))
     rows = connection.scalars(query.order_by(meta.key.desc()).limit(sweeps)).all()
     return [_standing(connection, json.loads(row), cells) for row in rows]
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: Tags that every run has from git; the others are the user's own, to filter by.
 GIT_TAGS = frozenset({"commit", "branch", "dirty"})
 #: Facts by which a machine is known again after an upgrade.
-MACHINE = ("machine", "cpu_model", "cores")
+MACHINE = ("machine", "machine_id", "cpu_model", "cores")
 #: An architecture of a space with fewer measurements has no history to look at.
 LEAST_HISTORY = 3
 _NS_PER_MS = 1e6

@@ -36,6 +36,7 @@ INTEL = {
     f"{CPU}/cpu0/cache/index0/type": "Data\n",
     f"{CPU}/cpu0/cache/index0/size": "32K\n",
     "sys/kernel/mm/transparent_hugepage/enabled": "always [madvise] never\n",
+    "etc/machine-id": "0123456789abcdef0123456789abcdef\n",
     "sys/class/dmi/id/product_name": "20L5CTO1WW\n",
     "sys/class/thermal/thermal_zone0/temp": "41000\n",
     "sys/class/thermal/thermal_zone1/temp": "67500\n",
@@ -69,6 +70,7 @@ def test_a_laptop(tmp_path: Path) -> None:
     assert len(facts.pop("cpu_flags")) == 32
     assert facts == {
         "machine": "20L5CTO1WW",
+        "machine_id": "3ec96a453a2be432",
         "cpu_model": "Intel(R) Core(TM) i7-8550U CPU @ 1.80GHz",
         "cpu_id": "6 142 10",
         "microcode": "0xf0",
