@@ -106,7 +106,7 @@ def extent_of(quick: bool) -> Extent:
         recalibrated_on=200,
         judged_on=800,
         shared=replace(taught, steps=234, learning_rate=0.02),
-        tuned=replace(taught, steps=780),
+        tuned=replace(taught, steps=1560),
     )
     trained = replace(fast, steps=1248)
     return Extent("fashion-mnist", 10_000, FAMILIES, 3, trained, plan, (0.25, 0.375, 0.5), 2.0)

@@ -22,6 +22,7 @@ from hwbench.search.ledger import SearchLedger
 from hwbench.search.s2dnas.costs import StageOracle
 from hwbench.search.s2dnas.exits import Exits, all_exits
 from hwbench.search.s2dnas.net import MultiStageNet
+from hwbench.search.s2dnas.precision import mixed_precision
 from hwbench.search.s2dnas.training import recalibrate, stage_logits
 from hwbench.search.scoring import Scored
 from hwbench.spaces.base import Codes, Space
@@ -91,7 +92,7 @@ class SharedJudge:
     def _judged(self, code: Codes) -> Candidate:
         self._net.use(code)
         costs = self._oracle.stage_costs([stage.net.graph for stage in self._net.stages()])
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
+        with mixed_precision(self._bfloat16):
             recalibrate(self._net, self._recalibration)
             front = exits_of(self._net, *self._validation, costs).front()
         return Candidate(front.cost, front.accuracy)

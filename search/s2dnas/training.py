@@ -16,6 +16,7 @@ from torch.nn import functional
 from hwbench.errors import UsageError
 from hwbench.search.resuming import Keep
 from hwbench.search.s2dnas.net import MultiStageNet
+from hwbench.search.s2dnas.precision import mixed_precision
 from hwbench.spaces.base import Codes
 
 
@@ -26,7 +27,8 @@ class StagePlan:
     The learning rate rises over the first twentieth of the steps and falls to zero by a cosine.
     ``distillation`` weighs what all stages learn from a teacher's answers, softened by
     ``temperature`` (Hinton et al., arXiv 1503.02531), beside what they learn from the labels.
-    ``bfloat16`` computes so what may be: about twice as fast where the CPU has it, slow elsewhere.
+    ``bfloat16`` computes so what gains by it: about twice as fast where the CPU has it, slow
+    elsewhere.
     """
 
     steps: int
@@ -139,7 +141,7 @@ def learn(
         for group in optimizer.param_groups:
             group["lr"] = plan.rate(step)
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=plan.bfloat16):
+        with mixed_precision(plan.bfloat16):
             logits = net(images[rows])
         logits = logits.float()
         loss = stage_loss(logits, labels[rows], plan, None if teacher is None else teacher[rows])

@@ -21,6 +21,7 @@ from hwbench.search.s2dnas import (
     trace,
     train_stages,
 )
+from hwbench.search.s2dnas.precision import mixed_precision
 from hwbench.search.s2dnas.training import StageProgress, learn, stage_loss
 from tests.s2dnas_nets import Inverted, settled
 from tests.supernets import bars
@@ -190,3 +191,29 @@ def test_data_that_does_not_fit_is_refused() -> None:
 def test_a_training_that_diverges_says_so() -> None:
     with pytest.raises(UsageError, match=r"diverged at step .* below 1e\+20"):
         train_stages(net_of(), *train_part(), replace(PLAN, learning_rate=1e20))
+
+
+@pytest.mark.parametrize("groups", [1, 8])
+def test_what_loses_by_bfloat16_is_computed_in_float32(groups: int) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(8, 8, 3, padding=1, groups=groups, bias=False)
+    images = torch.randn(4, 8, 6, 6).bfloat16()  # as a layer before it gives them
+    with mixed_precision():
+        made = conv(images)
+    made.float().sum().backward()
+    assert made.dtype == torch.bfloat16
+    alone = nn.Conv2d(8, 8, 3, padding=1, groups=groups, bias=False)
+    alone.load_state_dict(conv.state_dict())
+    exact = alone(images.float())
+    exact.sum().backward()
+    rounded = exact.detach().bfloat16()
+    # In float32 throughout, and rounded once; in bfloat16 the sums of the backward pass are rounded.
+    assert conv.weight.grad is not None and alone.weight.grad is not None
+    assert torch.equal(conv.weight.grad, alone.weight.grad) == (groups > 1)
+    assert torch.equal(made.detach(), rounded) or groups == 1
+
+
+def test_a_net_without_mixed_precision_is_left_as_it_is() -> None:
+    conv = nn.Conv2d(8, 8, 3, groups=8)
+    with mixed_precision(enabled=False):
+        assert conv(torch.randn(1, 8, 6, 6)).dtype == torch.float32
