@@ -11,7 +11,8 @@ from hwbench.search.dash.cost_model import CostModel
 from hwbench.search.dash.operators import FOURIER
 from hwbench.search.dash.timing import Race
 
-#: Predictions this many of their errors apart are held to be in the right order.
+#: Predictions this many of their errors apart are held to be in the right order, if they are a
+#: factor of ``_OUT`` apart as well: a trial takes a second once, a wrong choice time at each step.
 _SURE = 2.0
 _TRIAL_ROUNDS, _TRIAL_SECONDS = 5, 0.2
 #: What takes so many times the best so far is out of a trial.
@@ -39,8 +40,11 @@ class Chooser:
         logs = {name: self.model.predict(name, case) for name in names}
         first, *others = sorted(names, key=lambda name: logs[name][0])
         mean, sd = logs[first]
-        within = [n for n in others if logs[n][0] - mean < _SURE * math.hypot(sd, logs[n][1])]
-        return [first, *within]
+
+        def apart(name: str) -> float:
+            return max(math.log(_OUT), _SURE * math.hypot(sd, logs[name][1]))
+
+        return [first, *(name for name in others if logs[name][0] - mean < apart(name))]
 
     def _tried(self, case: Case, names: list[str]) -> str:
         self.trials += 1
