@@ -50,16 +50,14 @@ lint: dev  ## style, types, and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-# What measures nothing shares two cores; what does comes after it, with the machine to itself.
-SHARED := tests/unit tests/lowering tests/benchmarks \
-  $(patsubst %,tests/faults/test_%.py,machine_faults phone_faults phone_words store_faults \
-    sweep_faults table) \
-  $(patsubst %,tests/integration/test_%.py,adb cli_eas cli_search cli_supernet fleet loopback_faults \
-    loopback_services loopback_states loopback_tool packaging shell store_server)
+# What holds latencies against each other has the machine to itself, after all else. That waits for
+# phones and processes much of its time: three share two cores, the longest files first.
+ALONE := $(patsubst %,tests/integration/test_%.py,cli_watch demo interpreters litert new_device \
+  onnx_cpu pytest_plugin readme session)
 
 test: lint  ## lint, then every test but the slow ones
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(SHARED)
-	$(BIN)/python -m pytest $(addprefix --ignore=,$(SHARED))
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(addprefix --ignore=,$(ALONE))
+	$(BIN)/python -m pytest $(ALONE)
 
 faults: dev  ## what can go wrong, with 200 kills of a sweep
 	$(BIN)/python -m pytest -m "" tests/faults
