@@ -3,39 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hwbench.errors import UsageError
-from hwbench.lower import create_session, to_onnx
+from hwbench.search.accuracy.judge import Judge
 from hwbench.search.accuracy.kept import KeptAccuracy
 from hwbench.search.data import Dataset, check_fits
-from hwbench.search.supernet import (
-    StandAlone,
-    Supernet,
-    extract,
-    recalibrated,
-    resolution_of,
-    to_inputs,
-)
-from hwbench.search.supernet.elastic import Norms, Statistics
+from hwbench.search.supernet import StandAlone, Supernet
 from hwbench.spaces.base import NOTHING_FIXED, Codes
-
-#: Images that a path runs on at once: few enough for their activations to stay near.
-_BATCH = 25
-
-#: Images at once on a GPU, which many keep busy.
-_DEVICE_BATCH = 1000
 
 #: Labels that are asked for at once, and lost with a process that is killed meanwhile.
 _AT_ONCE = 8
+
+Evaluate = Callable[[Sequence[Codes]], list[float]]
+"""Accuracy of each of some rows (L,)."""
 
 
 class SupernetAccuracy:
@@ -47,7 +32,7 @@ class SupernetAccuracy:
     only their images and logits count. Answers are kept: ``validations`` counts the architectures
     that were really evaluated. ``data`` names the images; ``fixed`` are the decisions that the
     supernet knows one value of: UsageError for an architecture of another, and for data that it
-    was not trained on.
+    was not trained on. ``elsewhere`` evaluates in the place of its ``judge``.
     """
 
     def __init__(
@@ -59,6 +44,7 @@ class SupernetAccuracy:
         calibration: int = 1000,
         classes: Sequence[int] | None = None,
         seed: int = 0,
+        elsewhere: Evaluate | None = None,
     ) -> None:
         skeleton = net.space.skeleton
         wanted = {"channels": skeleton.in_channels, "classes": skeleton.classes}
@@ -78,10 +64,13 @@ class SupernetAccuracy:
         self.data = data.name
         self.fixed = NOTHING_FIXED if net.learned is None else net.learned.fixed
         self.validations = 0
-        self._net = net
-        self._classes = None if classes is None else tuple(classes)
-        self._calibration = train.some(calibration, seed)
-        self._validation = validation.some(images, seed)
+        self.judge = Judge(
+            net,
+            train.some(calibration, seed),
+            validation.some(images, seed),
+            None if classes is None else tuple(classes),
+        )
+        self._evaluated = elsewhere or self.judge.accuracies
         self._known: dict[bytes, float] = {}
 
     def accuracy(self, codes: Codes) -> NDArray[np.float64]:
@@ -106,70 +95,18 @@ class SupernetAccuracy:
 
     def stand_alone(self, code: Codes) -> StandAlone:
         """The network that the accuracy of a code (L,) is of."""
-        return extract(self._net, code, self._statistics(code), self._classes)
-
-    def _statistics(self, code: Codes) -> Statistics:
-        images = to_inputs(self._calibration.images, resolution_of(self.space, code))
-        return recalibrated(self._net, code, images)
-
-    def _evaluated(self, rows: Sequence[Codes]) -> list[float]:
-        """Accuracy of each row (L,). On a CPU a core takes a network: cores that share the layers
-        of one, small as they are, wait for each other."""
-        threads = torch.get_num_threads()
-        if len(rows) < 2 or threads < 2 or self._net.device.type != "cpu":
-            return [self._evaluate(row) for row in rows]
-        torch.set_num_threads(1)  # of each of the pool's threads too
-        try:
-            with ThreadPoolExecutor(threads) as pool:
-                return list(pool.map(self._evaluate, rows))
-        finally:
-            torch.set_num_threads(threads)
-
-    def _evaluate(self, code: Codes) -> float:
-        images = to_inputs(self._validation.images, resolution_of(self.space, code))
-        if self._net.device.type == "cpu":
-            answers = _logits(self.stand_alone(code), images.numpy()).argmax(axis=1)
-        else:
-            answers = self._by_path(code, images).argmax(axis=1)
-        return float((answers == self._validation.labels).mean())
-
-    @torch.no_grad()
-    def _by_path(self, code: Codes, images: Tensor) -> NDArray[np.float32]:
-        """Logits (n, classes) of images (n, c, r, r) by the supernet itself, on its device."""
-        statistics = self._statistics(code)
-        rows = slice(None) if self._classes is None else list(self._classes)
-        logits = [
-            self._net(batch.to(self._net.device), code, Norms(fixed=statistics))[:, rows]
-            for batch in torch.split(images, _DEVICE_BATCH)
-        ]
-        found: NDArray[np.float32] = torch.cat(logits).numpy(force=True)
-        return found
+        return self.judge.stand_alone(code)
 
 
-def kept_labels(source: SupernetAccuracy, weights: Path) -> KeptAccuracy:
+def kept_labels(source: SupernetAccuracy, weights: Path, *, hosts: int = 1) -> KeptAccuracy:
     """The source, its answers kept beside the file of its supernet: those of these weights on these
-    images, which no search asks for again.
+    images, which no search asks for again. ``hosts`` evaluate at once.
     """
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
     about = f"the supernet {digest} on {source.data}"
-    return KeptAccuracy(source, weights.with_suffix(".labels.jsonl"), about, at_once=_AT_ONCE)
-
-
-def _logits(alone: StandAlone, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(n, classes) of images (n, c, r, r) by onnxruntime: on a CPU 2.6 times as fast as torch."""
-    import onnxruntime as ort
-
-    ((name, spec),) = alone.graph.inputs
-    batched = replace(spec, shape=(_BATCH, *spec.shape[1:]))
-    graph = replace(alone.graph, inputs=((name, batched),))
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = create_session(to_onnx(graph, alone.weights).bytes, options)
-    missing = -len(images) % _BATCH
-    padded = np.concatenate([images, np.zeros_like(images, shape=(missing, *images.shape[1:]))])
-    logits = [session.run(None, {name: batch})[0] for batch in padded.reshape(-1, *batched.shape)]
-    return np.concatenate(logits)[: len(images)]
+    return KeptAccuracy(
+        source, weights.with_suffix(".labels.jsonl"), about, at_once=hosts * _AT_ONCE
+    )
 
 
 def _check_classes(classes: Sequence[int], data: Dataset) -> None:

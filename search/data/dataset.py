@@ -177,5 +177,5 @@ def check_fits(data: Dataset, *, channels: int, classes: int, what: str) -> None
     if len(data.classes) != classes:
         raise UsageError(
             f"{data.name} has {len(data.classes)} classes, but {what} has {classes}: take a "
-            "skeleton with as many (dataclasses.replace) under a name of its own"
+            "network made for as many (for a space: its skeleton, by dataclasses.replace)"
         )

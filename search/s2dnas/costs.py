@@ -41,7 +41,8 @@ STAGE_PLAN = Plan(processes=3, seconds=0.3)
 
 _BLOCKS = (8, 16)
 _FOLDS = 5
-_LEAST = 5
+#: Stages of fewer splits teach too little of what others cost.
+LEAST_SPLITS = 5
 _NS_PER_MS, _MILLION = 1e6, 1e6
 
 
@@ -195,8 +196,10 @@ def fit_stages(graphs: Sequence[Graph], latency_ms: Array, splits: NDArray[np.in
     than five.
     """
     names = np.unique(splits)
-    if len(names) < _LEAST:
-        raise PredictorError(f"stages of {len(names)} splits teach too little: measure {_LEAST}")
+    if len(names) < LEAST_SPLITS:
+        raise PredictorError(
+            f"stages of {len(names)} splits teach too little: measure {LEAST_SPLITS}"
+        )
     rows = [stage_features(graph) for graph in graphs]
     features = sorted({name for row in rows for name in row})
     x = np.array([[row.get(name, 0.0) for name in features] for row in rows])

@@ -33,9 +33,11 @@ def search_splits(
     """Judge at most ``evaluations`` candidates by one method; returns all that were judged.
 
     A candidate that a method asks for twice counts twice. ``static_ms`` is the static network's
-    latency, for the controller's reward.
+    latency, for the controller's reward. A space that holds no more is judged whole.
     """
     check_search(method, evaluations)
+    if scores.space.raw_size() <= evaluations:
+        return scores(scores.space.all_codes())
     rng = np.random.default_rng(seed)
     population = int(np.clip(evaluations // 4, *_POPULATION))
     match method:

@@ -30,7 +30,7 @@ from hwbench.records import digest
 from hwbench.search.data import Dataset, Part, check_fits
 from hwbench.search.ledger import SearchLedger
 from hwbench.search.resuming import Keep, claim_folder
-from hwbench.search.s2dnas.costs import GraphMeasurer, StageOracle
+from hwbench.search.s2dnas.costs import LEAST_SPLITS, GraphMeasurer, StageOracle
 from hwbench.search.s2dnas.deployment import deploy
 from hwbench.search.s2dnas.dynamic import DynamicModel
 from hwbench.search.s2dnas.exits import Exits
@@ -65,9 +65,10 @@ class SplitPlan:
     """What is searched, how, and what it may spend.
 
     ``points``: accuracy that may be lost, in points of the static network's. ``costed`` random
-    splits are measured to learn what stages cost. A candidate is judged on ``judged_on``
-    validation images, after ``recalibrated_on`` training images for its batch norms. ``mean`` and
-    ``std`` are what pixels of 0..1 are normalised by, as when the network was trained.
+    splits are measured (all, of a network that has fewer) to learn what stages cost. A candidate is
+    judged on ``judged_on`` validation images, after ``recalibrated_on`` training images for its
+    batch norms. ``mean`` and ``std`` are what pixels of 0..1 are normalised by, as when the network
+    was trained.
     """
 
     stages: int = 3
@@ -80,7 +81,7 @@ class SplitPlan:
     recalibrated_on: int = 300
     judged_on: int = 1000
     shared: StagePlan = field(default_factory=lambda: StagePlan(300))
-    tuned: StagePlan = field(default_factory=lambda: StagePlan(600))
+    tuned: StagePlan = field(default_factory=lambda: StagePlan(1500))
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     seed: int = 0
@@ -89,8 +90,10 @@ class SplitPlan:
         check_search(self.method, self.evaluations)
         if not 0 <= self.points < 100:
             raise UsageError(f"{self.points} points of accuracy lost: give 0 to 100")
-        if self.costed < 5 or min(self.recalibrated_on, self.judged_on) < 1:
-            raise UsageError("a search measures 5 splits at least, and needs images to judge by")
+        if self.costed < LEAST_SPLITS or min(self.recalibrated_on, self.judged_on) < 1:
+            raise UsageError(
+                f"a search measures {LEAST_SPLITS} splits at least, and needs images to judge by"
+            )
 
     @property
     def fixed(self) -> dict[str, Any]:
@@ -181,7 +184,7 @@ class SplitSearch:
         self._train, self._train_labels = inputs_of(train, plan), torch.tensor(train.labels)
         held = data.validation.some(_MOST_VALIDATION, plan.seed)
         self._held, self._held_labels = inputs_of(held, plan), held.labels
-        self._splits = space.sample(plan.costed, np.random.default_rng([plan.seed, 1]))
+        self._splits = _costed(space, plan)
         self._net = self._tuned = MultiStageNet(space, self._splits[0])
         self._latencies = folder / "latencies.json"
         self._oracle = StageOracle(measurer, _latencies(self._latencies))
@@ -327,6 +330,19 @@ class SplitSearch:
             report_every=max(1, plan.steps // 50),
         )
         self.ledger.training_steps += plan.steps
+
+
+def _costed(space: SplitSpace, plan: SplitPlan) -> Codes:
+    """Splits (n, L) to measure: random ones, or all where there are no more."""
+    if space.raw_size() > plan.costed:
+        return space.sample(plan.costed, np.random.default_rng([plan.seed, 1]))
+    every = space.all_codes()
+    if len(every) < LEAST_SPLITS:
+        raise UsageError(
+            f"{space.net.graph.name} can be cut in {len(every)} ways only, too few to learn what "
+            "stages cost: ask for more groups"
+        )
+    return every
 
 
 def inputs_of(part: Part, plan: SplitPlan) -> Tensor:

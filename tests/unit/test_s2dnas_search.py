@@ -190,6 +190,20 @@ def test_an_untrained_network_is_refused_at_once(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+def test_a_network_with_few_splits_has_all_of_them_measured_and_judged(tmp_path: Path) -> None:
+    net = static()
+    assert SplitSpace(net, stages=2, groups=4, reuse="all").raw_size() == 9
+    for method in METHODS:
+        plan = replace(PLAN, reuse="all", costed=12, evaluations=20, method=method)
+        assert search_s2dnas(net, bars(), Machine(), tmp_path / method, plan).candidates == 9
+
+
+def test_a_network_with_too_few_splits_to_learn_from_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cut in 4 ways only"):
+        found_in(tmp_path / "x", reuse="all", groups=3)
+    assert not (tmp_path / "x").exists()
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
