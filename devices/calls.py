@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import platform
 import sys
 from collections.abc import Callable
@@ -54,19 +55,51 @@ class Calls:
     def job(self, function: Callable[[], Any]) -> Job:
         """The work of calling a function, by the rule of ``runners/calls.py``.
 
-        Raises UsageError for one that a fresh process cannot import.
+        Raises UsageError for one that a fresh process cannot import, or that runs nothing.
         """
         name, module = getattr(function, "__qualname__", ""), getattr(function, "__module__", None)
-        file = getattr(sys.modules.get(module or ""), "__file__", None)
+        home = sys.modules.get(module or "")
+        file = getattr(home, "__file__", None)
         if not name or "<" in name or file is None:
             raise UsageError(
                 f"{name or repr(function)}: latencies are measured in fresh processes, which "
                 "import what they run: give a function that stands at the top of a module"
             )
         label = f"{module}.{name}"
+        if not _is_same(_found(home, name), function):
+            raise UsageError(
+                f"{label}: a fresh process finds something else of that name, as of a method or "
+                "of what functools.wraps has named: give a function that stands there itself"
+            )
+        if _is_lazy(function):
+            raise UsageError(
+                f"{label}: a call of it runs none of its code: give a function that runs it to "
+                "its end"
+            )
         args = {"module": module, "file": file, "function": name, "path": list(sys.path)}
         workload = Workload(label, f"call:{digest(label)}", ())
         return Job(workload, lambda folder: RunnerSpec(_RUNNER, args))
+
+
+def _found(home: object, name: str) -> object:
+    """What a fresh process finds under a dotted name; ``None`` where that is nothing."""
+    for part in name.split("."):
+        home = getattr(home, part, None)
+    return home
+
+
+def _is_same(found: object, function: object) -> bool:
+    """Whether two are one; a class method is made anew each time that it is asked for."""
+    return found is function or (inspect.ismethod(found) and found == function)
+
+
+def _is_lazy(function: object) -> bool:
+    """Whether a call makes a generator or a coroutine alone."""
+    return (
+        inspect.isgeneratorfunction(function)
+        or inspect.iscoroutinefunction(function)
+        or inspect.isasyncgenfunction(function)
+    )
 
 
 def is_function(text: str) -> bool:

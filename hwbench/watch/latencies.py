@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,15 +38,39 @@ What = str | Path | Callable[[], Any]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is measured, against what, and how hard; ``tolerance`` is a share of 1."""
+    """What is measured, against what, and how hard."""
 
     what: What
     baseline: What | None
     device: str | None
     shapes: Mapping[str, tuple[int, ...]]
-    tolerance: float
+    tolerance_pct: float
     seconds: float | None
     sessions: int
+
+    def __post_init__(self) -> None:
+        """UsageError for what nothing could be measured of, or told by."""
+        for name, given in (("what", self.what), ("baseline", self.baseline)):
+            named = isinstance(given, (str, Path)) and str(given) != ""
+            if not (named or callable(given) or (given is None and name == "baseline")):
+                raise UsageError(f"{name} {given!r}: give a file, or a function")
+        if callable(self.what) and self.what == self.baseline:
+            raise UsageError("baseline: it is the function itself: give another")
+        if callable(self.what) and self.shapes:
+            raise UsageError("shapes: a function has its own: leave them out")
+        if not isinstance(self.shapes, Mapping) or not all(map(_is_shape, self.shapes.items())):
+            raise UsageError(f"shapes: of inputs by name, as {{'x': (1, 3)}}, not {self.shapes!r}")
+        if not (_is_real(self.tolerance_pct) and 0 <= self.tolerance_pct < 100):
+            raise UsageError(f"tolerance_pct: from 0 to less than 100, not {self.tolerance_pct!r}")
+        if not (self.seconds is None or (_is_real(self.seconds) and 0 < self.seconds < math.inf)):
+            raise UsageError(f"seconds: a positive number, not {self.seconds!r}")
+        if type(self.sessions) is not int or self.sessions < 1:
+            raise UsageError(f"sessions: a whole number from 1 on, not {self.sessions!r}")
+
+    @property
+    def tolerance(self) -> float:
+        """As a share of 1."""
+        return self.tolerance_pct / 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +275,14 @@ def _target(question: Question) -> Device | Calls:
         return Calls()
     ending = Path(question.what).suffix.lower()
     return get_device(question.device or ("litert" if ending == ".tflite" else "cpu"))
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_shape(item: tuple[object, object]) -> bool:
+    return isinstance(item[0], str) and isinstance(item[1], (tuple, list))
 
 
 def _ms(time_ns: float | None) -> float | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _PROPERTY: Final = "hwbench_latency"
 _WIDTH: Final = 80
 _NAME_WIDTH: Final = 30
+_LONGEST: Final = 1000
 
 
 class LatencyWarning(UserWarning):
@@ -90,20 +91,20 @@ class Latency:
         from hwbench.errors import HwbenchError
         from hwbench.watch.latencies import Question, answered
 
-        question = Question(
-            what,
-            baseline or self._default("latency_baseline"),
-            device,
-            shapes or {},
-            tolerance_pct / 100,
-            seconds,
-            sessions,
-        )
         try:
+            question = Question(
+                what,
+                self._default("latency_baseline") if baseline is None else baseline,
+                device,
+                shapes or {},
+                tolerance_pct,
+                seconds,
+                sessions,
+            )
             root = self._request.config.rootpath
             found = answered(question, self._default("latency_store"), root)
         except HwbenchError as error:
-            raise pytest.fail.Exception(str(error), pytrace=False) from None
+            raise pytest.fail.Exception(_obeyed_by_none(str(error)), pytrace=False) from None
         self._request.node.user_properties.append((_PROPERTY, found.row()))
         if found.verdict == "slower":
             pytest.fail(f"SLOWER: {found.sentence}", pytrace=False)
@@ -112,10 +113,18 @@ class Latency:
         return found
 
     def _default(self, name: str) -> str | None:
-        """What the option says, else the ini file; a path there is relative to the root."""
+        """What the option says, else the ini file; a path there is relative to the root.
+
+        UsageError for an option that is empty, as an unset variable of a build leaves it.
+        """
+        from hwbench.errors import UsageError
+
         config, root = self._request.config, self._request.config.rootpath
-        given: str | None = config.getoption("--" + name.replace("_", "-"))
-        if given:
+        option = "--" + name.replace("_", "-")
+        given: str | None = config.getoption(option)
+        if given == "":
+            raise UsageError(f"{option} is empty: name one, or leave it out")
+        if given is not None:
             return given
         said: str = config.getini(name)
         is_path = "://" not in said if name == "latency_store" else (root / said).exists()
@@ -143,6 +152,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for text in dict.fromkeys(text for row in rows for text in (row["sentence"], row["note"])):
         if text:
             terminalreporter.write_line("\n".join(textwrap.wrap(text, _WIDTH)))
+
+
+def _obeyed_by_none(text: str) -> str:
+    """A function's own words, as far as a reader goes, what a terminal would obey as escapes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:_LONGEST])
 
 
 def _line(name: str, ms: str, half_width: str, verdict: str, change: str) -> str:

@@ -12,12 +12,13 @@ from types import ModuleType
 import pytest
 
 from hwbench.devices.calls import Calls
-from hwbench.errors import ModelError
+from hwbench.errors import ModelError, UsageError
 from hwbench.lower import random_weights, to_onnx
 from hwbench.measure import plan
 from hwbench.measure.process import WorkerProcess
 from hwbench.store import Store
 from hwbench.watch import latencies, pytest_plugin, trial
+from hwbench.watch.latencies import Question
 from hwbench.watch.trial import Effort
 from tests.measurements import epoch_on
 from tests.stores import history
@@ -28,6 +29,8 @@ pytest_plugins = ["pytester"]
 PLUGIN = ("-p", "hwbench.watch.pytest_plugin", "-p", "no:cacheprovider")
 #: What tests measure: functions at the top of a module.
 WORK = """
+import functools
+
 import onnxruntime
 
 def short():
@@ -45,6 +48,29 @@ def session():
 
 def broken():
     raise RuntimeError("no weights here")
+
+def hostile():
+    raise ValueError("\\x1b[31m" * 500)
+
+@functools.wraps(short)
+def disguised():
+    sum(range(60_000))
+
+async def lazy():
+    sum(range(20_000))
+
+def items():
+    yield from range(20_000)
+
+class Kind:
+    def method(self):
+        sum(range(20_000))
+
+    @classmethod
+    def of_class(cls):
+        sum(range(20_000))
+
+bound = Kind().method
 """
 
 
@@ -160,9 +186,15 @@ class TestRefusals:
 
             def test_storeless(latency):
                 latency(short, baseline="history")
+
+            def test_nothing(latency):
+                latency(None)
+
+            def test_hostile(latency):
+                latency(hostile, seconds=0.1)
             """,
         )
-        found.assert_outcomes(failed=6)
+        found.assert_outcomes(failed=8)
         said = found.stdout.str()
         assert "Traceback" not in said
         found.stdout.fnmatch_lines_random(
@@ -173,8 +205,50 @@ class TestRefusals:
                 "*unknown model input 'y': known: x*",
                 "*baseline 'nonsense': no file, folder, or commit of git*",
                 "*name one with --latency-store, or another baseline*",
+                "what None: give a file, or a function",
+                r"work.hostile: \x1b[[]31m*",
             ]
         )
+        assert "\x1b" not in said
+        assert max(map(len, found.outlines)) <= 4 * 1000
+
+    @pytest.mark.parametrize("option", ["--latency-store=", "--latency-baseline="])
+    def test_an_unset_variable_of_a_build_switches_nothing_off(
+        self, option: str, inner: pytest.Pytester
+    ) -> None:
+        found = run(inner, "def test_it(latency): latency(short)", option)
+        found.assert_outcomes(failed=1)
+        found.stdout.fnmatch_lines([f"{option[:-1]} is empty: name one, or leave it out"])
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("what", 5),
+            ("what", ""),
+            ("baseline", ""),
+            ("baseline", 5),
+            ("baseline", dataclasses.replace),
+            ("shapes", {"x": (1,)}),
+            ("tolerance_pct", -1),
+            ("tolerance_pct", float("nan")),
+            ("tolerance_pct", "1"),
+            ("seconds", "1"),
+            ("seconds", 0),
+            ("seconds", True),
+            ("seconds", float("inf")),
+            ("sessions", 0),
+            ("sessions", 1.5),
+        ],
+    )
+    def test_what_cannot_be_asked(self, field: str, value: object) -> None:
+        asked = Question(dataclasses.replace, None, None, {}, 1.0, None, 3)
+        with pytest.raises(UsageError, match=f"^{field}"):
+            dataclasses.replace(asked, **{field: value})
+
+    @pytest.mark.parametrize("shapes", [5, {"x": 5}, {1: (1,)}])
+    def test_shapes_are_of_inputs_by_name(self, shapes: object) -> None:
+        with pytest.raises(UsageError, match="shapes: of inputs by name"):
+            Question("net.onnx", None, None, shapes, 1.0, None, 3)  # type: ignore[arg-type]
 
     def test_tests_can_be_skipped(self, inner: pytest.Pytester) -> None:
         run(inner, "def test_it(latency): assert 0", "--latency-skip").assert_outcomes(skipped=1)
@@ -229,6 +303,15 @@ class TestFunctions:
             pytest.raises(ModelError, match="RuntimeError: no weights here"),
         ):
             worker.load("it", spec)
+
+    def test_what_a_fresh_process_would_not_find_or_not_run(self, work: ModuleType) -> None:
+        for function in (work.disguised, work.bound):
+            with pytest.raises(UsageError, match="finds something else of that name"):
+                Calls().job(function)
+        for function in (work.lazy, work.items):
+            with pytest.raises(UsageError, match="a call of it runs none of its code"):
+                Calls().job(function)
+        assert Calls().job(work.Kind.of_class).workload.name == "work.Kind.of_class"
 
     def test_one_function_is_one_series(self, work: ModuleType) -> None:
         one, again, other = (Calls().job(f).workload for f in (work.short, work.short, work.long))
