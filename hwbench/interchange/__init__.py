@@ -8,14 +8,15 @@ The modules behind load pyarrow or pyperf when they are first needed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hwbench.errors import UnknownNameError, UsageError
+from hwbench.inputs import require_finite
 from hwbench.interchange.archive import FORMAT, MAX_ARCHIVE_BYTES, read_archive, write_archive
 from hwbench.interchange.files import replacing
-from hwbench.interchange.foreign import ENDINGS, foreign_files, read_foreign
+from hwbench.interchange.foreign import ENDINGS, ForeignResults, foreign_files, read_foreign
 from hwbench.records import CanaryEpoch, Measurement
 from hwbench.store.documents import measurement_document
 
@@ -140,13 +141,22 @@ def import_results(path: str | Path, store: Store) -> tuple[ImportReport, tuple[
         return import_archive(path, store), ()
     files = foreign_files(path) if path.is_dir() else [path]
     found = [read_foreign(file) for file in files]
-    report = store.merge(m for each in found for m in each.measurements)
+    report = store.merge(m for each in found for m in _as_first_read(each, store))
     return report, tuple(name for each in found for name in each.left_out)
+
+
+def _as_first_read(found: ForeignResults, store: Store) -> Sequence[Measurement]:
+    """Results whose file bears no date keep the time of their first import: a copy is newer."""
+    if found.is_dated or not found.measurements:
+        return found.measurements
+    known = store.measurements(session=found.measurements[0].session, with_bursts=False)
+    return [replace(m, created=known[0].created) if known else m for m in found.measurements]
 
 
 def _is_archive(path: Path) -> bool:
     """Whether a file that ends as foreign ones do begins as our archive does."""
     try:
+        require_finite(path)
         with path.open("rb") as file:
             return FORMAT.encode() in file.read(64)
     except OSError:

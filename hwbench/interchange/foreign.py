@@ -28,6 +28,7 @@ IMPORTED: Final = "imported"
 ENDINGS: Final = (".json", ".json.gz")
 MAX_FILE_BYTES: Final = 256 << 20
 _NS: Final = 1e9
+_DIGITS: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +43,14 @@ class ForeignFile:
 
 @dataclass(frozen=True, slots=True)
 class ForeignResults:
-    """The measurements of a file, and the names of what is no time of something."""
+    """The measurements of a file, and the names of what is no time of something.
+
+    Without ``is_dated`` their time is that of the file.
+    """
 
     measurements: tuple[Measurement, ...]
     left_out: tuple[str, ...] = ()
+    is_dated: bool = True
 
 
 def read_foreign(path: Path, *, limit_bytes: int = MAX_FILE_BYTES) -> ForeignResults:
@@ -122,7 +127,7 @@ def _opened(path: Path, limit_bytes: int) -> ForeignFile:
         raise ValueError(f"it holds more than {limit_bytes >> 20} MiB")
     text = data.decode("utf-8-sig")
     try:
-        content = json.loads(text, parse_constant=_refuse_constant)
+        content = json.loads(text, parse_constant=_refuse_constant, parse_int=_whole)
     except json.JSONDecodeError as error:
         raise ValueError(f"it is no JSON, or not all of it ({error}): save it again") from None
     if not isinstance(content, dict):
@@ -132,6 +137,13 @@ def _opened(path: Path, limit_bytes: int) -> ForeignFile:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number")
+
+
+def _whole(digits: str) -> int:
+    """A whole number; one of thousands of digits is none of either tool's."""
+    if len(digits) > _DIGITS:
+        raise ValueError(f"{digits[:_DIGITS]}… is no number that it could have measured")
+    return int(digits)
 
 
 @contextmanager
@@ -146,6 +158,9 @@ def _failing(path: Path) -> Iterator[None]:
     except RecursionError:
         raise ImportFileError(f"cannot import {path}: it is nested too deeply") from None
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
-        missing = "it lacks " if isinstance(error, KeyError) else ""
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImportFileError(f"cannot import {path}: {missing}{reason}") from error
+        if isinstance(error, KeyError):
+            reason = f"it lacks {reason}"
+        elif not isinstance(error, (OverflowError, ValueError)):
+            reason = f"it is not as pytest-benchmark or pyperf writes one ({reason})"
+        raise ImportFileError(f"cannot import {path}: {reason}") from error

@@ -43,11 +43,13 @@ def read_pyperf(file: ForeignFile) -> ForeignResults:
     found, left_out = [], []
     for benchmark in suite:
         values = [value for run in benchmark.get_runs() for value in run.values]
+        if any(isinstance(value, bool) for value in values):  # a number to Python, and to pyperf
+            raise ValueError(f"{benchmark.get_name()}: a truth value is no time")
         if benchmark.get_unit() == "second" and values:
             found.append(_measurement(file, benchmark, statistics.median(values), created))
         else:
             left_out.append(benchmark.get_name())
-    return ForeignResults(tuple(found), tuple(left_out))
+    return ForeignResults(tuple(found), tuple(left_out), is_dated=any(dates))
 
 
 def written_runs(measurement: Measurement, name: str | None) -> Iterator[Any]:

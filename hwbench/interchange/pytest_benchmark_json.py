@@ -29,7 +29,8 @@ def read_pytest_benchmark(file: ForeignFile) -> ForeignResults:
     for entry in content["benchmarks"]:
         name = str(entry.get("fullname") or entry["name"])
         median = entry["stats"]["median"]
-        if not isinstance(median, (int, float)) or not (math.isfinite(median) and median >= 0):
+        is_number = isinstance(median, (int, float)) and not isinstance(median, bool)
+        if not is_number or not (math.isfinite(median) and median >= 0):
             raise ValueError(f"{name}: its median is no time: {median!r}")
         found.append(
             imported(

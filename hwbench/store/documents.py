@@ -67,9 +67,13 @@ def integer(value: Any) -> None:
 
 
 def instant(value: Any) -> None:
-    """Accept an ISO 8601 time with its UTC offset."""
+    """Accept an ISO 8601 time with its UTC offset, of a year that UTC has as well."""
     text(value)
     microseconds(value)
+    try:
+        datetime.fromisoformat(value).astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"lies beyond the calendar: {value!r}") from None
 
 
 def optional(check: Check) -> Check:

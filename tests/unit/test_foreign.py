@@ -250,6 +250,14 @@ class TestPyperf:
         assert found.observed[0].value_ns == 2e9
         assert found.fingerprint.facts == {"cpu_model": "Some CPU"}
 
+    def test_a_copy_of_a_file_without_a_date_is_known(self, store: Store, tmp_path: Path) -> None:
+        for number, name in enumerate(("a.json", "b.json")):
+            (tmp_path / name).write_bytes(_PYPERF % b"1.5")
+            os.utime(tmp_path / name, (1e9 + number, 1e9 + number))
+        assert import_results(tmp_path / "a.json", store)[0].added == 1
+        report, _ = import_results(tmp_path / "b.json", store)
+        assert (report.added, report.known) == (0, 1)
+
     def test_what_is_no_time_is_left_out(self, store: Store, tmp_path: Path) -> None:
         kinds = [("memory", "byte"), ("net", "second")]
         benchmarks = [
@@ -281,6 +289,11 @@ def _set(*keys: str | int, to: Any) -> Callable[[Any], None]:
     return edit
 
 
+_PYPERF = (
+    b'{"version": "1.0", "metadata": {"name": "a"}, "benchmarks": [{"runs": [{"values": [%s]}]}]}'
+)
+
+
 class TestBadFiles:
     @pytest.mark.parametrize(
         ("edit", "word"),
@@ -289,8 +302,12 @@ class TestBadFiles:
             (_set("benchmarks", 0, "stats", "median", to=float("nan")), "NaN is no number"),
             (_set("benchmarks", 0, "stats", "median", to=-1.0), "median is no time"),
             (_set("benchmarks", 0, "stats", to={}), "lacks 'median'"),
-            (_set("benchmarks", 0, to=7), "int"),
+            (_set("benchmarks", 0, "stats", "median", to=True), "median is no time: True"),
+            (_set("benchmarks", 0, "stats", "median", to=10**4000), "000… is no number"),
+            (_set("benchmarks", 0, to=7), "not as pytest-benchmark or pyperf writes one .*int"),
             (_set("datetime", to="yesterday"), "yesterday"),
+            (_set("datetime", to="0001-01-01T00:00:00+23:59"), "beyond the calendar"),
+            (_set("datetime", to="9999-12-31T23:59:59-23:59"), "beyond the calendar"),
             (_set("machine_info", to=[]), "list"),
             (_set("commit_info", "branch", to="\ud800"), "Unicode"),
         ],
@@ -313,6 +330,7 @@ class TestBadFiles:
             (b'{"version": "1.0", "benchmarks": []}', "non-empty"),
             (b'{"version": [], "benchmarks": []}', "list"),
             (b'{"version": "1.0", "benchmarks": [{"runs": [{"values": [-1]}]}]}', "number > 0"),
+            (_PYPERF % b"true", "truth value is no time"),
             (b"\xff\xfe", "utf-8"),
             (b"\x1f\x8b" + bytes(40), "compress|method"),
             (b"[" * 100_000, "nested too deeply"),
@@ -335,6 +353,10 @@ class TestBadFiles:
         path.write_bytes(gzip.compress(b" " * 3_000_000))
         with pytest.raises(ImportFileError, match="more than 1 MiB"):
             read_foreign(path, limit_bytes=1 << 20)
+
+    def test_a_pipe_is_not_waited_for(self, store: Store, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe.json")
+        self.refused(tmp_path / "pipe.json", store, "a pipe or a device")
 
     def test_nothing_there(self, store: Store, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
