@@ -55,7 +55,7 @@ class Database:
 
     def __init__(self, where: str | Path) -> None:
         self.path = _sqlite_path(where)
-        self.label = str(self.path) if self.path else _url_label(make_url(str(where)))
+        self.label = str(self.path) if self.path else _url_label(_parsed(str(where)))
         self.read_only = self.path is not None and not _writable(self.path)
         self._engine = self._sqlite_engine(self.path) if self.path else _server_engine(str(where))
         self._process = os.getpid()
@@ -300,10 +300,7 @@ def _sqlite_path(where: str | Path) -> Path | None:
     """File of an SQLite store; ``None`` for another database's URL."""
     if isinstance(where, Path):
         return where
-    try:
-        url = make_url(where)
-    except ArgumentError as error:
-        raise UsageError(f"{where!r} is no database URL: give a file, or scheme://…") from error
+    url = _parsed(where)
     if url.get_backend_name() != "sqlite":
         return None
     if not url.database or url.database == ":memory:":
@@ -311,9 +308,22 @@ def _sqlite_path(where: str | Path) -> Path | None:
     return Path(url.database).absolute()
 
 
+def _parsed(where: str) -> URL:
+    """A database's URL. UsageError for a text that is none, which does not repeat a password."""
+    try:
+        url = make_url(where)
+    except (ArgumentError, ValueError):  # the latter: of a port that is no number
+        raise UsageError(
+            "the store's URL cannot be read: write it as postgresql://USER@HOST:PORT/DATABASE"
+        ) from None
+    if "@" in (url.host or ""):
+        raise UsageError("an @ in the password of the store's URL is written as %40")
+    return url
+
+
 def _server_engine(where: str) -> Engine:
     """Engine of a PostgreSQL server; a connection that it lost is replaced between transactions."""
-    url = make_url(where)
+    url = _parsed(where)
     start = f"cannot open store {_url_label(url)}: "
     if url.get_backend_name() not in ("postgres", "postgresql"):
         raise StoreError(

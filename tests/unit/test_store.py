@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -322,6 +323,20 @@ class TestOpening:
         monkeypatch.setenv("HWBENCH_STORE", str(path))
         with Store.open() as store:
             assert store.location == str(path)
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "postgresql://me:sec@cret@host/db",
+            "postgresql://me:secret@host:port/db",
+            "postgresql://me:secret@[::1",
+            "postgre-sql://me:secret@host/db",
+        ],
+    )
+    def test_a_url_that_cannot_be_read_gives_no_password_away(self, url: str) -> None:
+        with pytest.raises(UsageError) as caught:
+            Store.open(url)
+        assert "cret" not in "".join(traceback.format_exception(caught.value))
 
     @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "://", "x y://"])
     def test_a_url_that_cannot_be(self, url: str) -> None:
