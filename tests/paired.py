@@ -23,23 +23,26 @@ def side_by_side(
     burst_sd: float = 0.01,
     process_sd: float = 0.002,
     slow: float = 0.0,
+    walk: float = 0.02,
+    session_sd: float = 0.0,
     beta: tuple[float, float] = (1.0, 1.0),
     **changes: Any,
 ) -> tuple[Measurement, Measurement]:
     """A and B, the latter ``ratio`` times as slow, of one session.
 
-    The machine wanders by a log-normal walk that both feel as ``beta`` says, and is ``slow`` (log)
-    throughout.
+    The machine wanders by a log-normal ``walk`` that both feel as ``beta`` says, and is ``slow``
+    (log) throughout. Processes differ by ``process_sd``, and B's session by ``session_sd`` more.
     """
     rng = np.random.default_rng(seed)
     count = processes * rounds
     process = np.repeat(np.arange(processes), rounds)
-    state = slow + np.abs(np.cumsum(rng.normal(0, 0.02, count))) % 0.3
+    state = slow + np.abs(np.cumsum(rng.normal(0, walk, count))) % 0.3
     canary = np.array(C0) * np.exp(state[:, None, None] * np.array([1.0, 0, 0]))
     canary = canary * np.exp(rng.normal(0, 0.003, (count, 2, 3)))
     sides = []
+    shared = session_sd * rng.standard_normal() if session_sd else 0.0
     for number, (level, own) in enumerate(zip((1.0, ratio), beta, strict=True)):
-        log = np.log(2e6 * level) + own * state + rng.normal(0, burst_sd, count)
+        log = np.log(2e6 * level) + number * shared + own * state + rng.normal(0, burst_sd, count)
         log = log + rng.normal(0, process_sd, processes)[process]
         runs = np.repeat(np.exp(log), 5).astype(np.int64)
         record = Bursts(
