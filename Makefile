@@ -10,10 +10,10 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 
 .DEFAULT_GOAL := env
 .DELETE_ON_ERROR:
-.PHONY: env search dev demo lint test faults slow bench verify lock clean help
+.PHONY: env search dev demo lint test faults slow statistics bench verify lock clean help
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
 
 env: $(VENV)/.core  ## .venv with all that hwbench itself needs
 
@@ -64,6 +64,9 @@ faults: dev  ## what can go wrong, with 200 kills of a sweep
 
 slow: dev  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+statistics: dev  ## do intervals hold, on twenty times as many draws as in `make test`
+	HWBENCH_DRAWS=20 $(BIN)/python -m pytest -n 2 tests/statistics
 
 bench: dev  ## how fast hwbench itself is
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
