@@ -55,7 +55,7 @@ class Calls:
     def job(self, function: Callable[[], Any]) -> Job:
         """The work of calling a function, by the rule of ``runners/calls.py``.
 
-        Raises UsageError for one that a fresh process cannot import, or that runs nothing.
+        Raises UsageError for one that a fresh process cannot import.
         """
         name, module = getattr(function, "__qualname__", ""), getattr(function, "__module__", None)
         home = sys.modules.get(module or "")
@@ -70,11 +70,6 @@ class Calls:
             raise UsageError(
                 f"{label}: a fresh process finds something else of that name, as of a method or "
                 "of what functools.wraps has named: give a function that stands there itself"
-            )
-        if _is_lazy(function):
-            raise UsageError(
-                f"{label}: a call of it runs none of its code: give a function that runs it to "
-                "its end"
             )
         args = {"module": module, "file": file, "function": name, "path": list(sys.path)}
         workload = Workload(label, f"call:{digest(label)}", ())
@@ -91,15 +86,6 @@ def _found(home: object, name: str) -> object:
 def _is_same(found: object, function: object) -> bool:
     """Whether two are one; a class method is made anew each time that it is asked for."""
     return found is function or (inspect.ismethod(found) and found == function)
-
-
-def _is_lazy(function: object) -> bool:
-    """Whether a call makes a generator or a coroutine alone."""
-    return (
-        inspect.isgeneratorfunction(function)
-        or inspect.iscoroutinefunction(function)
-        or inspect.isasyncgenfunction(function)
-    )
 
 
 def is_function(text: str) -> bool:

@@ -6,6 +6,7 @@ onnxruntime is run on random inputs; else the function itself is timed.
 
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
 from time import perf_counter_ns
@@ -77,13 +78,28 @@ def module_of(name, file):
     return module
 
 
+def require_eager(function):
+    """ValueError for what a call of makes a coroutine or a generator alone."""
+    kinds = (
+        inspect.isasyncgenfunction,
+        inspect.iscoroutinefunction,
+        inspect.isgeneratorfunction,
+    )
+    if any(is_kind(function) for is_kind in kinds):
+        raise ValueError("a call runs none of its code: give a function that runs it to its end")
+
+
 def load(args):
     """The runner of ``module``, ``file`` and ``function``, imported from ``path``."""
     sys.path.extend(folder for folder in args["path"] if folder not in sys.path)
     function = module_of(args["module"], args["file"])
     for part in args["function"].split("."):
         function = getattr(function, part)
+    require_eager(function)
     made = function()
     if hasattr(made, "run_with_iobinding"):
         return session_runner(made)
-    return CallRunner(made if callable(made) else function)
+    if callable(made):
+        require_eager(made)
+        return CallRunner(made)
+    return CallRunner(function)

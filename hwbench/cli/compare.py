@@ -105,6 +105,8 @@ def compare(
     from hwbench.watch.selection import is_selection
     from hwbench.watch.trial import Effort
 
+    if "" in (python_a, python_b):  # an unset variable of a build, say
+        raise UsageError("an interpreter is empty: name one, or leave the option out")
     effort = Effort(
         seconds=seconds, sessions=sessions, tolerance=tolerance / 100, confidence=confidence
     )
@@ -197,7 +199,9 @@ def _elsewhere(
     differ = [n for n in found[0] if n in found[1] and found[0][n] != found[1][n]]
     said = [", ".join(f"{name} {own[name]}" for name in differ) for own in found]
     suffixes = (f" ({said[0]})", f" ({said[1]})") if differ else (" (A)", " (B)")
-    if is_function(a) and is_function(b):
+    if is_function(a) != is_function(b):
+        raise UsageError(f"{a} and {b}: compare a function with a function, a model with a model")
+    if is_function(a):
         return [told_apart(function_job(a), function_job(b), suffixes)]
     if target.launcher(threads) is not None:
         raise UsageError(f"{target.name}: interpreters are those of this host, not of a phone")

@@ -30,6 +30,12 @@ def broken():
 
 def dies():
     os._exit(3)
+
+async def lazy():
+    sum(range(60_000))
+
+def items():
+    yield from range(60_000)
 """
 
 
@@ -89,6 +95,10 @@ def test_a_model_runs_where_hwbench_is_not(
         (["work.py:absent", "--python-b", "{slow}"], 2, "absent"),
         (["work.py:dies", "--python-b", "{slow}"], 4, "work.py:dies (onnxruntime "),
         (["commit:abcd", "--python-b", "{slow}"], 2, "not what the store has"),
+        (["work.py:lazy", "--python-b", "{slow}"], 2, "a call runs none of its code"),
+        (["work.py:items", "--python-b", "{slow}"], 2, "a call runs none of its code"),
+        (["work.py:work", "net.onnx", "--python-b", "{slow}"], 2, "a function with a function"),
+        (["work.py:work", "--python-b", ""], 2, "an interpreter is empty"),
     ],
 )
 def test_a_mistake_is_one_line(
