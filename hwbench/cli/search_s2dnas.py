@@ -144,6 +144,27 @@ def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
         raise UsageError(f"{flag} {text!r}: give a number for each channel, as .5,.5,.5") from None
 
 
+def remarks(outcome: Outcome, points: float) -> list[str]:
+    """What is to be said of a network found where ``points`` of accuracy might be lost, if
+    anything: a line each."""
+    said = []
+    if not outcome.within:
+        lost = 100 * (outcome.static_accuracy - outcome.accuracy)
+        said.append(
+            f"no thresholds keep within {points:g} points: {lost:.2f} are lost at the most "
+            "accurate; search longer, or for fewer --stages"
+        )
+    reached = max(number for number, share in enumerate(outcome.left, start=1) if share)
+    if reached < len(outcome.left):
+        said.append(
+            f"no validation image goes on after stage {reached}: the later ones serve nothing, "
+            "allow fewer --points to be lost to see what they add"
+        )
+    if outcome.latency_ms >= outcome.static_ms:
+        said.append("the network found is no faster than the one given: do not use it")
+    return said
+
+
 def _show(
     outcome: Outcome,
     net: StaticNet,
@@ -153,14 +174,8 @@ def _show(
     *,
     as_json: bool,
 ) -> None:
-    lost = 100 * (outcome.static_accuracy - outcome.accuracy)
-    if not outcome.within:
-        console.note(
-            f"no thresholds keep within {points:g} points: {lost:.2f} are lost at the most "
-            "accurate; search longer, or for fewer --stages"
-        )
-    if outcome.latency_ms >= outcome.static_ms:
-        console.note("the network found is no faster than the one given: do not use it")
+    for line in remarks(outcome, points):
+        console.note(line)
     if as_json:
         console.write_json(outcome)
         return

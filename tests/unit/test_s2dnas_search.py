@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hwbench.cli import main
+from hwbench.cli.search_s2dnas import remarks
 from hwbench.errors import ModelError, UnknownNameError, UsageError
 from hwbench.graph import Graph
 from hwbench.records import Measurement
@@ -424,6 +425,30 @@ def test_a_folders_images_are_read_as_the_network_takes_them(files, capsys, monk
     assert main([*command.split(), "--store", "x.db"]) == 2
     assert "enough" in capsys.readouterr().err
     assert seen == [((3, 12, 12), (3, 12, 12))]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, []),
+        ({"within": False}, ["no thresholds keep within 0.5 points: 1.00 are lost"]),
+        ({"left": (0.6, 0.4, 0.0)}, ["no validation image goes on after stage 2"]),
+        ({"latency_ms": 2.0}, ["is no faster than the one given"]),
+        (
+            {"left": (1.0, 0.0, 0.0), "latency_ms": 3.0},
+            ["goes on after stage 1", "is no faster than the one given"],
+        ),
+    ],
+)
+def test_what_a_user_should_know_of_what_was_found(changed: dict, said: list[str]) -> None:
+    costs = (0.5, 0.5, 0.5)
+    found = Outcome(
+        Path("m"), np.zeros(1), "a", 2.0, 0.9, 0.8, 0.89, costs, costs, (0.6, 0.3, 0.1), (0.5, 0.5),
+        True, 5, {},
+    )  # fmt: skip
+    lines = remarks(replace(found, **changed), 0.5)
+    assert len(lines) == len(said)
+    assert all(part in line for part, line in zip(said, lines, strict=True))
 
 
 # --- the user's files -------------------------------------------------------------------------
