@@ -321,7 +321,31 @@ def summarise(
             m: None if math.isinf(half) else round(half, 3) for m, (_, half) in above.items()
         },
         "evaluations_a_task": arena.calls,
+        "trials": trials_of(rows[0], arena, measured),
     }
+
+
+def trials_of(row: Row, arena: Arena, measured: Sequence[float]) -> dict[str, list[dict[str, Any]]]:
+    """Each task's budgets, and what answered them as measured (ms), of one seed.
+
+    With accuracy on test images under the budgets where that is compared.
+    """
+    own = np.full((len(arena.tasks), len(arena.budgets)), np.nan)
+    own[:, 1::2] = row["accuracy"][OWN]
+    told: dict[str, list[dict[str, Any]]] = {task.name: [] for task in arena.tasks}
+    for i, (task, budget) in enumerate(arena.scenarios):
+        accuracy, ms = own.flat[i], measured[i]
+        told[task.name].append(
+            {
+                "budget_ms": round(budget, 6),
+                "architecture": row["answers"][i],
+                "predicted_ms": round(row["predicted_ms"][i], 6),
+                "measured_ms": None if math.isnan(ms) else round(ms, 6),
+                "kept": None if math.isnan(ms) else bool(ms <= budget),
+                "accuracy": None if math.isnan(accuracy) else round(float(accuracy), 4),
+            }
+        )
+    return told
 
 
 def _is_above(difference: tuple[float, float]) -> bool:

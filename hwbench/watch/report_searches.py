@@ -77,8 +77,8 @@ def searches(ledger: Sequence[Verdict]) -> list[Search]:
 
 
 def _has(raw: Any, kind: str) -> bool:
-    rows = _rows(raw)
-    return bool(rows) and all(_positive(row.get(kind)) is not None for row in rows)
+    """Whether some trials tell it: accuracy may be known under every second budget alone."""
+    return any(_positive(row.get(kind)) is not None for row in _rows(raw))
 
 
 def _rows(raw: Any) -> list[Mapping[str, Any]]:
@@ -187,7 +187,8 @@ def front_chart(search: Search) -> Chart | None:
         return None
     traces: list[Trace] = []
     rows: list[tuple[str, str, float, float]] = []
-    for colour, (name, trials) in zip(_cycle(len(search.sets)), search.sets.items(), strict=True):
+    for colour, (name, every) in zip(_cycle(len(search.sets)), search.sets.items(), strict=True):
+        trials = [t for t in every if t.quality is not None]
         ms = np.array([t.measured_ms for t in trials])
         quality = np.array([t.quality for t in trials], dtype=float)
         front = non_dominated(ms, quality)

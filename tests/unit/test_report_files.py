@@ -19,6 +19,9 @@ from hwbench.predictors import BudgetOracle, load_predictor
 from hwbench.predictors.kernels.samples import NetworkSample
 from hwbench.records import Verdict
 from hwbench.search.accuracy.model import fit_accuracy
+from hwbench.search.eas import Task, TaskGenerator, TaskGroups
+from hwbench.search.eas.generator import Labels
+from hwbench.search.eas.policy import TaskPolicy, weight_shapes
 from hwbench.search.generator_file import save_generator
 from hwbench.search.pnag import Generator
 from hwbench.search.pnag.policy import HIDDEN, Policy
@@ -270,16 +273,76 @@ def generator(store: Path, path: Path) -> Path:
     return path
 
 
+def task_generator(store: Path, path: Path) -> TaskGenerator:
+    """One for two groups of classes that holds large networks for likely, and what it knows."""
+    predictor = load_predictor(lived_in.predictor(store, path.with_suffix(".hwp")))
+    space = predictor.space
+    codes = spread_sample(space, 60, np.random.default_rng(0))
+    shapes = {"log_budgets": (1,), **weight_shapes(1, 2, sum(space.cardinalities))}
+    weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    weights["b3"] = np.concatenate([np.arange(n, dtype=np.float32) for n in space.cardinalities])
+    shares = space.macs(codes) / space.macs(codes).max()
+    groups = TaskGroups("bars", ("a", "b", "<c>", "d"), (Task("ab", (0, 1)), Task("cd", (2, 3))))
+    tasks = [(0, 1)] * 60 + [(1, 2)] * 60
+    accuracy = np.concatenate([0.5 + 0.4 * shares, 0.6 + 0.2 * shares])
+    labels = Labels(tasks, np.concatenate([codes, codes]), accuracy)
+    made = TaskGenerator(
+        TaskPolicy(**weights), groups, {}, labels, BudgetOracle(predictor), codes, 0.98
+    )
+    save_generator(made, path, objective="tasks", ledger={})
+    return made
+
+
+def test_a_generator_of_tasks_has_a_front_for_each(store: Path) -> None:
+    made = task_generator(store, store.with_name("tasks.hwg"))
+    (file,) = report_files.read([store.with_name("tasks.hwg")], []).generators
+    assert list(file.fronts) == ["ab", "b, <c>"]  # those whose accuracy is known
+    for task, answers in file.fronts.items():
+        bounds = [answer.upper_ms for answer in answers]
+        assert len(bounds) > 3
+        assert bounds == sorted(bounds)
+        assert {answer.task for answer in answers} == {task}
+    chart = report_generators.front_chart(file)
+    lines = [trace for trace in chart.traces if trace["mode"] == "lines"]
+    assert len(lines) == 2
+    assert all(trace["y"] == sorted(trace["y"]) for trace in lines)
+    assert chart.table.headings[1] == "task"
+    place, answer = made.oracle.predictor.meta.provenance, file.fronts["ab"][-1]
+    both = {a.text for a in file.fronts["ab"]} & {a.text for a in file.fronts["b, <c>"]}
+    kept, ns = sorted(both)[0], 1e6 * answer.upper_ms
+    bound = 1e6 * float(made.oracle.upper(made.space.encode([kept]), 0.98)[0])
+    stored = [
+        measurement(
+            work_space=lived_in.SPACE, work_arch=text, fingerprint=device(0), epoch=place.epoch,
+            created="2990-01-01T00:00:00+00:00", latency_ns=t, low_ns=0.99 * t, high_ns=1.01 * t,
+        )
+        for text, t in ((kept, 0.9 * bound), (answer.text, 2 * ns))
+    ]  # fmt: skip
+    (file,) = report_files.read([store.with_name("tasks.hwg")], stored).generators
+    first, second = file.measured
+    assert (first.kept, len(first.qualities)) == (True, 2)
+    assert second.kept is False
+    chart = report_generators.front_chart(file)
+    marks = {
+        trace["name"]: len(trace["x"])
+        for trace in chart.traces
+        if "measured" in trace.get("name", "")
+    }
+    assert marks["measured: within its bound"] == 2
+    assert "answer all budgets of 2 tasks" in chart.summary
+
+
 def test_what_a_generator_promises_is_held_against_what_was_measured_since(store: Path) -> None:
     path = generator(store, store.with_name("cpu.hwg"))
     (unmeasured,) = report_files.read([path], []).generators
     assert "None of its space was measured" in report_generators.front_chart(unmeasured).summary
-    bounds = [answer.upper_ms for answer in unmeasured.answers]
+    (answers,) = unmeasured.fronts.values()
+    bounds = [answer.upper_ms for answer in answers]
     assert len(bounds) > 3
     assert bounds == sorted(bounds)
     place = load_predictor(path.with_suffix(".hwp")).meta.provenance
     measured = []
-    for answer, factor in zip(unmeasured.answers, (0.9, 1.1, 1.0), strict=False):
+    for answer, factor in zip(answers, (0.9, 1.1, 1.0), strict=False):
         ns = 1e6 * answer.upper_ms * factor
         measured.append(
             measurement(
@@ -292,11 +355,11 @@ def test_what_a_generator_promises_is_held_against_what_was_measured_since(store
     other = dataclasses.replace(measured[0], epoch="another")
     (file,) = report_files.read([path], [before, *measured, other]).generators
     assert [each.kept for each in file.measured] == [True, False, None]
-    for each, answer in zip(file.measured, file.answers, strict=False):
+    for each, answer in zip(file.measured, answers, strict=False):
         assert each.bound_ms == pytest.approx(answer.upper_ms)
-        assert each.quality == pytest.approx(answer.accuracy)
+        assert each.qualities == pytest.approx([answer.accuracy])
     chart = report_generators.front_chart(file)
     assert "3 of its space were measured since it was made: 1 within their bound, 1 above" in (
         chart.summary
     )
-    assert len(chart.table.rows) == len(file.answers) + 3
+    assert len(chart.table.rows) == len(answers) + 3

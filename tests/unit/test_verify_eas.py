@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hwbench.predictors import BudgetOracle, MacsLine, Provenance, fit_predictor
+from hwbench.records import Verdict
 from hwbench.search.eas import Lesson, Task, TaskGroups
 from hwbench.search.generator_file import load_generator
 from hwbench.search.supernet import Supernet, TrainingPlan, train
@@ -16,6 +18,7 @@ from hwbench.testing.predictors import made_up_training
 from hwbench.verify import eas, get_claim
 from hwbench.verify.eas_figure import eas_figure
 from hwbench.verify.eas_trial import METHODS, OWN, Arena, paired, timings
+from hwbench.watch.report_searches import front_chart, searches
 from tests.supernets import bars, tiny_space
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -23,6 +26,7 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 SPACE, FIXED = tiny_space(), {"r": 12}
 GROUPS = TaskGroups("bars", bars().classes, (Task("flat", (0, 1)), Task("slant", (2, 3))))
 MET = {"seconds_all": 0.005}
+MADE = "2026-02-01T12:00:00+00:00"
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +104,7 @@ def rows(arena: Arena, seeds: int = 5, **points: float) -> list[dict]:
                 "answers": [""] * 30,
                 "proposed": 1.0,
                 "upper_ms": (0.95 * np.tile(arena.budgets, 3)).tolist(),
+                "predicted_ms": (0.9 * np.tile(arena.budgets, 3)).tolist(),
                 "distinct": [10, 9, 8],
                 "distinct_of_tasks": 2.5,
                 "seconds_training": 10.0,
@@ -153,6 +158,22 @@ def test_each_bar_can_be_missed(arena: Arena, change: dict, missed: int) -> None
 def test_collapsed_answers_miss_their_bar(arena: Arena) -> None:
     few = [row | {"distinct": [7, 8, 8]} for row in rows(arena)]
     assert bars_of(arena, few)[1] is False
+
+
+def test_the_trials_of_each_task_are_kept_for_a_report(arena: Arena) -> None:
+    measured = list(kept(arena, 0.9))
+    measured[1] = math.nan
+    trials = eas.summarise(rows(arena), arena, measured, MET)["trials"]
+    (search,) = searches([Verdict("a claim", "", "confirmed", {"trials": trials}, None, MADE)])
+    assert list(search.sets) == [task.name for task in arena.tasks]
+    every = [trial for own in search.sets.values() for trial in own]
+    assert len(every) == len(measured) - 1
+    assert sum(trial.kept is False for trial in every) == 3
+    compared = [trial.quality is not None for trial in every]
+    assert compared == [bool(i % 2) for i in range(len(measured)) if i != 1]
+    front = front_chart(search)
+    assert front is not None
+    assert len([1 for trace in front.traces if trace["mode"] == "lines"]) == 3
 
 
 def test_nothing_measured_keeps_no_budget(arena: Arena) -> None:
