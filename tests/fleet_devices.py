@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from hwbench.devices.base import Check, Device
-from hwbench.devices.models import GraphModel, Model
+from hwbench.devices.models import GraphModel, Model, OnnxModelFile
 from hwbench.errors import DeviceError, ModelError
 from hwbench.measure.estimate import NEEDED_KINDS
 from hwbench.measure.jobs import Canary, Job, Launched, Profiled, RunnerSpec, Script
@@ -36,7 +36,9 @@ def install(folder: Path) -> Path:
 
 
 class FakePhone(Device):
-    """Is given launches; a model takes as many microseconds as it has thousands of MACs."""
+    """Is given launches; a model takes as many microseconds as it has thousands of MACs, a file as
+    many as it has bytes.
+    """
 
     description = "sleeps"
 
@@ -55,8 +57,12 @@ class FakePhone(Device):
         return [Check("sleep", "ok", "it sleeps")]
 
     def job(self, model: Model, threads: int) -> Job:
+        if isinstance(model, OnnxModelFile):
+            work = Workload(model.name, model.hash, model.inputs, threads)
+            size = 1000 * sum(stamp.path.stat().st_size for stamp in model.files)
+            return Job(work, lambda folder: RunnerSpec("fake", {"ns": size}), model.files)
         if not isinstance(model, GraphModel):
-            raise ModelError("fake phones run graphs")
+            raise ModelError("fake phones run graphs and ONNX files")
         inputs = tuple(InputSpec(n, s.dtype, s.shape) for n, s in model.graph.inputs)
         work = Workload(
             model.name, f"fake:{model.graph.hash}", inputs, threads, (), model.space, model.arch

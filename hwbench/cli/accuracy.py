@@ -90,9 +90,15 @@ def warn(scores: Mapping[str, Metrics], meta: PredictorMeta, command: str) -> No
 def profile_command(
     device: str, space: str, options: Sequence[str], threads: int, store: str | None
 ) -> str:
-    """The command that measures more of the same, without its -n."""
-    how = ["-d", device, "-s", space]
-    for option in options:
+    """The command that measures more of the same, without its -n.
+
+    A fleet's device, NAME@HOST, is reached by its kind, which a worker may have named otherwise;
+    its options are the worker's.
+    """
+    name, elsewhere, _ = device.partition("@")
+    how = ["--fleet", "ADDRESS", "-d", name.partition(":")[0]] if elsewhere else ["-d", device]
+    how += ["-s", space]
+    for option in () if elsewhere else options:
         how += ["--option", option]
     if threads > 1:
         how += ["--threads", str(threads)]

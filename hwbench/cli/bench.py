@@ -6,12 +6,13 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
 from hwbench import console
 from hwbench.cli.doctor import calibrated
+from hwbench.cli.fleet import Fleet, Priority, Tls, fleet_models
 from hwbench.cli.options import (
     Cores,
     Debug,
@@ -38,6 +39,8 @@ from hwbench.errors import (
 if TYPE_CHECKING:
     from hwbench.devices.base import Device
     from hwbench.devices.cuda.models import TorchModule
+    from hwbench.devices.models import Model
+    from hwbench.fleet.models import FleetModels
     from hwbench.measure.jobs import Job
     from hwbench.measure.ops import OpProfile
     from hwbench.measure.plan import Failure, Plan
@@ -83,6 +86,9 @@ def bench(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="A tag, or a note, to keep with each result."),
     ] = None,
+    fleet: Fleet = None,
+    priority: Priority = 0,
+    tls: Tls = None,
     store: StoreUrl = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -95,29 +101,47 @@ def bench(
     Example:
 
     hwbench bench a.onnx b.onnx -d cpu --threads 1 --shape x=1,3,224,224
+
+    hwbench bench *.tflite --fleet tcp://127.0.0.1:8786 -d pixel7
     """
     from hwbench.cli.bench_streams import bench_streams, is_manifest
     from hwbench.measure.plan import Plan
     from hwbench.watch.commits import git_tags
 
-    target = device_of(device, option)
-    run_on(core_list(cores))
+    if fleet is not None:
+        _require_files(models, profile_ops)
+    target = device_of(device, option) if fleet is None else None
+    if target is not None:
+        run_on(core_list(cores))
     if any(map(is_manifest, models)):
         bench_streams(models, data, threads, seconds, as_json=as_json)
         return
     if data is not None:
         raise UsageError("--data goes with a manifest.json: other models take random inputs")
-    jobs = jobs_of(target, models, shapes(shape or ()), threads)
     plan = Plan(
         seconds=seconds,
         precision=precision / 100,
         memory=True,
         tags={**git_tags(), **choices("--tag", tag or ())},
     )
-    with opened(store) as results:
-        answers = measure(target, jobs, plan, results)
-    profiles = operators(target, jobs, answers) if profile_ops else None
-    show(answers, profiles, as_json=as_json)
+    given, profiles = shapes(shape or ()), None
+    if target is None:
+        queued = fleet_models(fleet or "", tls, device, option, cores, threads, priority)
+        with queued as far, opened(store) as results:
+            answers = bench_over(far, jobs_of(far, models, given, threads), plan, results)
+    else:
+        jobs = jobs_of(target, models, given, threads)
+        with opened(store) as results:
+            answers = measure(target, jobs, plan, results)
+        profiles = operators(target, jobs, answers) if profile_ops else None
+    show(answers, profiles, as_json=as_json, by_device=fleet is not None)
+
+
+class Maker(Protocol):
+    """What makes a model's job: a device, or many."""
+
+    def job(self, model: Model, threads: int) -> Job:
+        """The work of running ``model``. Raises ModelError where that cannot be."""
 
 
 def run_on(cores: tuple[int, ...] | None) -> None:
@@ -135,7 +159,7 @@ def run_on(cores: tuple[int, ...] | None) -> None:
 
 
 def jobs_of(
-    target: Device, paths: Sequence[Path], given: Mapping[str, tuple[int, ...]], threads: int
+    target: Maker, paths: Sequence[Path], given: Mapping[str, tuple[int, ...]], threads: int
 ) -> list[Job]:
     """One job a model file; a given shape goes to every model that has an input of that name."""
     from hwbench.devices.models import input_names, read_model_file
@@ -184,6 +208,30 @@ def measure(
     return [answers[job.workload].pop() for job in jobs]
 
 
+def _require_files(models: Sequence[Path], profile_ops: bool) -> None:
+    """UsageError for what a fleet cannot be sent."""
+    from hwbench.cli.bench_streams import is_manifest
+
+    here = {
+        "operators": profile_ops,
+        "a network in stages": any(map(is_manifest, models)),
+        "a torch module": any(map(is_torch_module, models)),
+    }
+    for what, asked in here.items():
+        if asked:
+            raise UsageError(f"{what} can be timed on this machine's devices: leave out --fleet")
+
+
+def bench_over(
+    models: FleetModels, jobs: Sequence[Job], plan: Plan, store: Store
+) -> list[Measurement | Failure]:
+    """Measure the jobs over a fleet, each on one device; the answers are in their order."""
+    on = console.counted(len(models.devices), "device")
+    what = f"measuring {console.counted(len(jobs), 'model')} on {on}"
+    with console.progress(what) as report:
+        return models.bench(jobs, plan, store, report)
+
+
 def operators(
     target: Device, jobs: Sequence[Job], answers: Sequence[Measurement | Failure]
 ) -> list[OpProfile | None]:
@@ -209,6 +257,7 @@ def show(
     profiles: Sequence[OpProfile | None] | None,
     *,
     as_json: bool,
+    by_device: bool = False,
 ) -> None:
     """Print every answer; then the first failure, or what is no answer, is raised."""
     from hwbench.cli import rows
@@ -221,6 +270,10 @@ def show(
         for entry, profile in zip(entries, profiles or (), strict=profiles is not None):
             entry["operators"] = profile and rows.operators_json(entry, profile)
         console.write_json({"results": entries})
+    elif by_device:
+        for name in dict.fromkeys(m.fingerprint.device for m in measured):
+            own = [m for m in measured if m.fingerprint.device == name]
+            console.show(f"On {name}", rows.to_table(own))
     elif measured:
         console.show(rows.to_table(measured))
         for answer, profile in zip(answers, profiles or (), strict=profiles is not None):

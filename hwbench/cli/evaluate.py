@@ -249,11 +249,15 @@ def _evaluate_file(
         chosen = {(m.session, m.workload.key) for m in comparable(tested, results, session, since)}
     before, unseen = split(tested, known)
     fresh = [m for m in unseen if (m.session, m.workload.key) in chosen]
+    place = tested.meta.provenance
+    options = ["=".join(pair) for pair in place.options]
+    command = accuracy.profile_command(
+        place.device, tested.space.name, options, place.threads, store
+    )
     if not fresh:
         raise UsageError(
-            f"{predictor}: nothing was measured since that it has not seen: "
-            f"run hwbench profile -d {tested.meta.provenance.device} -s {tested.space.name} "
-            "with another --seed"
+            f"{predictor}: nothing was measured since that it has not seen: run {command} with "
+            "another --seed"
         )
     test = pooled(tested.space, training_from(tested.space, fresh))
     compared = {"predictor": tested}
@@ -263,11 +267,6 @@ def _evaluate_file(
             tested.space, training, tested.meta.provenance, seed=tested.meta.seed
         )
     scores = {name: predictors.evaluate(each, test) for name, each in compared.items()}
-    place = tested.meta.provenance
-    options = ["=".join(pair) for pair in place.options]
-    command = accuracy.profile_command(
-        place.device, tested.space.name, options, place.threads, store
-    )
     if out is not None:
         _draw_file(tested, before, test, out)
     if as_json:

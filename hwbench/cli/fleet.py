@@ -1,4 +1,4 @@
-"""``hwbench fleet``: lend devices to others, and see who has which; a profile over all of them."""
+"""``hwbench fleet``: lend devices to others, and see who has which; verbs over all of them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from hwbench.errors import UsageError
 if TYPE_CHECKING:
     from distributed import Client
 
+    from hwbench.fleet.models import FleetModels
     from hwbench.fleet.sweep import FleetSweep
     from hwbench.measure.plan import Failure
     from hwbench.records import Measurement
-    from hwbench.spaces import Codes, Space
     from hwbench.store import Store
 
 Address = Annotated[
@@ -33,6 +33,15 @@ Tls = Annotated[
         metavar="FOLDER", help="Certificates for tls://: ca.pem, cert.pem and key.pem lie in it."
     ),
 ]
+
+Fleet = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Over all devices of the kind -d of a fleet; or local: over the devices -d A,B.",
+    ),
+]
+Priority = Annotated[int, typer.Option(metavar="N", help="In a fleet's queue: larger goes first.")]
 
 
 def scheduler(
@@ -135,38 +144,48 @@ def status(
         console.show(console.table(("kind", "priority", "blocks to do"), waiting))
 
 
-# --- profile --fleet ----------------------------------------------------------------------
+# --- verbs with --fleet -------------------------------------------------------------------
 
 
 @contextmanager
-def fleet_sweep(
-    address: str,
-    tls: Path | None,
-    device: str,
-    options: Mapping[str, str],
-    space: Space,
-    codes: Codes,
-    *,
-    threads: int,
-    priority: int,
-) -> Iterator[FleetSweep]:
-    """A sweep over the fleet at an address, or (``local``) over devices of this machine."""
+def fleet_at(
+    address: str, tls: Path | None, device: str, options: Mapping[str, str]
+) -> Iterator[tuple[Client, str]]:
+    """The fleet at an address, or (``local``) one of devices of this machine; and their kind."""
     from hwbench.fleet import link
     from hwbench.fleet.seats import Seats, seats_of
-    from hwbench.fleet.sweep import FleetSweep
-
-    def sweep(client: Client, kind: str) -> FleetSweep:
-        return FleetSweep(client, kind, space, codes, threads=threads, priority=priority)
 
     if address == link.LOCAL:
         seats = seats_of([f"{link.LOCAL}={name}" for name in listed("-d", device)], options, None)
         with link.local_cluster(Seats(seats)) as client:
-            yield sweep(client, link.LOCAL)
+            yield client, link.LOCAL
         return
     if options:
         raise UsageError("a fleet's devices have the options that their worker gave them")
     with link.connected(address, tls) as client:
-        yield sweep(client, device)
+        yield client, device
+
+
+@contextmanager
+def fleet_models(
+    address: str,
+    tls: Path | None,
+    device: str,
+    option: Sequence[str] | None,
+    cores: str | None,
+    threads: int,
+    priority: int,
+) -> Iterator[FleetModels]:
+    """What measures model files over a fleet, as :func:`fleet_at` finds it."""
+    from hwbench.fleet.models import FleetModels
+
+    if cores is not None:
+        raise UsageError(
+            "--cores are this process's: a fleet's worker is started on its own, as by taskset"
+        )
+    options = choices("--option", option or ())
+    with fleet_at(address, tls, device, options) as (client, kind):
+        yield FleetModels(client, kind, threads=threads, priority=priority)
 
 
 def measure_over(

@@ -10,7 +10,11 @@ import typer
 from typer.core import TyperGroup
 
 from hwbench import console
-from hwbench.cli.compare import Seconds, Sessions, Tolerance, exit_code, live, to_json
+from hwbench.cli.bench import jobs_of, run_on
+from hwbench.cli.compare import Seconds, Sessions, Tolerance, exit_code, to_json
+from hwbench.cli.fleet import Fleet, Priority, Tls, fleet_models
+from hwbench.cli.gate_fleet import AllOver
+from hwbench.cli.judges import Here, ruled_all
 from hwbench.cli.options import (
     Cores,
     Debug,
@@ -26,18 +30,11 @@ from hwbench.cli.options import (
     opened,
     shapes,
 )
-from hwbench.errors import EXIT_OK, HwbenchError, InconclusiveError
+from hwbench.errors import EXIT_OK, HwbenchError
 
 if TYPE_CHECKING:
-    from hwbench.devices.base import Device
-    from hwbench.measure.jobs import Job
-    from hwbench.store import Store
     from hwbench.watch.calibration import Calibration
-    from hwbench.watch.comparison import Comparison
     from hwbench.watch.gate import Ruling
-    from hwbench.watch.trial import Effort
-
-_SECONDS_OF_HISTORY = 2.0
 
 
 class GateGroup(TyperGroup):
@@ -79,6 +76,9 @@ def check(
         Path | None,
         typer.Option(metavar="FILE", help="Add a summary in Markdown, as $GITHUB_STEP_SUMMARY."),
     ] = None,
+    fleet: Fleet = None,
+    priority: Priority = 0,
+    tls: Tls = None,
     store: StoreUrl = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -92,89 +92,34 @@ def check(
     Example:
 
     hwbench gate model.onnx --baseline origin/main --summary "$GITHUB_STEP_SUMMARY"
+
+    hwbench gate *.onnx --baseline origin/main --fleet tcp://127.0.0.1:8786 -d pixel7
     """
-    from hwbench.cli.bench import jobs_of, run_on
-    from hwbench.watch.baselines import baseline_files, without
+    from hwbench.watch.baselines import baseline_files
     from hwbench.watch.trial import Effort
 
-    target = device_of(device, option)
-    run_on(core_list(cores))
-    given = shapes(shape or ())
     effort = Effort(
         seconds=seconds, sessions=sessions, tolerance=tolerance / 100, confidence=confidence
     )
-    rulings: list[Ruling] = []
-    failures: list[HwbenchError] = []
+    given = shapes(shape or ())
+    target = device_of(device, option) if fleet is None else None
+    if target is not None:
+        run_on(core_list(cores))
     with opened(store) as results, baseline_files(baseline, models) as (files, commit):
-        jobs = jobs_of(target, models, given, threads)
-        for path, job in zip(models, jobs, strict=True):
-            try:
-                if (file := files.get(path)) is not None:
-                    (before,) = jobs_of(target, [file], given, threads)
-                    rulings.append(_side_by_side(target, before, job, effort, results))
-                elif Path(baseline).is_dir():
-                    raise InconclusiveError(without(baseline, path))
-                else:
-                    rulings.append(_against_store(target, job, commit, effort, results))
-            except HwbenchError as error:  # the other models still have their verdicts
-                failures.append(error)
+        found: list[Ruling | HwbenchError]
+        if target is not None:
+            here = Here(target, effort, results)
+            found = ruled_all(here, models, files, baseline, commit, given, threads)
+        else:
+            with fleet_models(fleet or "", tls, device, option, cores, threads, priority) as far:
+                over = AllOver(far, effort, results)
+                found = ruled_all(over, models, files, baseline, commit, given, threads)
+    rulings = [each for each in found if not isinstance(each, HwbenchError)]
+    failures = [each for each in found if isinstance(each, HwbenchError)]
     if summary is not None:
         with summary.open("a", encoding="utf-8") as out:
             out.write(markdown(rulings, failures, baseline))
     raise typer.Exit(_show(rulings, failures, as_json=as_json))
-
-
-def _side_by_side(
-    target: Device, before: Job, after: Job, effort: Effort, results: Store
-) -> Ruling:
-    """Run both."""
-    from hwbench.watch.gate import ruled
-    from hwbench.watch.trial import told_apart
-
-    side = told_apart(before, after, (" (baseline)", ""))
-
-    def once() -> Comparison:
-        (found,) = live(target, [side], effort, results)
-        if isinstance(found, HwbenchError):
-            raise found
-        return found
-
-    return ruled(after.workload.name, once, effort.tolerance)
-
-
-def _against_store(
-    target: Device, job: Job, commit: str | None, effort: Effort, results: Store
-) -> Ruling:
-    """Measure the model, and hold it against the store."""
-    from hwbench.cli.bench import measure
-    from hwbench.measure.plan import Plan
-    from hwbench.records import Measurement
-    from hwbench.watch.commits import git_tags
-    from hwbench.watch.gate import ruled_by_history
-
-    name = job.workload.name
-    history = results.measurements(name=name, with_bursts=False)
-    if not history:
-        raise InconclusiveError(
-            f"{name}: the store has nothing of it: run hwbench bench on the baseline"
-        )
-    plan = Plan(seconds=_SECONDS_OF_HISTORY, tags=git_tags())
-
-    def once() -> Measurement:
-        (current,) = measure(target, [job], plan, results)
-        if not isinstance(current, Measurement):
-            raise current.error
-        return current
-
-    return ruled_by_history(
-        name,
-        once,
-        history,
-        results.epochs,
-        effort.tolerance,
-        commit=commit,
-        confidence=effort.confidence,
-    )
 
 
 def _show(rulings: Sequence[Ruling], failures: Sequence[HwbenchError], *, as_json: bool) -> int:
@@ -268,7 +213,6 @@ def calibrate(
 
     hwbench gate calibrate model.onnx --runs 10
     """
-    from hwbench.cli.bench import jobs_of, run_on
     from hwbench.measure.campaign import known_epoch
     from hwbench.watch.calibration import calibrate_gate
     from hwbench.watch.trial import Effort

@@ -12,7 +12,7 @@ import typer
 
 from hwbench import console
 from hwbench.cli.doctor import calibrated
-from hwbench.cli.fleet import Tls, fleet_sweep, measure_over
+from hwbench.cli.fleet import Fleet, Priority, Tls, fleet_at, measure_over
 from hwbench.cli.options import (
     Debug,
     DeviceName,
@@ -69,16 +69,6 @@ _Seconds = Annotated[
 ]
 
 
-_Fleet = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ADDRESS",
-        help="Over all devices of the kind -d of a fleet; or local: over the devices -d A,B.",
-    ),
-]
-_Priority = Annotated[int, typer.Option(metavar="N", help="In a fleet's queue: larger goes first.")]
-
-
 def profile(
     space: SpaceName,
     samples: _Samples = None,
@@ -90,8 +80,8 @@ def profile(
     redo: _Redo = False,
     seconds: _Seconds = None,
     seed: Seed = 0,
-    fleet: _Fleet = None,
-    priority: _Priority = 0,
+    fleet: Fleet = None,
+    priority: Priority = 0,
     tls: Tls = None,
     store: StoreUrl = None,
     as_json: Json = False,
@@ -116,6 +106,7 @@ def profile(
     hwbench profile --fleet tcp://127.0.0.1:8786 -d pixel7 -s ofa_mbv3
     """
     from hwbench.devices.profile import Profile
+    from hwbench.fleet.sweep import FleetSweep
     from hwbench.spaces import get_space
 
     searched = get_space(space)
@@ -128,10 +119,10 @@ def profile(
             run = partial(measure, sample, results, redo=redo, seconds=seconds)
             summary, failures = _measured(sample, results, run)
         else:
-            queued = fleet_sweep(
-                fleet, tls, device, options, searched, codes, threads=threads, priority=priority
-            )
-            with queued as sweep:
+            with fleet_at(fleet, tls, device, options) as (client, kind):
+                sweep = FleetSweep(
+                    client, kind, searched, codes, threads=threads, priority=priority
+                )
                 run = partial(measure_over, sweep, results, redo=redo, seconds=seconds)
                 summary, failures = _measured(sweep, results, run)
     summary = {"device": device, "space": space, **summary}

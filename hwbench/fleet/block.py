@@ -1,14 +1,14 @@
 """What a worker does for a client: say what its devices are, calibrate one, measure a block.
 
-Orders and answers are JSON texts, records in the form of the archive. An order names
-architectures of a space that the worker knows itself: no model and no code comes along.
+Orders and answers are JSON texts, records in the form of the archive. No code comes along: what is
+to be measured (:mod:`.work`) is named, or is a model's file.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,44 +17,45 @@ from numpy.typing import NDArray
 import hwbench
 from hwbench.errors import DeviceError, HwbenchError, InconclusiveError, ModelError, UsageError
 from hwbench.fleet.seats import Seat, Seats, SetAsideError
+from hwbench.fleet.work import Work, work_of
 from hwbench.interchange.archive import measurement_record, record_of
 from hwbench.measure.campaign import calibration
 from hwbench.measure.jobs import Job
 from hwbench.measure.plan import Plan
+from hwbench.measure.scratch import scratch
 from hwbench.measure.session import measure
 from hwbench.records import CanaryEpoch, Measurement
-from hwbench.spaces import get_space
 from hwbench.store.documents import EPOCH, check_document, epoch_document, epoch_of
 
 
 @dataclass(frozen=True)
 class Order:
-    """A block: architectures of a space, for one device of a kind, or the one of that ``name``.
+    """A block: work for one device of a kind, or for the one of that ``name``, in one session.
 
-    ``epochs`` are those that the client's store anchors devices of the kind by.
+    ``epochs`` are those that the client's store anchors devices of the kind by. A device that has
+    none among them is calibrated first where the milliseconds are to be ``anchored``.
     """
 
     kind: str
-    space: str
-    archs: tuple[str, ...]
+    work: Work
     threads: int
     plan: Plan
     epochs: tuple[CanaryEpoch, ...] = ()
     name: str | None = None
+    anchored: bool = True
 
     def text(self) -> str:
         """As it travels."""
-        plan = {k: getattr(self.plan, k) for k in ("processes", "seconds", "loaded", "tags")}
         return json.dumps(
             {
                 "hwbench": hwbench.__version__,
                 "kind": self.kind,
-                "space": self.space,
-                "archs": self.archs,
+                **self.work.document(),
                 "threads": self.threads,
-                "plan": plan,
+                "plan": asdict(self.plan),
                 "epochs": [epoch_document(epoch) for epoch in self.epochs],
                 "name": self.name,
+                "anchored": self.anchored,
             }
         )
 
@@ -69,7 +70,7 @@ class Order:
             )
         epochs = tuple(_epoch(document) for document in d["epochs"])
         plan = Plan(**d["plan"])
-        return cls(d["kind"], d["space"], tuple(d["archs"]), d["threads"], plan, epochs, d["name"])
+        return cls(d["kind"], work_of(d), d["threads"], plan, epochs, d["name"], d["anchored"])
 
 
 @dataclass(frozen=True)
@@ -88,16 +89,18 @@ class Answer:
     """What became of a block.
 
     ``broken`` says how the device failed before its end, ``refused`` why no device would ever do
-    it, ``shut`` why this worker has no device left for it. ``epoch`` anchors the results;
-    ``floors`` are the session's own canonical canary times in ns, shape (K,). ``killed``, which
-    the client alone knows: no worker survived it.
+    it, ``shut`` why this worker has no device left for it. ``measured`` and ``failed`` are by the
+    items of the work. ``epoch`` anchors the results; ``kinds`` are the canaries', (K,), and
+    ``floors`` the session's own canonical times of them in ns. ``killed``, which the client alone
+    knows: no worker survived it.
     """
 
     worker: str = ""
     device: str = ""
     epoch: CanaryEpoch | None = None
-    measured: list[Measurement] = field(default_factory=list)
+    measured: list[tuple[str, Measurement]] = field(default_factory=list)
     failed: list[tuple[str, HwbenchError]] = field(default_factory=list)
+    kinds: tuple[str, ...] = ()
     floors: tuple[float, ...] = ()
     broken: str = ""
     refused: str = ""
@@ -111,8 +114,9 @@ class Answer:
                 "worker": self.worker,
                 "device": self.device,
                 "epoch": self.epoch and epoch_document(self.epoch),
-                "measured": [measurement_record(m) for m in self.measured],
-                "failed": [[arch, type(e).__name__, str(e)] for arch, e in self.failed],
+                "measured": [[item, measurement_record(m)] for item, m in self.measured],
+                "failed": [[item, type(e).__name__, str(e)] for item, e in self.failed],
+                "kinds": self.kinds,
                 "floors": self.floors,
                 "broken": self.broken,
                 "refused": self.refused,
@@ -124,15 +128,16 @@ class Answer:
     def of(cls, text: str) -> Answer:
         """The answer behind a text. Raises ValueError where it is none."""
         d = json.loads(text)
-        measured = [record_of(record) for record in d["measured"]]
-        if not all(isinstance(record, Measurement) for record in measured):
+        measured = [(str(item), record_of(record)) for item, record in d["measured"]]
+        if not all(isinstance(record, Measurement) for _, record in measured):
             raise ValueError("an answer holds measurements alone")
         return cls(
             worker=str(d["worker"]),
             device=str(d["device"]),
             epoch=_epoch(d["epoch"]) if d["epoch"] else None,
-            measured=[m for m in measured if isinstance(m, Measurement)],
-            failed=[(str(arch), _error(kind, text)) for arch, kind, text in d["failed"]],
+            measured=[(item, m) for item, m in measured if isinstance(m, Measurement)],
+            failed=[(str(item), _error(kind, text)) for item, kind, text in d["failed"]],
+            kinds=tuple(map(str, d["kinds"])),
             floors=tuple(map(float, d["floors"])),
             broken=str(d["broken"]),
             refused=str(d["refused"]),
@@ -159,8 +164,9 @@ def describe(text: str) -> str:
     for seat in _seats().of(order.kind):
         try:
             fingerprint, canaries = seat.identity(order.threads)
-            (job,) = _jobs(seat, order, order.archs[:1])
-            options = [list(pair) for pair in job.workload.options]
+            with scratch() as folder:
+                jobs = order.work.jobs(seat.device, order.threads, folder)
+            options = [list(pair) for job in jobs[:1] for pair in job.workload.options]
             told.append([seat.name, fingerprint, canaries, options, ""])
         except HwbenchError as error:
             told.append([seat.name, "", "", [], str(error)])
@@ -176,7 +182,7 @@ def described(text: str) -> list[Described]:
 
 
 def perform(text: str) -> str:
-    """Task: measure an order's architectures on a free device; without any, calibrate it alone."""
+    """Task: measure an order's work on a free device; without any, calibrate it alone."""
     from distributed import get_worker
 
     answer = Answer(worker=get_worker().address)
@@ -184,9 +190,12 @@ def perform(text: str) -> str:
         order = Order.of(text)
         with _seats().taken(order.kind, order.name) as seat:
             answer.device = seat.name
-            answer.epoch = _anchor(seat, order)
-            if order.archs:
-                _measure(seat, order, answer)
+            with scratch() as folder:
+                # First: what cannot be run is told before a minute is spent on calibrating.
+                jobs = order.work.jobs(seat.device, order.threads, folder)
+                answer.epoch = _anchor(seat, order)
+                if jobs:
+                    _measure(seat, order, jobs, answer)
     except SetAsideError as error:
         answer.shut = str(error)
     except UsageError as error:
@@ -203,35 +212,32 @@ def _seats() -> Seats:
     return seats
 
 
-def _jobs(seat: Seat, order: Order, archs: Sequence[str]) -> list[Job]:
-    from hwbench.devices.profile import architecture_jobs
-
-    space = get_space(order.space)
-    codes = space.encode(list(archs))
-    return architecture_jobs(seat.device, space, codes, order.threads)
-
-
-def _anchor(seat: Seat, order: Order) -> CanaryEpoch:
-    """The epoch of the client's store, else the one that was made here before, else a new one."""
+def _anchor(seat: Seat, order: Order) -> CanaryEpoch | None:
+    """The epoch of the client's store, else the one that was made here before, else a new one
+    where there has to be one.
+    """
     fingerprint, canaries = seat.identity(order.threads)
     key = fingerprint, canaries, order.threads
     for epoch in order.epochs:
         if (epoch.fingerprint_key, epoch.canary_key, epoch.threads) == key:
             return epoch
-    if key not in seat.epochs:
+    if key not in seat.epochs and order.anchored:
         seat.epochs[key] = calibration(seat.target, order.threads)
-    return seat.epochs[key]
+    return seat.epochs.get(key)
 
 
-def _measure(seat: Seat, order: Order, answer: Answer) -> None:
+def _measure(seat: Seat, order: Order, jobs: Sequence[Job], answer: Answer) -> None:
     """Fill ``answer``; raises the device's own error after what was finished is in it."""
-    jobs = _jobs(seat, order, order.archs)
     floors: list[NDArray[np.float64]] = []
+    answer.kinds = tuple(canary.kind for canary in seat.target.canaries(order.threads))
+    # By the workload itself: two items may be equal in all that a workload says.
+    items = {id(job.workload): i for job, i in zip(jobs, order.work.items, strict=True)}
     for result in measure(seat.target, jobs, order.plan, answer.epoch, watch=floors.append):
+        item = items[id(result.workload)]
         if isinstance(result, Measurement):
-            answer.measured.append(result)
+            answer.measured.append((item, result))
         else:
-            answer.failed.append((result.workload.arch or "", result.error))
+            answer.failed.append((item, result.error))
     if floors:
         answer.floors = tuple(map(float, floors[0]))
     causes = [error for _, error in answer.failed]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
@@ -15,8 +16,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from hwbench.errors import DeviceError, HwbenchError, NoDeviceError, UsageError
+from hwbench.errors import DeviceError, NoDeviceError, UsageError
 from hwbench.fleet.block import Answer, Described, Order, describe, described, perform
+from hwbench.fleet.work import Architectures, Work
 from hwbench.measure.family import LEAST_MODELS
 from hwbench.measure.plan import Failure, Plan, Progress
 from hwbench.measure.session import TURNS_SECONDS
@@ -41,45 +43,45 @@ _AT_ONCE = 1_000_000
 
 @dataclass(frozen=True)
 class Block:
-    """Architectures that are measured in one session, and how often that went wrong."""
+    """Items of a work that are measured in one session, and how often that went wrong."""
 
-    archs: tuple[str, ...]
+    items: tuple[str, ...]
     tries: int = 0
     avoid: str = ""
 
 
-class FleetSweep:
-    """Architectures of a space, to be measured by the devices of one kind.
+class Spread(ABC):
+    """Work that is spread over all devices of one kind, whatever it is of.
 
-    Each result keeps the device that it is of: milliseconds of two specimens do not mix. Of
-    architectures that are one and the same model one is measured.
+    Each result keeps the device that it is of: milliseconds of two specimens do not mix.
     """
 
-    def __init__(
-        self,
-        client: Client,
-        kind: str,
-        space: Space,
-        codes: Codes,
-        *,
-        threads: int = 1,
-        priority: int = 0,
-    ) -> None:
-        self.client, self.kind, self.space = client, kind, space
+    #: Items that help each other's estimates: a block has so many at least.
+    least = 1
+
+    def __init__(self, client: Client, kind: str, *, threads: int, priority: int) -> None:
+        self.client, self.kind = client, kind
         self.threads, self.priority = threads, priority
-        texts = space.decode(codes)
-        first: dict[str, str] = {}
-        graphs = [space.graph(code).hash for code in codes]
-        #: The architecture that is measured for each: of those of one model, the first.
-        self.keys = [first.setdefault(g, text) for g, text in zip(graphs, texts, strict=True)]
         self._shut: dict[str, str] = {}
+        self._ended = False
 
-    @staticmethod
-    def key_of(measured: Measurement) -> str:
-        """Which of :attr:`keys` a measurement is of."""
-        return measured.workload.arch or ""
+    @abstractmethod
+    def work(self, items: Sequence[str]) -> Work:
+        """What of these items is sent to a worker."""
 
-    # -- what there is ------------------------------------------------------------------------
+    @abstractmethod
+    def example(self) -> Work:
+        """What tells a device's options, and whether a worker knows what it will be asked for."""
+
+    @abstractmethod
+    def workload(self, item: str) -> Workload:
+        """What is known here of an item's workload."""
+
+    def fits(self, item: str, measured: Measurement) -> bool:
+        """Whether a worker's answer for an item is of that, as far as is known here."""
+        asked = self.workload(item)
+        names = ("name", "space", "arch", "threads")
+        return all(getattr(measured.workload, n) == getattr(asked, n) for n in names)
 
     @cached_property
     def devices(self) -> dict[str, tuple[str, Described]]:
@@ -94,7 +96,7 @@ class FleetSweep:
                 f"no worker of the fleet has a device of the kind {self.kind!r}; there is "
                 f"{', '.join(sorted(self._kinds())) or 'none at all'}"
             )
-        order = self._order(self.keys[:1], Plan()).text()
+        order = self._order(self.example(), Plan()).text()
         asked = {
             worker: self.client.submit(
                 describe, order, workers=[worker], priority=_AT_ONCE, pure=False
@@ -126,31 +128,6 @@ class FleetSweep:
         }
         return {name: epoch for name, epoch in known.items() if epoch is not None}
 
-    def stored(self, store: Store) -> list[Measurement]:
-        """What a store holds of these architectures on these devices, without samples.
-
-        Of their present environments, options and canary epochs.
-        """
-        wanted, epochs = set(self.keys), self.epochs(store)
-        own = {
-            (device.fingerprint, device.options, epochs[name].id)
-            for name, (_, device) in self.devices.items()
-            if name in epochs
-        }
-        return [
-            m
-            for m in store.measurements(space=self.space.name, with_bursts=False)
-            if m.workload.arch in wanted
-            and m.workload.threads == self.threads
-            and (m.fingerprint.key, m.workload.options, m.epoch) in own
-        ]
-
-    def campaign(self, store: Store) -> str:
-        """The sweep's name in a store: of what is measured, where, and what anchors it."""
-        anchors = sorted(epoch.id for epoch in self.epochs(store).values())
-        what = [self.space.name, self.keys, self.kind, sorted(self.devices), self.threads]
-        return "fleet:" + digest([*what, anchors])
-
     # -- measuring ----------------------------------------------------------------------------
 
     def calibrate(self, store: Store, progress: Progress | None = None) -> list[str]:
@@ -160,7 +137,7 @@ class FleetSweep:
         asked = {}
         for name in missing:
             worker, _ = self.devices[name]
-            order = self._order((), Plan(), name=name)
+            order = self._order(self.work(()), Plan(), name=name)
             asked[self._submit(order, [worker])] = name
         for future in self._as_they_end(asked):
             answer = self._answer(future)
@@ -171,26 +148,26 @@ class FleetSweep:
                 progress((len(missing) - len(asked) + 1) / len(missing))
         return words
 
-    def run(
+    def results(
         self,
         store: Store,
         plan: Plan,
-        archs: Sequence[str],
+        items: Sequence[str],
         *,
         campaign: str | None,
         progress: Progress | None = None,
-    ) -> Iterator[Measurement | Failure]:
-        """Measure these architectures; each result is stored before it is yielded.
+    ) -> Iterator[tuple[str, Measurement | Failure]]:
+        """Measure these items; each result is stored before it is yielded, beside its item.
 
-        An architecture that no device could measure is a Failure. Raises DeviceError where the
+        An item that no device could measure is a Failure. Raises DeviceError where the
         scheduler, or the last device of the kind, has gone for good; UsageError where a worker
         cannot know what it is asked for.
         """
         epochs = tuple(self.epochs(store).values())
-        blocks = list(_blocks(archs, plan, len(self.devices)))
-        order = self._order((), plan, epochs=epochs)
+        blocks = list(_blocks(items, plan, len(self.devices), self.least))
+        order = self._order(self.work(()), plan, epochs=epochs)
         pending = {self._send(order, block): block for block in blocks}
-        left = len(archs)
+        left = len(items)
         for future in self._as_they_end(pending):
             block = pending[future]
             answer = self._answer(future)
@@ -198,56 +175,56 @@ class FleetSweep:
                 raise UsageError(f"{answer.device or 'a worker'}: {answer.refused}")
             self._adopt(store, answer)
             done, rest = self._sorted(block, answer)
-            for result in done:
+            for item, result in done:
                 if isinstance(result, Measurement):
                     store.add(result, plan=campaign)
-                yield result
-            self._watch(store, answer, done)
+                yield item, result
+            self._watch(store, answer, [result for _, result in done])
             again, lost = self._next(block, rest, answer)
             if again is not None:
                 pending[self._send(order, again)] = again
             yield from lost
             left -= len(done) + len(lost)
             if progress:
-                progress(1 - left / len(archs))
+                progress(1 - left / len(items))
 
     def _next(
         self, block: Block, rest: tuple[str, ...], answer: Answer
-    ) -> tuple[Block | None, list[Failure]]:
+    ) -> tuple[Block | None, list[tuple[str, Failure]]]:
         """What is left of a block as another one, or as failures where enough were tried."""
         if not rest:
             return None, []
         if answer.shut:
-            self._shut[answer.worker] = answer.shut
-            if not self._workers():
-                words = "; ".join(self._shut.values())
-                raise DeviceError(f"all devices of the kind {self.kind!r} are set aside: {words}")
-            return replace(block, archs=rest, avoid=answer.worker), []
+            self._set_aside(answer)
+            return replace(block, items=rest, avoid=answer.worker), []
         word = answer.broken or "it was left out"
         if block.tries + 1 >= MOST_TRIES or answer.killed:
             error = DeviceError(f"{answer.device}: {word}" if answer.device else word)
-            return None, [self._failure(arch, error) for arch in rest]
+            return None, [(item, Failure(self.workload(item), error)) for item in rest]
         return Block(rest, block.tries + 1, answer.worker), []
+
+    def _set_aside(self, answer: Answer) -> None:
+        """Ask that worker no more. Raises DeviceError where it was the last one."""
+        self._shut[answer.worker] = answer.shut
+        if not self._workers():
+            words = "; ".join(self._shut.values())
+            raise DeviceError(f"all devices of the kind {self.kind!r} are set aside: {words}")
 
     def _sorted(
         self, block: Block, answer: Answer
-    ) -> tuple[list[Measurement | Failure], tuple[str, ...]]:
-        """An answer's results for architectures of the block, one each; and what it lacks."""
-        open_ = dict.fromkeys(block.archs)
-        done: list[Measurement | Failure] = []
-        for m in answer.measured:
-            if m.workload.space == self.space.name and m.workload.arch in open_:
-                del open_[m.workload.arch]
-                done.append(m)
-        for arch, error in answer.failed:
-            if arch in open_:
-                del open_[arch]
-                done.append(self._failure(arch, error))
+    ) -> tuple[list[tuple[str, Measurement | Failure]], tuple[str, ...]]:
+        """An answer's results for items of the block, one each; and what it lacks."""
+        open_ = dict.fromkeys(block.items)
+        done: list[tuple[str, Measurement | Failure]] = []
+        for item, m in answer.measured:
+            if item in open_ and self.fits(item, m):
+                del open_[item]
+                done.append((item, m))
+        for item, error in answer.failed:
+            if item in open_:
+                del open_[item]
+                done.append((item, Failure(self.workload(item), error)))
         return done, tuple(open_)
-
-    def _failure(self, arch: str, error: HwbenchError) -> Failure:
-        workload = Workload(arch, "", (), self.threads, (), self.space.name, arch)
-        return Failure(workload, error)
 
     def _adopt(self, store: Store, answer: Answer) -> None:
         """Store an epoch that a worker made."""
@@ -268,47 +245,55 @@ class FleetSweep:
 
     def _order(
         self,
-        archs: Sequence[str],
+        work: Work,
         plan: Plan,
         *,
         epochs: tuple[CanaryEpoch, ...] = (),
         name: str | None = None,
     ) -> Order:
-        return Order(self.kind, self.space.name, tuple(archs), self.threads, plan, epochs, name)
+        return Order(self.kind, work, self.threads, plan, epochs, name)
 
     def _send(self, order: Order, block: Block) -> Future:
         others = [worker for worker in self._workers() if worker != block.avoid]
-        return self._submit(replace(order, archs=block.archs), others if block.avoid else [])
+        order = replace(order, work=self.work(block.items))
+        return self._submit(order, others if block.avoid else [])
 
-    def _submit(self, order: Order, workers: Sequence[str]) -> Future:
-        """To one of these workers while there is one, else to any."""
+    def _submit(self, order: Order, workers: Sequence[str], *, only: bool = False) -> Future:
+        """To one of these workers while there is one, else to any but where ``only`` they do."""
         return self.client.submit(
             perform,
             order.text(),
             resources={self.kind: 1},
             workers=list(workers) or None,
-            allow_other_workers=bool(workers),
+            allow_other_workers=bool(workers) and not only,
             priority=self.priority,
             pure=False,
         )
 
-    def _as_they_end(self, pending: dict[Future, Any]) -> Iterator[Future]:
+    def end(self) -> None:
+        """Let whoever waits, in other threads, wait no more: their tasks are taken back."""
+        self._ended = True
+
+    def _as_they_end(self, pending: dict[Future, Any], only: str | None = None) -> Iterator[Future]:
         """Futures as they end, taken out of ``pending`` afterwards; those added meanwhile too.
 
-        What is left when the caller ends early is taken back.
+        What is left when the caller ends early is taken back. Ends without them where the
+        ``only`` worker that may do them has gone.
         """
         from distributed import wait
 
         alone_since: float | None = None
         try:
-            while pending:
+            while pending and not self._ended:
                 with suppress(TimeoutError), self.client.as_current():
                     wait(list(pending), timeout=_LOOK_S, return_when="FIRST_COMPLETED")
                 for future in [each for each in pending if each.status != "pending"]:
                     yield future
                     del pending[future]
-                alone = not self._workers()
-                alone_since = (alone_since or time.monotonic()) if alone else None
+                workers = self._workers()
+                if pending and only is not None and only not in workers:
+                    return
+                alone_since = None if workers else (alone_since or time.monotonic())
                 if pending and alone_since and time.monotonic() - alone_since > PATIENCE_S:
                     raise DeviceError(
                         f"the last worker with a device of the kind {self.kind!r} has gone: start "
@@ -342,12 +327,94 @@ class FleetSweep:
             raise DeviceError("the fleet's scheduler gave a task up: run this again") from error
 
 
-def _blocks(archs: Sequence[str], plan: Plan, devices: int) -> Iterator[Block]:
-    """Architectures in sessions as large as help each other's estimates, for all the devices."""
-    if not archs:
+class FleetSweep(Spread):
+    """Architectures of a space, to be measured by the devices of one kind.
+
+    Of architectures that are one and the same model one is measured.
+    """
+
+    least = LEAST_MODELS
+
+    def __init__(
+        self,
+        client: Client,
+        kind: str,
+        space: Space,
+        codes: Codes,
+        *,
+        threads: int = 1,
+        priority: int = 0,
+    ) -> None:
+        super().__init__(client, kind, threads=threads, priority=priority)
+        self.space = space
+        texts = space.decode(codes)
+        first: dict[str, str] = {}
+        graphs = [space.graph(code).hash for code in codes]
+        #: The architecture that is measured for each: of those of one model, the first.
+        self.keys = [first.setdefault(g, text) for g, text in zip(graphs, texts, strict=True)]
+
+    @staticmethod
+    def key_of(measured: Measurement) -> str:
+        """Which of :attr:`keys` a measurement is of."""
+        return measured.workload.arch or ""
+
+    def work(self, items: Sequence[str]) -> Architectures:
+        """Texts of the space, by themselves."""
+        return Architectures(self.space.name, tuple(items))
+
+    def example(self) -> Architectures:
+        """The first of them."""
+        return self.work(self.keys[:1])
+
+    def workload(self, item: str) -> Workload:
+        """Its labels."""
+        return Workload(item, "", (), self.threads, (), self.space.name, item)
+
+    def stored(self, store: Store) -> list[Measurement]:
+        """What a store holds of these architectures on these devices, without samples.
+
+        Of their present environments, options and canary epochs.
+        """
+        wanted, epochs = set(self.keys), self.epochs(store)
+        own = {
+            (device.fingerprint, device.options, epochs[name].id)
+            for name, (_, device) in self.devices.items()
+            if name in epochs
+        }
+        return [
+            m
+            for m in store.measurements(space=self.space.name, with_bursts=False)
+            if m.workload.arch in wanted
+            and m.workload.threads == self.threads
+            and (m.fingerprint.key, m.workload.options, m.epoch) in own
+        ]
+
+    def campaign(self, store: Store) -> str:
+        """The sweep's name in a store: of what is measured, where, and what anchors it."""
+        anchors = sorted(epoch.id for epoch in self.epochs(store).values())
+        what = [self.space.name, self.keys, self.kind, sorted(self.devices), self.threads]
+        return "fleet:" + digest([*what, anchors])
+
+    def run(
+        self,
+        store: Store,
+        plan: Plan,
+        archs: Sequence[str],
+        *,
+        campaign: str | None,
+        progress: Progress | None = None,
+    ) -> Iterator[Measurement | Failure]:
+        """Measure these architectures, as :meth:`results` does."""
+        for _, each in self.results(store, plan, archs, campaign=campaign, progress=progress):
+            yield each
+
+
+def _blocks(items: Sequence[str], plan: Plan, devices: int, least: int) -> Iterator[Block]:
+    """Items in sessions as large as help each other's estimates, for all the devices."""
+    if not items:
         return
     most = plan.loaded * max(1, round(TURNS_SECONDS / (plan.seconds * plan.loaded)))
-    fair = math.ceil(len(archs) / (devices * BLOCKS_A_DEVICE))
-    number = math.ceil(len(archs) / min(max(fair, LEAST_MODELS), most))
+    fair = math.ceil(len(items) / (devices * BLOCKS_A_DEVICE))
+    number = math.ceil(len(items) / min(max(fair, least), most))
     for index in range(number):
-        yield Block(tuple(archs[index::number]))
+        yield Block(tuple(items[index::number]))

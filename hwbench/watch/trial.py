@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from hwbench.errors import HwbenchError
 from hwbench.measure.jobs import Job, Target
@@ -61,6 +62,18 @@ def told_apart(a: Job, b: Job, suffixes: tuple[str, str] = (" (A)", " (B)")) -> 
     return named[0], named[1]
 
 
+class Venue(Protocol):
+    """Where the sessions of a comparison are run: all of them on one device."""
+
+    def session(
+        self, jobs: Sequence[Job], plan: Plan, progress: Progress | None
+    ) -> Sequence[Measurement | HwbenchError]:
+        """One session of all jobs in the same processes; answers in their order."""
+
+    def kinds(self, threads: int) -> Sequence[str]:
+        """What the device's canaries stand for; asked after a session."""
+
+
 def compare_live(
     target: Target,
     sides: Sequence[Side],
@@ -71,7 +84,21 @@ def compare_live(
     tags: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> list[Outcome]:
-    """Compare each pair (A, B) of jobs on a device; outcomes in their order.
+    """Compare each pair (A, B) of jobs on a device, as :func:`compare_at` does."""
+    here = _Here(target, epoch)
+    return compare_at(here, sides, effort, keep=keep, tags=tags, progress=progress)
+
+
+def compare_at(
+    venue: Venue,
+    sides: Sequence[Side],
+    effort: Effort,
+    *,
+    keep: Callable[[Measurement], object] | None = None,
+    tags: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> list[Outcome]:
+    """Compare each pair (A, B) of jobs at a venue; outcomes in their order.
 
     ``keep`` is given every measurement, which bears ``tags``. An error stands for a pair that
     could not be measured; a broken device is raised.
@@ -93,9 +120,10 @@ def compare_live(
             )
             done = (session + number / len(batches)) / effort.sessions
             part = 1 / len(batches) / effort.sessions
-            answers = _session(target, jobs, plan, epoch, _scaled(progress, done, part))
+            found = venue.session(jobs, plan, _scaled(progress, done, part))
+            answers = {id(job.workload): each for job, each in zip(jobs, found, strict=True)}
             for trial in batch:
-                _look(trial, answers, target, effort, effort.share(session), keep)
+                _look(trial, answers, venue, effort, effort.share(session), keep)
         undecided = [trial for trial in undecided if _open(trial.outcome, effort)]
         if not undecided:
             break
@@ -115,7 +143,7 @@ class _Trial:
 def _look(
     trial: _Trial,
     answers: Mapping[int, Measurement | HwbenchError],
-    target: Target,
+    venue: Venue,
     effort: Effort,
     share: float,
     keep: Callable[[Measurement], object] | None,
@@ -131,7 +159,7 @@ def _look(
     if keep is not None:
         keep(a)
         keep(b)
-    kinds = [canary.kind for canary in target.canaries(a.workload.threads)]
+    kinds = venue.kinds(a.workload.threads)
     try:
         pairs = pairs_of(a, b, kinds, anchors=a.status != "observed_only")
     except HwbenchError as error:
@@ -152,19 +180,24 @@ def _open(outcome: Outcome | None, effort: Effort) -> bool:
     return isinstance(outcome, Comparison) and outcome.word(effort.tolerance) == "inconclusive"
 
 
-def _session(
-    target: Target,
-    jobs: Sequence[Job],
-    plan: Plan,
-    epoch: CanaryEpoch | None,
-    progress: Progress | None,
-) -> dict[int, Measurement | HwbenchError]:
-    """One session of all jobs in the same processes; answers by their workloads' identity."""
-    answers: dict[int, Measurement | HwbenchError] = {}
-    for answer in measure(target, jobs, plan, epoch, progress=progress):
-        found = answer if isinstance(answer, Measurement) else answer.error
-        answers[id(answer.workload)] = found
-    return answers
+@dataclass(frozen=True, slots=True)
+class _Here:
+    """A device of this machine as a venue; each job has a workload object of its own."""
+
+    target: Target
+    epoch: CanaryEpoch | None
+
+    def session(
+        self, jobs: Sequence[Job], plan: Plan, progress: Progress | None
+    ) -> list[Measurement | HwbenchError]:
+        answers: dict[int, Measurement | HwbenchError] = {}
+        for answer in measure(self.target, jobs, plan, self.epoch, progress=progress):
+            found = answer if isinstance(answer, Measurement) else answer.error
+            answers[id(answer.workload)] = found
+        return [answers[id(job.workload)] for job in jobs]
+
+    def kinds(self, threads: int) -> list[str]:
+        return [canary.kind for canary in self.target.canaries(threads)]
 
 
 def _scaled(progress: Progress | None, done: float, part: float) -> Progress | None:

@@ -4,9 +4,10 @@ import pytest
 
 from hwbench.measure import canary
 from tests.adb_client import at_hand, big_file, client, whole_pool
+from tests.fleets import fakes, start
 from tests.phones import lent, one, pool
 
-__all__ = ["at_hand", "big_file", "client", "lent", "one", "pool", "whole_pool"]
+__all__ = ["at_hand", "big_file", "client", "fakes", "lent", "one", "pool", "start", "whole_pool"]
 
 
 @pytest.fixture

@@ -372,6 +372,10 @@ def test_fit_says_where_a_line_on_macs_does_as_well(
     ("options", "words"),
     [
         (["-s", "nasbench201"], "run hwbench profile -d cpu -s nasbench201 first"),
+        (
+            ["-s", SPACE.name, "-d", "adb:1@desk", "--option", "a=b"],
+            "run hwbench profile --fleet ADDRESS -d adb -s mbv3_small first",
+        ),
         (["-s", SPACE.name, "--threads", "2"], "with 2 threads"),
         (["-s", SPACE.name, "--session", "nothing"], "hwbench profile"),
         (["-s", SPACE.name, "--kind", "cost-regresion"], "did you mean 'cost-regression'?"),

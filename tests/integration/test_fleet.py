@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -28,14 +26,14 @@ from hwbench.fleet import link
 from hwbench.fleet import sweep as fleet_sweep
 from hwbench.fleet.block import Answer, Order
 from hwbench.fleet.link import TLS_FILES, connected, local_cluster
-from hwbench.fleet.seats import Seats, seats_of
 from hwbench.fleet.standing import standing
 from hwbench.fleet.sweep import FleetSweep
+from hwbench.fleet.work import Architectures
 from hwbench.measure.plan import Plan
 from hwbench.records import Measurement
 from hwbench.spaces import get_space
 from hwbench.store import Store
-from tests.fleet_devices import FAULTS, LAUNCH, install
+from tests.fleets import Start, local, told
 from tests.measurements import epoch_on
 from tests.targets import with_light_canaries
 
@@ -43,16 +41,7 @@ SPACE = get_space("mbv3_small")
 PLAN = Plan(processes=3, seconds=0.1, loaded=15)
 README = Path(__file__).resolve().parents[2] / "README.md"
 
-
-@pytest.fixture(autouse=True)
-def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make ``fake`` a kind of device, here and in processes; the folder of their faults."""
-    folder = install(tmp_path / "fakes")
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.setenv("PYTHONPATH", f"{README.parent}{os.pathsep}{folder}")
-    monkeypatch.setenv(LAUNCH, "0.004")
-    monkeypatch.setenv(FAULTS, str(tmp_path))
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("fakes")
 
 
 def sample(n: int, seed: int = 0) -> np.ndarray:
@@ -72,32 +61,6 @@ def once_each(store: Store, sweep: FleetSweep) -> dict[str, int]:
 
 
 # --- real processes -----------------------------------------------------------------------
-
-
-Start = Callable[..., subprocess.Popen[str]]
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Start a verb in a process of its own, up to its first line on standard error."""
-    started: list[subprocess.Popen[str]] = []
-
-    def run(*arguments: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "hwbench", *arguments], stderr=subprocess.PIPE, text=True
-        )
-        started.append(process)
-        return process
-
-    yield run
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def told(process: subprocess.Popen[str]) -> str:
-    assert process.stderr is not None
-    return process.stderr.readline().strip()
 
 
 @pytest.fixture(scope="module")
@@ -190,10 +153,6 @@ def test_a_worker_that_is_killed_loses_nothing(
 
 
 # --- in this process ----------------------------------------------------------------------
-
-
-def local(*devices: str, failures: int = 3) -> Seats:
-    return Seats(seats_of([f"phone=fake:{name}" for name in devices], {}, None), failures)
 
 
 def test_a_device_that_fails_is_set_aside_with_a_word(fakes: Path, own_store: Path) -> None:
@@ -322,8 +281,8 @@ def test_a_kind_that_nobody_has_is_told_with_those_there_are(own_store: Path) ->
 
 
 def test_an_order_of_another_version_is_refused() -> None:
-    text = Order("cpu", SPACE.name, ("a",), 1, PLAN).text()
-    assert Order.of(text).archs == ("a",)
+    text = Order("cpu", Architectures(SPACE.name, ("a",)), 1, PLAN).text()
+    assert Order.of(text).work.items == ("a",)
     with pytest.raises(UsageError, match="install the same on both"):
         Order.of(json.dumps({**json.loads(text), "hwbench": "0"}))
 
@@ -339,9 +298,11 @@ def test_of_an_answer_counts_only_what_was_asked_for_and_once(own_store: Path) -
         foreign = replace(one, workload=replace(one.workload, space="other"))
         failed = [(a, DeviceError("broke")) for a in (arch, "nobody's")]
         block = fleet_sweep.Block((arch, other, "third"))
-        answer = Answer.of(Answer(measured=[foreign, one, one], failed=failed).text())
+        claimed = [(arch, foreign), (arch, one), (arch, one), ("nobody's", one)]
+        answer = Answer.of(Answer(measured=claimed, failed=failed).text())
         done, rest = sweep._sorted(block, answer)
-    (found,) = done
+    ((item, found),) = done
+    assert item == arch
     assert isinstance(found, Measurement)
     assert (found.workload, found.latency_ns) == (one.workload, one.latency_ns)
-    assert rest == block.archs[1:]
+    assert rest == block.items[1:]

@@ -1,0 +1,105 @@
+"""``hwbench gate --fleet``: models side by side or against the store, many at once over a fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from hwbench import console
+
+if TYPE_CHECKING:
+    from hwbench.fleet.models import FleetModels, OneDevice
+    from hwbench.measure.jobs import Job
+    from hwbench.records import Measurement
+    from hwbench.store import Store
+    from hwbench.watch.comparison import Comparison
+    from hwbench.watch.gate import Ruling
+    from hwbench.watch.trial import Effort
+
+#: Models a device that are looked at at once: while one is compared, the next one waits for it.
+_AHEAD = 2
+
+Case = TypeVar("Case")
+Answer = TypeVar("Answer")
+
+
+class AllOver:
+    """Rules on models by a fleet's devices: each model by one of them, whose name is noted."""
+
+    def __init__(self, models: FleetModels, effort: Effort, results: Store) -> None:
+        from hwbench.watch.commits import git_tags
+
+        self.target, self.effort, self.results = models, effort, results
+        self.tags = git_tags()
+
+    def each(self, rule: Callable[[Case], Answer], cases: Sequence[Case]) -> list[Answer]:
+        """What ``rule`` answers to each case, as many at once as there are devices for."""
+        on = console.counted(len(self.target.devices), "device")
+        what = f"holding {console.counted(len(cases), 'model')} against the baseline on {on}"
+        most = min(len(cases), _AHEAD * len(self.target.devices))
+        with console.progress(what) as report, ThreadPoolExecutor(most) as pool:
+            asked = [pool.submit(rule, case) for case in cases]
+            try:
+                for number, _ in enumerate(as_completed(asked), start=1):
+                    report(number / len(cases))
+            except BaseException:
+                self.target.end()
+                pool.shutdown(cancel_futures=True)
+                raise
+        return [each.result() for each in asked]
+
+    def side_by_side(self, before: Job, after: Job) -> Ruling:
+        """Run both, on whichever device is free; each session of theirs is a task of the queue."""
+        from hwbench.errors import HwbenchError
+        from hwbench.fleet.models import OneDevice, first_that_finishes
+        from hwbench.fleet.sweep import MOST_TRIES
+        from hwbench.watch.gate import ruled
+        from hwbench.watch.trial import compare_at, told_apart
+
+        side = told_apart(before, after, (" (baseline)", ""))
+
+        def attempt(place: str | None) -> Ruling:
+            venue = OneDevice(self.target, self.results, place)
+            kept: list[Measurement] = []
+
+            def once() -> Comparison:
+                (found,) = compare_at(venue, [side], self.effort, keep=kept.append, tags=self.tags)
+                if isinstance(found, HwbenchError):
+                    raise found
+                return found
+
+            try:
+                return _noted(ruled(after.workload.name, once, self.effort.tolerance), venue)
+            finally:
+                for each in kept:
+                    self.results.add(each)
+
+        return first_that_finishes([None] * MOST_TRIES, attempt)
+
+    def against_store(
+        self,
+        job: Job,
+        history: Sequence[Measurement],
+        rule: Callable[[Callable[[], Measurement]], Ruling],
+        seconds: float,
+    ) -> Ruling:
+        """Measure a model on a device that the store has a history of it on, else on any."""
+        from hwbench.fleet.models import OneDevice, first_that_finishes
+        from hwbench.measure.plan import Plan
+
+        plan = Plan(seconds=seconds, tags=self.tags)
+        named = {device.fingerprint: name for name, (_, device) in self.target.devices.items()}
+        keys = dict.fromkeys(m.fingerprint.key for m in reversed(history))
+        known = [named[key] for key in keys if key in named]
+
+        def attempt(place: str | None) -> Ruling:
+            venue = OneDevice(self.target, self.results, place)
+            return _noted(rule(lambda: venue.measured(job, plan)), venue)
+
+        return first_that_finishes(known or [None], attempt)
+
+
+def _noted(ruling: Ruling, venue: OneDevice) -> Ruling:
+    return replace(ruling, notes=(f"measured on {venue.device}", *ruling.notes))

@@ -1,0 +1,161 @@
+"""Who rules on the models of ``hwbench gate``: a device of this machine (or many: gate_fleet)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from hwbench.cli.bench import Maker, jobs_of
+from hwbench.cli.compare import live
+from hwbench.errors import HwbenchError, InconclusiveError
+
+if TYPE_CHECKING:
+    from hwbench.devices.base import Device
+    from hwbench.measure.jobs import Job
+    from hwbench.records import Measurement
+    from hwbench.store import Store
+    from hwbench.watch.comparison import Comparison
+    from hwbench.watch.gate import Ruling
+    from hwbench.watch.trial import Effort
+
+_SECONDS_OF_HISTORY = 2.0
+
+Case = tuple[Path, "Job"]
+Answer = TypeVar("Answer")
+
+
+class Judge(Protocol):
+    """What rules on models with a device, or with many."""
+
+    @property
+    def target(self) -> Maker:
+        """Makes their jobs."""
+
+    @property
+    def results(self) -> Store:
+        """Where all goes that was measured."""
+
+    @property
+    def effort(self) -> Effort:
+        """What a ruling may cost."""
+
+    def each(self, rule: Callable[[Case], Answer], cases: Sequence[Case]) -> list[Answer]:
+        """What ``rule`` answers to each case, in their order."""
+
+    def side_by_side(self, before: Job, after: Job) -> Ruling:
+        """Run both."""
+
+    def against_store(
+        self,
+        job: Job,
+        history: Sequence[Measurement],
+        rule: Callable[[Callable[[], Measurement]], Ruling],
+        seconds: float,
+    ) -> Ruling:
+        """What ``rule`` says, which asks for a fresh measurement of the model when it needs one."""
+
+
+def ruled_all(
+    judge: Judge,
+    models: Sequence[Path],
+    files: Mapping[Path, Path],
+    baseline: str,
+    commit: str | None,
+    given: Mapping[str, tuple[int, ...]],
+    threads: int,
+) -> list[Ruling | HwbenchError]:
+    """The ruling on each model, or why it has none: the others still have theirs."""
+    from hwbench.watch.baselines import without
+
+    def rule(case: Case) -> Ruling | HwbenchError:
+        path, job = case
+        try:
+            if (file := files.get(path)) is not None:
+                (before,) = jobs_of(judge.target, [file], given, threads)
+                return judge.side_by_side(before, job)
+            if Path(baseline).is_dir():
+                raise InconclusiveError(without(baseline, path))
+            return _against_store(judge, job, commit)
+        except HwbenchError as error:
+            return error
+
+    jobs = jobs_of(judge.target, models, given, threads)
+    return judge.each(rule, list(zip(models, jobs, strict=True)))
+
+
+def _against_store(judge: Judge, job: Job, commit: str | None) -> Ruling:
+    """Measure the model, and hold it against the store."""
+    from hwbench.watch.gate import ruled_by_history
+
+    name = job.workload.name
+    history = judge.results.measurements(name=name, with_bursts=False)
+    if not history:
+        raise InconclusiveError(
+            f"{name}: the store has nothing of it: run hwbench bench on the baseline"
+        )
+
+    def rule(once: Callable[[], Measurement]) -> Ruling:
+        return ruled_by_history(
+            name,
+            once,
+            history,
+            judge.results.epochs,
+            judge.effort.tolerance,
+            commit=commit,
+            confidence=judge.effort.confidence,
+        )
+
+    return judge.against_store(job, history, rule, _SECONDS_OF_HISTORY)
+
+
+@dataclass(frozen=True)
+class Here:
+    """Rules on one model after the other, with a device of this machine."""
+
+    target: Device
+    effort: Effort
+    results: Store
+
+    def each(self, rule: Callable[[Case], Answer], cases: Sequence[Case]) -> list[Answer]:
+        """One after the other."""
+        return [rule(case) for case in cases]
+
+    def side_by_side(self, before: Job, after: Job) -> Ruling:
+        """Both in the same fresh processes."""
+        from hwbench.watch.gate import ruled
+        from hwbench.watch.trial import told_apart
+
+        side = told_apart(before, after, (" (baseline)", ""))
+
+        def once() -> Comparison:
+            (found,) = live(self.target, [side], self.effort, self.results)
+            if isinstance(found, HwbenchError):
+                raise found
+            return found
+
+        return ruled(after.workload.name, once, self.effort.tolerance)
+
+    def against_store(
+        self,
+        job: Job,
+        history: Sequence[Measurement],
+        rule: Callable[[Callable[[], Measurement]], Ruling],
+        seconds: float,
+    ) -> Ruling:
+        """As ``hwbench bench`` measures it."""
+        from hwbench.cli.bench import measure
+        from hwbench.measure.plan import Plan
+        from hwbench.records import Measurement
+        from hwbench.watch.commits import git_tags
+
+        plan = Plan(seconds=seconds, tags=git_tags())
+
+        def once() -> Measurement:
+            (current,) = measure(self.target, [job], plan, self.results)
+            if not isinstance(current, Measurement):
+                raise current.error
+            return current
+
+        return rule(once)
