@@ -136,6 +136,9 @@ def test_a_gate_says_what_it_says_without_a_fleet(
     pairs = Counter((m.session, m.fingerprint.device) for m in found)
     assert set(pairs.values()) == {2}, "both of a pair in one session"
     assert {device for _, device in pairs} == {"fake:1", "fake:2"}
+    places = {(m.workload.name.partition(" ")[0], m.fingerprint.device) for m in found}
+    assert len(places) == 3, "an alarm is measured again where it was raised"
+    assert Counter(m.workload.name for m in found)["slow.onnx"] == 2
     for device in ("fake:1", "fake:2"):
         ends = spans(found, device)
         assert all(one[1] < other[0] for one, other in pairwise(ends)), "one task at a time"
@@ -234,7 +237,7 @@ def test_a_cpu_of_the_local_cluster_is_the_one_without(
     model = net(tmp_path / "model.onnx", 3)
     with Store.open(own_store) as store:
         store.add_epoch(epoch_on(get_device("cpu")))
-        main(["bench", str(model), "--fleet", "local", "-d", "cpu", *FAST])
+        main(["bench", str(model), "--fleet", "local", "-d", "cpu", "--precision", "50", *FAST])
         (entry,) = printed(capsys)["results"]
         assert entry["error"] is None
         (found,) = store.measurements()
