@@ -5,11 +5,12 @@ Points far from what stands around them are first set to the median of their nei
 series where that lowers the squared error most, generously, and what it finds is put to the
 test: of all cuts the one with the least to say for it goes, until each of the rest divides two
 levels by more than chance (Welch's t, for as many places as a cut could have had) and by more than
-anybody would mind.
+anybody would mind. Points that resemble the one before them count as fewer (Bartlett, 1946).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ LEAST_POINTS = 2
 SPIKE = 4.0
 SIGNIFICANCE = 0.01
 _LEAST_SD = 1e-4
+#: Correlation of neighbours beyond which the count of points that it leaves means nothing.
+_MOST_ALIKE = 0.9
 
 Array = NDArray[np.float64]
 
@@ -91,15 +94,29 @@ def _cuts(z: Array) -> list[int]:
 def _tested(x: Array, cuts: Sequence[int], sd: float) -> list[Change]:
     """Each cut with the p-value of a difference between the levels on both sides."""
     ends = [0, *cuts, x.size]
+    alike = _alikeness([x[first:end] for first, end in itertools.pairwise(ends)])
+    fewer = math.sqrt((1 - alike) / (1 + alike))
     found = []
     for first, cut, end in zip(ends, ends[1:], ends[2:], strict=False):
         before, after = x[first:cut], x[cut:end]
         step = float(after.mean() - before.mean())
         t, dof = _welch(before, after, sd)
+        t *= fewer
         # A cut could have been anywhere: Bonferroni over the places.
         p = min(1.0, 2 * float(special.stdtr(dof, -abs(t))) * x.size)
         found.append(Change(cut, math.exp(step), p))
     return found
+
+
+def _alikeness(parts: Sequence[Array]) -> float:
+    """Correlation of neighbours around their levels; 0 where it may be by chance (two sd)."""
+    off = [part - part.mean() for part in parts]
+    size, energy = sum(e.size for e in off), sum(float(e @ e) for e in off)
+    if energy == 0:
+        return 0.0
+    found = sum(float(e[1:] @ e[:-1]) for e in off) / energy
+    found += len(off) / size  # what taking each level's own mean away takes from it
+    return min(found, _MOST_ALIKE) if found > 2 / math.sqrt(size) else 0.0
 
 
 def _welch(before: Array, after: Array, sd: float) -> tuple[float, float]:

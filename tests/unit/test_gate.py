@@ -48,6 +48,19 @@ class TestSegments:
         alarms = [bool(changes(rng.standard_t(3, 40) * 0.01)) for _ in range(200)]
         assert np.mean(alarms) <= 0.05
 
+    def test_a_machine_that_wanders_has_no_steps(self) -> None:
+        """Neighbours correlate by .6: what looks like a level is the machine's mood."""
+        rng, alarms = np.random.default_rng(6), 0
+        for _ in range(60):
+            x = rng.normal(size=150)
+            for i in range(1, x.size):
+                x[i] = 0.6 * x[i - 1] + 0.8 * x[i]
+            x *= 0.01
+            alarms += bool(changes(x))
+            x[75:] += 0.08
+            assert any(abs(change.index - 75) <= 3 for change in changes(x))
+        assert alarms <= 12
+
     def test_a_spike_is_no_step(self) -> None:
         x = np.random.default_rng(3).normal(0, 0.005, 30)
         x[[7, 20]] += 0.5
