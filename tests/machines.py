@@ -56,7 +56,8 @@ class Machine:
     ``share`` of the bursts meet a neighbour that slows the canaries by up to ``load`` (log),
     those of the later kinds by half as much again, and the model by ``beta`` times that: the
     first for the first kind, the second shared by the others. ``noise`` is the shape of what the
-    canaries do not see, of standard deviation ``burst_sd``.
+    canaries do not see, of standard deviation ``burst_sd``. Processes differ by ``process_sd``, and
+    whole sessions by ``session_sd`` more.
     """
 
     noise: Literal["normal", "lognormal", "two modes", "delays", "autocorrelated"] = "normal"
@@ -64,6 +65,7 @@ class Machine:
     bursts: int = 10
     burst_sd: float = 0.01
     process_sd: float = 0.004
+    session_sd: float = 0.0
     load: float = 0.0
     share: float = 0.8
     beta: tuple[float, float] = (1.0, 0.05)
@@ -75,12 +77,13 @@ class Machine:
 
     def draw(self, rng: np.random.Generator) -> Bursts:
         times, states = [], []
+        session = self.session_sd * rng.standard_normal() if self.session_sd else 0.0
         for _ in range(self.processes):
             busy = (rng.random((self.bursts, 1)) < self.share) * rng.uniform(0.5, 1)
             state = np.abs(rng.normal(0, 0.005, (self.bursts, K)))
             state[:, :1] += self.load * busy
             state[:, 1:] += 1.5 * self.load * busy
-            level = LOG_U + rng.normal(0, self.process_sd)
+            level = LOG_U + session + rng.normal(0, self.process_sd)
             times.append(level + state @ self._beta + self.burst_sd * self._shape(rng))
             states.append(state + READING_NOISE * rng.standard_normal(state.shape))
         return Bursts(
