@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from hwbench.store import Standing, Store
 
 _SWEEPS, _CELLS = 5, 8
+#: Of a fleet's sweep: devices shown, and last answers beside them.
+_DEVICES, _FEW = 5, 3
 _BAR, _NAME, _WIDTH = 30, 42, 80
 _NONE_YET = "  no answer yet: they come together"
 _NS_PER_MS = 1e6
@@ -40,8 +42,8 @@ def top(
     """Watch what is being measured into a store: how far it is, how fast, and what came of it.
 
     The newest run of profile, bench, verify or another verb that measures into the store, its last
-    answers, and the device's state at the time. Results come a block of models at a time. Ctrl-C
-    ends it; --json shows it once.
+    answers, and the device's state at the time; of a fleet's, what each device has done. Results
+    come a block of models at a time. Ctrl-C ends it; --json shows it once.
 
     Example:
 
@@ -68,7 +70,7 @@ def _entry(standing: Standing) -> dict[str, Any]:
     seconds = (datetime.now(UTC) - datetime.fromisoformat(sweep.created)).total_seconds()
     running = _running(standing)
     rate = done / seconds if done and seconds > 0 and running is not False else None
-    left = (sweep.cells - done) / rate if rate else None
+    left = (sweep.cells - done - standing.failed) / rate if rate else None
     wide = standing.counts.get("inconclusive", 0)
     return {
         "what": sweep.what,
@@ -81,6 +83,7 @@ def _entry(standing: Standing) -> dict[str, Any]:
         "cells": sweep.cells,
         "held_before": sweep.held,
         "done": done,
+        "failed": standing.failed,
         "counts": dict(standing.counts),
         "inconclusive_share": wide / done if done else None,
         "seconds": seconds if running else None,
@@ -96,13 +99,22 @@ def _entry(standing: Standing) -> dict[str, Any]:
             }
             for cell in standing.last
         ],
-        "state": dict(standing.last[0].state) if standing.last else {},
+        "state": dict(standing.last[0].state) if standing.last and not standing.shares else {},
+        "devices": [
+            {
+                "name": name,
+                "done": sum(share.counts.values()),
+                "counts": dict(share.counts),
+                "failures": share.failures,
+            }
+            for name, share in sorted(standing.shares.items())
+        ],
     }
 
 
 def _running(standing: Standing) -> bool | None:
     """Whether its process is still at it; ``None`` where it runs on another host."""
-    if standing.done >= standing.sweep.cells:
+    if standing.done + standing.failed >= standing.sweep.cells:
         return False
     if standing.sweep.host != platform.node():
         return None
@@ -129,7 +141,7 @@ def _screen(results: Store) -> RenderableType:
         )
         return Group(title, Text(told))
     first, *others = sorted(entries, key=lambda entry: entry["running"] is not True)
-    parts: list[RenderableType] = [title, *_shown(first)]
+    parts: list[RenderableType] = [title, *_shown(first), *_fleet(first)]
     rows = [
         (
             console.shortened(console.printable(cell["name"]), _NAME),
@@ -137,7 +149,7 @@ def _screen(results: Store) -> RenderableType:
             _half_width(cell),
             cell["status"].replace("_", " "),
         )
-        for cell in first["last"]
+        for cell in first["last"][: _FEW if first["devices"] else _CELLS]
     ]
     if rows:
         headings = ("the last answers", "latency ms", "±", "<status")
@@ -148,12 +160,40 @@ def _screen(results: Store) -> RenderableType:
     return Group(*parts)
 
 
+def _fleet(entry: Mapping[str, Any]) -> list[RenderableType]:
+    """What each device of a fleet has done: those that failed most, then those that did most."""
+    from rich.text import Text
+
+    devices = sorted(entry["devices"], key=lambda d: (-d["failures"], -d["done"], d["name"]))
+    if not devices:
+        return []
+    rows = [
+        (
+            console.shortened(console.printable(device["name"]), _NAME),
+            device["done"],
+            device["counts"].get("inconclusive", 0),
+            device["failures"],
+        )
+        for device in devices[:_DEVICES]
+    ]
+    parts: list[RenderableType] = [
+        Text(),
+        console.table(("device", "done", "inconclusive", "failures"), rows),
+    ]
+    if rest := devices[_DEVICES:]:
+        done = sum(device["done"] for device in rest)
+        parts.append(
+            Text(f"and {console.counted(len(rest), 'more device')}: {done:,} done", style="dim")
+        )
+    return parts
+
+
 def _headline(entry: Mapping[str, Any]) -> Text:
     from rich.text import Text
 
     done, cells = entry["done"], entry["cells"]
     goes = {True: "running", None: f"on {entry['host']}", False: "ended"}[entry["running"]]
-    if done >= cells:
+    if done + entry["failed"] >= cells:
         goes = "done"
     said = f"{entry['what']} on {entry['device']}, {goes}: {done:,} of {cells:,} cells"
     return Text(console.shortened(console.printable(said), _WIDTH), style="bold")
@@ -176,6 +216,8 @@ def _shown(entry: Mapping[str, Any]) -> list[Text]:
     told = [f"{counts[name]:,} {name.replace('_', ' ')}" for name in sorted(counts)]
     if entry["inconclusive_share"]:
         told[0] += f" ({entry['inconclusive_share']:.0%})"  # by the alphabet it comes first
+    if entry["failed"]:
+        told.append(f"{entry['failed']:,} that no device could measure")
     if entry["held_before"]:
         told.append(f"{entry['held_before']:,} more were there before")
     state = [f"{n.replace('_', ' ')} {v}" for n, v in entry["state"].items() if v != "unknown"]

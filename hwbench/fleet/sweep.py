@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 from hwbench.errors import DeviceError, NoDeviceError, UsageError
 from hwbench.fleet.block import Answer, Described, Order, describe, described, perform
 from hwbench.fleet.work import Architectures, Work
+from hwbench.measure.campaign import called
 from hwbench.measure.family import LEAST_MODELS
 from hwbench.measure.plan import Failure, Plan, Progress
 from hwbench.measure.session import TURNS_SECONDS
 from hwbench.records import CanaryEpoch, Measurement, Workload, digest
 from hwbench.spaces import Space
 from hwbench.spaces.base import Codes
-from hwbench.store import Store
+from hwbench.store import Store, Sweep
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -166,6 +167,7 @@ class Spread(ABC):
         epochs = tuple(self.epochs(store).values())
         blocks = list(_blocks(items, plan, len(self.devices), self.least))
         order = self._order(self.work(()), plan, epochs=epochs)
+        announced = store.announce(self._announcement(items, campaign))
         pending = {self._send(order, block): block for block in blocks}
         left = len(items)
         for future in self._as_they_end(pending):
@@ -183,10 +185,21 @@ class Spread(ABC):
             again, lost = self._next(block, rest, answer)
             if again is not None:
                 pending[self._send(order, again)] = again
+            failed = [each for _, each in [*done, *lost] if isinstance(each, Failure)]
+            if answer.broken or failed:
+                store.set_back(
+                    announced, answer.device, failures=bool(answer.broken), cells=len(failed)
+                )
             yield from lost
             left -= len(done) + len(lost)
             if progress:
                 progress(1 - left / len(items))
+
+    def _announcement(self, items: Sequence[str], campaign: str | None) -> Sweep:
+        """These items as whoever watches the store is told of them."""
+        devices = {name: device.fingerprint for name, (_, device) in self.devices.items()}
+        what = called([self.workload(item) for item in items])
+        return Sweep(what, self.kind, "", campaign, len(items), 0, devices=devices)
 
     def _next(
         self, block: Block, rest: tuple[str, ...], answer: Answer

@@ -15,7 +15,7 @@ from hwbench.measure.jobs import Job, Target, canary_key
 from hwbench.measure.launches import calibrate_launches
 from hwbench.measure.plan import Failure, Plan, Progress
 from hwbench.measure.session import measure
-from hwbench.records import CanaryEpoch, Measurement
+from hwbench.records import CanaryEpoch, Measurement, Workload
 
 if TYPE_CHECKING:
     from hwbench.store import Store, Sweep
@@ -137,9 +137,12 @@ def _sweep(
     from hwbench.store import Sweep
 
     works = [job.workload for job in jobs]
+    key = epoch.fingerprint_key if epoch else target.fingerprint(works[0].threads).key
+    return Sweep(called(works), target.name, key, campaign, len({w.key for w in works}), held)
+
+
+def called(works: Sequence[Workload]) -> str:
+    """A reader's name for some workloads: their space, the one's own, or how many there are."""
     spaces = {work.space for work in works}
     (only,) = spaces if len(spaces) == 1 else (None,)
-    first = works[0]
-    key = epoch.fingerprint_key if epoch else target.fingerprint(first.threads).key
-    named = only or (first.name if len(works) == 1 else f"{len(works)} models")
-    return Sweep(named, target.name, key, campaign, len({w.key for w in works}), held)
+    return only or (works[0].name if len(works) == 1 else f"{len(works)} models")

@@ -151,10 +151,15 @@ class Store:
         with self._reading() as connection:
             return set(connection.scalars(select(columns.workload_key).where(columns.plan == plan)))
 
-    def announce(self, sweep: Sweep) -> None:
-        """Tell whoever watches the store what is going to be measured into it."""
+    def announce(self, sweep: Sweep) -> str:
+        """Tell whoever watches the store what is going to be measured into it; its key."""
         with self._writing(f"the announcement of {sweep.what!r}") as connection:
-            sweeps.announce(connection, sweep)
+            return sweeps.announce(connection, sweep)
+
+    def set_back(self, sweep: str, device: str, *, failures: int, cells: int) -> None:
+        """Tell whoever watches how often a device failed in a sweep, and of cells given up."""
+        with self._writing("a fleet's failure") as connection:
+            sweeps.set_back(connection, sweep, device, failures, cells)
 
     def standings(self, *, most: int = 5, cells: int = 8) -> list[Standing]:
         """How far the newest sweeps are, the newest first, each with its last few cells."""

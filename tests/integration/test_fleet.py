@@ -168,6 +168,13 @@ def test_a_device_that_fails_is_set_aside_with_a_word(fakes: Path, own_store: Pa
         one, two = worker.extensions["hwbench"].told()
         assert (one["state"], two["state"]) == ("free", "set aside")
         assert two["word"] == "fake:2 is off line"
+        (watched,) = store.standings()
+        assert (watched.done, watched.failed, watched.sweep.what) == (64, 0, SPACE.name)
+        assert {name: share.failures for name, share in watched.shares.items()} == {
+            "fake:1": 0,
+            "fake:2": 2,
+        }
+        assert watched.shares["fake:1"].counts["ok"] == once_each(store, sweep)["fake:1"]
 
         (fakes / "1.broken").touch()
         with pytest.raises(DeviceError, match=r"all devices .* fake:1 is off line.*fake:2 is off"):

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import signal
+import sqlite3
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -56,6 +57,52 @@ def test_a_sweep_counts_its_own_cells_alone(place: str, capsys: pytest.CaptureFi
     assert one["seconds_left"] == pytest.approx(one["seconds"], rel=1e-6)
     assert one["cells_per_second"] == pytest.approx(2 / one["seconds"], rel=1e-6)
     assert [cell["name"] for cell in one["last"]] == ["net2", "net1"]
+
+
+def test_a_fleets_sweep_is_told_device_by_device(
+    place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prints = [dataclasses.replace(PLACE, device=f"cpu@{HOSTILE}{n}") for n in range(9)]
+    devices = {print_.device: print_.key for print_ in prints}
+    with Store.open(place) as store:
+        key = store.announce(sweep(20, device="cpu", fingerprint_key="", devices=devices))
+        other = store.announce(sweep(20, device="cpu", fingerprint_key="", devices=devices))
+        for number in range(3):
+            store.add(measurement(number, fingerprint=prints[0]), plan="profile:a")
+        wide = measurement(3, fingerprint=prints[1], status="inconclusive")
+        store.add(wide, plan="profile:a")
+        store.add(measurement(4), plan="profile:a")  # of none of its devices
+        for _ in range(2):
+            store.set_back(key, prints[8].device, failures=1, cells=0)
+        store.set_back(key, "", failures=1, cells=4)  # its worker has died
+        store.set_back(other, prints[7].device, failures=1, cells=1)
+    (one,) = [each for each in seen(capsys, "--store", place) if each["failed"] == 4]
+    assert (one["cells"], one["done"], one["running"]) == (20, 4, True)
+    shares = {each["name"]: each for each in one["devices"]}
+    assert list(shares) == sorted(devices)
+    assert shares[prints[0].device]["counts"] == {"ok": 3}
+    assert shares[prints[1].device]["counts"] == {"inconclusive": 1}
+    failed = {name: share["failures"] for name, share in shares.items() if share["failures"]}
+    assert failed == {prints[8].device: 2}
+    assert one["seconds_left"] == pytest.approx(12 / one["cells_per_second"], rel=1e-6)
+    assert main(["top", "--once", "--store", place]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 24
+    assert any("and 4 more devices: 0 done" in line for line in lines)
+    assert "\x1b" not in "".join(lines)
+
+
+def test_an_announcement_of_an_earlier_hwbench_is_read(
+    own_store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Store.open(own_store) as store:
+        store.announce(sweep(2))
+    with sqlite3.connect(own_store) as database:
+        edited = "json_remove(value, '$.devices')"
+        database.execute(f"UPDATE hwbench_meta SET value = {edited} WHERE key LIKE 'sweep:%'")
+    (one,) = seen(capsys)
+    assert (one["cells"], one["devices"]) == (2, [])
 
 
 def test_what_ended_what_is_done_and_what_is_elsewhere(
