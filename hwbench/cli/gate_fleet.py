@@ -42,6 +42,7 @@ class AllOver:
         with console.progress(what) as report, ThreadPoolExecutor(most) as pool:
             asked = [pool.submit(rule, case) for case in cases]
             try:
+                report(0.0)
                 for number, _ in enumerate(as_completed(asked), start=1):
                     report(number / len(cases))
             except BaseException:

@@ -36,6 +36,7 @@ _QUIET = {
     # A session's models run in processes of their own: a worker that goes was not ended by them.
     "distributed.scheduler.allowed-failures": 10,
     "distributed.scheduler.active-memory-manager.start": False,
+    "distributed.admin.large-graph-warning-threshold": "1GiB",  # models are sent
     "distributed.comm.timeouts.connect": f"{CONNECT_S}s",
 }
 

@@ -80,9 +80,13 @@ def _read(path: Path) -> Any:
     return read_model_file(path)
 
 
+@pytest.mark.filterwarnings("error:Sending large graph")
 def test_bench_says_what_it_says_without_a_fleet(
     nets: list[Path], own_store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    builder = GraphBuilder("large")
+    graph = builder.build(builder.linear(builder.input("x", (1, 1700)), 1700))
+    nets[0].write_bytes(to_onnx(graph, random_weights(graph, 0)).bytes)  # 11 MiB
     files = list(map(str, nets[:3]))
     assert main(["bench", *files, "-d", "fake:1", "--tag", "a=b", *FAST]) == 0
     here = printed(capsys)["results"]
