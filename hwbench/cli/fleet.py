@@ -66,11 +66,19 @@ def scheduler(
 def worker(
     address: Address,
     devices: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="DEVICE,…", help="What to lend: cpu, adb:SERIAL, or KIND=DEVICE of a kind."
         ),
-    ],
+    ] = None,
+    compute: Annotated[
+        bool,
+        typer.Option(
+            "--compute",
+            metavar="",
+            help="Evaluate networks for searches, too, while none of its devices measures.",
+        ),
+    ] = False,
     option: DeviceOptions = None,
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="This host's name (default: its own).")
@@ -89,13 +97,16 @@ def worker(
     """Lend this machine's devices to a fleet, one block of measurements at a time each.
 
     Devices that run on this machine's own cores take turns. One that failed K times in a row is
-    set aside until the worker is started again.
+    set aside until the worker is started again. A host has one worker for all its devices: only
+    then does none of them measure while the host computes.
 
     Example:
 
     hwbench fleet worker tcp://127.0.0.1:8786 --devices cpu
 
     hwbench fleet worker tls://lab:8786 --tls certs --listen 10.0.0.7 --devices pixel7=adb:SERIAL
+
+    hwbench fleet worker tcp://127.0.0.1:8786 --compute
     """
     from hwbench.fleet.seats import Seats, seats_of
     from hwbench.fleet.serve import run_worker
@@ -103,15 +114,17 @@ def worker(
     host = name or platform.node()
     if not host.isprintable() or any(c.isspace() or c == "@" for c in host):
         raise UsageError(f"--name {host!r}: letters without blanks or @ between them")
-    seats = Seats(
-        seats_of(listed("--devices", devices), choices("--option", option or ()), host), failures
-    )
+    if devices is None and not compute:
+        raise UsageError("a worker lends devices, computes, or both: give --devices or --compute")
+    names = [] if devices is None else listed("--devices", devices)
+    seats = Seats(seats_of(names, choices("--option", option or ()), host), failures)
 
     def ready(at: str) -> None:
-        names = ", ".join(f"{seat['device']} ({seat['kind']})" for seat in seats.told())
-        console.note(f"lending {names} to {address}")
+        lent = [f"{seat['device']} ({seat['kind']})" for seat in seats.told()]
+        lent += ["this host's cores"] * compute
+        console.note(f"lending {', '.join(lent)} to {address}")
 
-    run_worker(address, tls, seats, name=host, listen=listen, ready=ready)
+    run_worker(address, tls, seats, name=host, computes=compute, listen=listen, ready=ready)
 
 
 def status(
@@ -142,6 +155,8 @@ def status(
     waiting = [(b["kind"], b["priority"], b["blocks"]) for b in found["blocks"]]
     if waiting:
         console.show(console.table(("kind", "priority", "blocks to do"), waiting))
+    if found["computing"]:
+        console.show(f"Computing between measurements: {', '.join(found['computing'])}")
 
 
 # --- verbs with --fleet -------------------------------------------------------------------

@@ -36,6 +36,13 @@ On = Annotated[
     typer.Option("--on", metavar="cpu|cuda|cuda:N", help="What the supernet runs on."),
 ]
 
+Fleet = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="Evaluate the supernet's networks on the hosts of a fleet."
+    ),
+]
+
 
 def milliseconds(text: str) -> float:
     """A latency from ``9.3ms``, ``900us``, ``0.01s``, or a plain number of ms; positive."""

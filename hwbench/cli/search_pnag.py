@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hwbench import console
+from hwbench.cli.fleet import Tls
 from hwbench.cli.options import (
     Confidence,
     Debug,
@@ -26,6 +28,7 @@ from hwbench.cli.options import (
 )
 from hwbench.cli.search_options import (
     Budgets,
+    Fleet,
     Labels,
     On,
     Oracle,
@@ -92,6 +95,8 @@ def pnag(
     supernet: _Supernet = None,
     data: _Data = None,
     on: On = "cpu",
+    fleet: Fleet = None,
+    tls: Tls = None,
     labels: Labels = 200,
     measurements: _Measurements = 0,
     confidence: Confidence = 0.98,
@@ -114,12 +119,14 @@ def pnag(
     hwbench search pnag -s mbv3_small -d cpu --budgets MS1,MS2 -o cpu.hwg
 
     hwbench search pnag -s mbv3_small --budgets MS1,MS2 --supernet f.pt --data fashion-mnist
+
+    hwbench search pnag … --supernet f.pt --data fashion-mnist --fleet tcp://127.0.0.1:8786
     """
     from hwbench.spaces import get_space
 
     if option and not measurements:
         raise UsageError("--option is for --measurements, of which there are none: leave it out")
-    _require_one_source(accuracy, supernet, data, on)
+    _require_one_source(accuracy, supernet, data, on, fleet)
     budgets_ms = all_milliseconds(budgets)
     searched = get_space(space)
     path = out or Path(f"{device}-{space}.hwg")
@@ -131,11 +138,12 @@ def pnag(
     from hwbench.search.pnag import Costs, require_reachable, save_generator, train_generator
 
     predictor = predictor_of(oracle, searched, device)
+    sourced: AbstractContextManager[_Source]
     if supernet is None or data is None:
-        source, objective, fixed = accuracy_source(searched, accuracy, dataset)
+        sourced = nullcontext(accuracy_source(searched, accuracy, dataset))
     else:
-        source, objective, fixed = supernet_source(searched, supernet, data, on)
-    with opened(store) as results:
+        sourced = supernet_source(searched, supernet, data, on, fleet, tls)
+    with opened(store) as results, sourced as (source, objective, fixed):
         measurer = None
         if measurements:
             require_here(path, predictor, device, option)
@@ -158,11 +166,13 @@ def pnag(
 
 
 def _require_one_source(
-    table: Path | None, supernet: Path | None, data: str | None, on: str
+    table: Path | None, supernet: Path | None, data: str | None, on: str, fleet: str | None
 ) -> None:
     """UsageError where options of a source are missing, or of two are given."""
     if on != "cpu" and supernet is None:
         raise UsageError("--on is for --supernet, of which there is none: leave it out")
+    if fleet is not None and (supernet is None or on != "cpu"):
+        raise UsageError("--fleet evaluates a --supernet on CPUs: give one, and leave --on out")
     if (supernet is None) != (data is None):
         raise UsageError("--supernet FILE and --data NAME go together: give both, or neither")
     if supernet is not None and table is not None:
@@ -190,22 +200,36 @@ def accuracy_source(space: Space, table: Path | None, dataset: str | None) -> _S
     return CapacityProxy(space), CAPACITY_PROXY, {}
 
 
-def supernet_source(space: Space, supernet: Path, data: str, on: str) -> _Source:
+@contextmanager
+def supernet_source(
+    space: Space,
+    supernet: Path,
+    data: str,
+    on: str = "cpu",
+    fleet: str | None = None,
+    tls: Path | None = None,
+) -> Iterator[_Source]:
     """Accuracy by a supernet's paths, what to call it, and the decisions that it was trained with.
 
-    Its answers are kept beside its file: no search asks for one again.
+    Its answers are kept beside its file: no search asks for one again. The hosts of a fleet
+    evaluate, where there is one.
     """
+    from hwbench.fleet.link import connected
     from hwbench.search.accuracy.supernet import SupernetAccuracy, kept_labels
     from hwbench.search.supernet import load_supernet, training_device
 
     images = images_of(space, data)
     net = load_supernet(supernet, space).to(training_device(on))
-    source = SupernetAccuracy(net, images)
-    return (
-        kept_labels(source, supernet),
-        f"accuracy of a supernet's paths on {images.name}",
-        source.fixed,
-    )
+    with ExitStack() as stack:
+        source, hosts = SupernetAccuracy(net, images), 1
+        if fleet is not None:
+            from hwbench.search.accuracy.afar import accuracies_afar
+
+            client = stack.enter_context(connected(fleet, tls))
+            evaluate, hosts = accuracies_afar(client, source.judge)
+            source = SupernetAccuracy(net, images, elsewhere=evaluate)
+        objective = f"accuracy of a supernet's paths on {images.name}"
+        yield kept_labels(source, supernet, hosts=hosts), objective, source.fixed
 
 
 def _show(

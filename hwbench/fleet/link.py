@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from hwbench.errors import DeviceError, UsageError
+from hwbench.fleet.computing import parts
 
 if TYPE_CHECKING:
     from distributed import Client, Security
@@ -37,7 +38,9 @@ _QUIET = {
     "distributed.scheduler.allowed-failures": 10,
     "distributed.scheduler.active-memory-manager.start": False,
     "distributed.admin.large-graph-warning-threshold": "1GiB",  # models are sent
-    "distributed.comm.timeouts.connect": f"{CONNECT_S}s",
+    # A scheduler that answered once may be busy for a while: it is waited for, and asked again.
+    "distributed.comm.timeouts.connect": "60s",
+    "distributed.comm.retry.count": 3,
 }
 
 
@@ -101,12 +104,12 @@ def host_of(address: str) -> tuple[str, str]:
     raise UsageError(f"address {address!r}: write it as tcp://127.0.0.1:8786 or tls://HOST:8786")
 
 
-def worker_options(seats: Seats) -> dict[str, Any]:
-    """What makes a Dask worker one that lends these devices."""
+def worker_options(seats: Seats, *, computes: bool = False) -> dict[str, Any]:
+    """What makes a Dask worker one that lends these devices, and its host's cores as well."""
     from distributed.worker import DEFAULT_EXTENSIONS
 
     return {
-        "resources": seats.resources,
+        "resources": {**seats.resources, **parts(computes)},
         "extensions": {**DEFAULT_EXTENSIONS, "hwbench": lambda worker: seats},
         "metrics": {"hwbench": lambda worker: seats.told()},
         "memory_limit": 0,

@@ -56,11 +56,11 @@ def run_worker(
     seats: Seats,
     *,
     name: str,
+    computes: bool = False,
     listen: str | None,
     ready: Callable[[str], None],
 ) -> None:
-    """Lend devices to the scheduler at an address, until this is ended.
-
+    """Lend devices, and the host's cores where it ``computes``, until this is ended.
     ``listen`` is this machine's address that the scheduler reaches it at; without it nothing
     listens beyond loopback. Raises UsageError where that cannot do, DeviceError where the
     scheduler does not answer or goes away.
@@ -88,7 +88,7 @@ def run_worker(
             name=name,
             nthreads=int(sum(seats.resources.values())) + SPARE_THREADS,
             death_timeout=CONNECT_S,
-            **worker_options(seats),
+            **worker_options(seats, computes=computes),
         ) as worker:
             ready(worker.address)
             await worker.finished()

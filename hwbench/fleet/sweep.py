@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwbench.errors import DeviceError, NoDeviceError, UsageError
 from hwbench.fleet.block import Answer, Described, Order, describe, described, perform
+from hwbench.fleet.computing import HOST, MEASURING
 from hwbench.fleet.work import Architectures, Work
 from hwbench.measure.campaign import called
 from hwbench.measure.family import LEAST_MODELS
@@ -37,6 +38,8 @@ BLOCKS_A_DEVICE = 2
 MOST_TRIES = 5
 #: How long a sweep waits for a device when the last one has gone.
 PATIENCE_S = 60.0
+#: Within which it asks so often whether there is one.
+_LOOKS = 4
 _LOOK_S = 1.0
 #: Questions about devices are not for the queue.
 _AT_ONCE = 1_000_000
@@ -114,7 +117,7 @@ class Spread(ABC):
 
     def _kinds(self) -> set[str]:
         workers = self.client.scheduler_info()["workers"].values()
-        return {kind for worker in workers for kind in worker["resources"]}
+        return {kind for worker in workers for kind in worker["resources"]} - {HOST}
 
     def _workers(self) -> list[str]:
         """Addresses of the workers with devices of the kind that are not all set aside."""
@@ -267,16 +270,15 @@ class Spread(ABC):
         return Order(self.kind, work, self.threads, plan, epochs, name)
 
     def _send(self, order: Order, block: Block) -> Future:
-        others = [worker for worker in self._workers() if worker != block.avoid]
-        order = replace(order, work=self.work(block.items))
-        return self._submit(order, others if block.avoid else [])
+        others = [w for w in self._workers() if w != block.avoid] if block.avoid else []
+        return self._submit(replace(order, work=self.work(block.items)), others)
 
     def _submit(self, order: Order, workers: Sequence[str], *, only: bool = False) -> Future:
         """To one of these workers while there is one, else to any but where ``only`` they do."""
         return self.client.submit(
             perform,
             order.text(),
-            resources={self.kind: 1},
+            resources={self.kind: 1, **MEASURING},
             workers=list(workers) or None,
             allow_other_workers=bool(workers) and not only,
             priority=self.priority,
@@ -295,7 +297,7 @@ class Spread(ABC):
         """
         from distributed import wait
 
-        alone_since: float | None = None
+        seen = looked = time.monotonic()  # a worker with a device, and when it was asked last
         try:
             while pending and not self._ended:
                 with suppress(TimeoutError), self.client.as_current():
@@ -303,11 +305,16 @@ class Spread(ABC):
                 for future in [each for each in pending if each.status != "pending"]:
                     yield future
                     del pending[future]
-                workers = self._workers()
-                if pending and only is not None and only not in workers:
+                    seen = time.monotonic()
+                # An answer of the scheduler's is as long as the fleet is large: it is asked rarely.
+                if not pending or time.monotonic() - max(seen, looked) < PATIENCE_S / _LOOKS:
+                    continue
+                looked, workers = time.monotonic(), self._workers()
+                if only is not None and only not in workers:
                     return
-                alone_since = None if workers else (alone_since or time.monotonic())
-                if pending and alone_since and time.monotonic() - alone_since > PATIENCE_S:
+                if workers:
+                    seen = looked
+                elif looked - seen > PATIENCE_S:
                     raise DeviceError(
                         f"the last worker with a device of the kind {self.kind!r} has gone: start "
                         "it again, then run the same command, which goes on from here"
@@ -336,7 +343,7 @@ class Spread(ABC):
     def _result(self, future: Future) -> str:
         try:
             return str(future.result())
-        except CancelledError as error:
+        except (OSError, CancelledError) as error:
             raise DeviceError("the fleet's scheduler gave a task up: run this again") from error
 
 

@@ -113,8 +113,8 @@ def test_a_search_asks_the_supernet_and_no_path_twice(
     assert all(0 <= r["accuracy"] <= 1 for r in json.loads(out)["results"])
     _, *lines = (there / "ready.labels.jsonl").read_text().split("\n\n")
     labels = {label["architecture"]: label["accuracy"] for label in map(json.loads, lines)}
-    source, _, _ = supernet_source(SMALL, Path("ready.pt"), "shades.npz", "cpu")
-    assert source.accuracy(SMALL.encode(list(labels))).tolist() == list(labels.values())
+    with supernet_source(SMALL, Path("ready.pt"), "shades.npz") as (source, _, _):
+        assert source.accuracy(SMALL.encode(list(labels))).tolist() == list(labels.values())
     assert len(labels) == 20
     assert isinstance(source, KeptAccuracy)
     assert source.asked == 0
@@ -151,6 +151,7 @@ def test_a_folders_images_are_as_large_as_the_networks_take_them(
         (f"{SEARCH} ready.pt --data others.npz --budgets 1,2", "trained on other images than"),
         (f"{SEARCH} ready.pt --on gpu --budgets 1,2", "nothing is trained on 'gpu': give cpu"),
         ("search pnag -s mbv3_small --on cuda --budgets 1,2", "--on is for --supernet, of which"),
+        ("search pnag -s mbv3_small --fleet local --budgets 1,2", "evaluates a --supernet on CPUs"),
         (f"{SEARCH} ready.pt --accuracy a.npz --budgets 1,2", "two sources of accuracy"),
         ("search pnag -s mbv3_small --data digits --budgets 1,2", "go together: give both"),
         ("search pnag -s mbv3_small --supernet no.pt --budgets 1,2", "go together: give both"),

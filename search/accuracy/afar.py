@@ -1,0 +1,116 @@
+"""A supernet's accuracies told by the hosts of a fleet: the same numbers, from more cores.
+
+The supernet and the images that judge it travel once to each host, as tensors, numbers and text
+that ``torch.load(weights_only=True)`` reads: no code in them runs.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+import hwbench
+from hwbench.errors import HwbenchError, UsageError
+from hwbench.fleet.computing import Computing
+from hwbench.search.accuracy.judge import Judge
+from hwbench.search.data import Part
+from hwbench.search.supernet import Supernet
+from hwbench.spaces import get_space
+from hwbench.spaces.base import Codes
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+def accuracies_afar(
+    client: Client, judge: Judge
+) -> tuple[Callable[[Sequence[Codes]], list[float]], int]:
+    """What gives the accuracy of each of some rows (L,) by a fleet's hosts, and how many they are.
+
+    Rows are dealt out to all hosts alike, each of which runs one network a core. UsageError where
+    a host has other software, NoDeviceError where none computes.
+    """
+    computing = Computing(client, packed(judge))
+
+    def evaluate(rows: Sequence[Codes]) -> list[float]:
+        shares = [list(range(i, len(rows), computing.hosts)) for i in range(computing.hosts)]
+        shares = [share for share in shares if share]
+        orders = [_order([rows[i].tolist() for i in share]) for share in shares]
+        found = [0.0] * len(rows)
+        for share, text in zip(shares, computing.answers(accuracies_here, orders), strict=True):
+            answer = json.loads(text)
+            if "refused" in answer:
+                raise UsageError(f"a host of the fleet: {answer['refused']}")
+            for i, accuracy in zip(share, answer["accuracy"], strict=True):
+                found[i] = float(accuracy)
+        return found
+
+    return evaluate, computing.hosts
+
+
+def _software() -> dict[str, str]:
+    """Versions that a network's answers may depend on."""
+    import onnxruntime
+
+    versions = {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__}
+    return {"hwbench": hwbench.__version__, **{k: v.partition("+")[0] for k, v in versions.items()}}
+
+
+def _order(codes: list[list[int]]) -> str:
+    return json.dumps({"software": _software(), "codes": codes})
+
+
+def packed(judge: Judge) -> bytes:
+    """A judge as bytes."""
+
+    def part(of: Part) -> list[torch.Tensor]:
+        return [torch.from_numpy(np.array(x)) for x in (of.images, of.labels)]
+
+    content = {
+        "space": judge.net.space.name,
+        "weights": {name: tensor.cpu() for name, tensor in judge.net.state_dict().items()},
+        "calibration": part(judge.calibration),
+        "validation": part(judge.validation),
+        "classes": None if judge.classes is None else list(judge.classes),
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+@lru_cache(maxsize=1)
+def unpacked(parcel: bytes) -> Judge:
+    """The judge in these bytes, on the CPU. UsageError where its space is not known here."""
+    content: dict[str, Any] = torch.load(io.BytesIO(parcel), weights_only=True)
+    net = Supernet(get_space(content["space"]))
+    net.load_state_dict(content["weights"])
+    calibration, validation = (
+        Part(*(x.numpy() for x in content[name])) for name in ("calibration", "validation")
+    )
+    classes = content["classes"]
+    own = None if classes is None else tuple(classes)
+    return Judge(net.eval(), calibration, validation, own)
+
+
+def accuracies_here(parcel: bytes, text: str) -> str:
+    """Task: the accuracies of an order's codes, or why they are refused; as JSON."""
+    order = json.loads(text)
+    if order["software"] != _software():
+        ours, theirs = (
+            " ".join(f"{name} {version}" for name, version in software.items())
+            for software in (_software(), order["software"])
+        )
+        refused = f"it has {ours}, this machine {theirs}: install the same on both"
+        return json.dumps({"refused": refused})
+    try:
+        judge = unpacked(parcel)
+        rows = judge.net.space.check(order["codes"])
+        return json.dumps({"accuracy": judge.accuracies(list(rows))})
+    except HwbenchError as error:
+        return json.dumps({"refused": str(error)})
