@@ -229,6 +229,13 @@ def gather(
     samples = _samples([group for group in groups.values() if _is_sample(group)], devices)
     ledger = sorted(store.verdicts(), key=lambda verdict: verdict.created, reverse=True)
     notes = _notes(measurements, series, samples, list(devices.values()), created)
+    if not measurements:
+        notes.insert(
+            0,
+            "Nothing that the store has is of the device and the time asked for."
+            if store.measurements(with_bursts=False)
+            else "The store has no measurement yet: hwbench bench makes the first.",
+        )
     if damaged:
         of_them = f"{damaged} session{'s' * (damaged != 1)}"
         notes.append(f"The samples of {of_them} are damaged: their runs are not drawn.")
@@ -347,9 +354,7 @@ def _notes(
 ) -> list[str]:
     """What is missing or odd, a line each."""
     notes = []
-    if not measurements:
-        notes.append("The store has no measurement yet: hwbench bench makes the first.")
-    elif series and all(len(each.points) == 1 for each in series):
+    if series and all(len(each.points) == 1 for each in series):
         notes.append("Every workload was measured once: there is no history yet to tell a change.")
     moved = [device for device in devices if device.changed]
     if moved:
@@ -360,7 +365,8 @@ def _notes(
         )
     later = sum(microseconds(m.created) > microseconds(created) for m in measurements)
     if later:
-        notes.append(f"{later} measurements bear a time that is yet to come: a clock was wrong.")
+        bear = "1 measurement bears" if later == 1 else f"{later} measurements bear"
+        notes.append(f"{bear} a time that is yet to come: a clock was wrong.")
     points = [p for each in series for p in each.points]
     points += [p for each in samples for p in each.points.values()]
     mixed = sum(not p.anchored and p.status == "ok" for p in points)

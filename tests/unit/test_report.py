@@ -112,6 +112,13 @@ def test_an_empty_store_and_a_single_run(tmp_path: Path) -> None:
     assert "1 measurement</strong> on 1 device: 1 series." in render(single, "policy")
 
 
+def test_what_the_store_has_of_another_device_is_not_nothing(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "results.db") as store:
+        store.merge(history("net", device(0), [2.0]))
+        found = gather(store, store.measurements(device="none"), "A report", "2026-01-01T00:00:00Z")
+    assert found.notes == ["Nothing that the store has is of the device and the time asked for."]
+
+
 # --- what lies behind a measurement, and how a device fared -----------------------------------
 
 
