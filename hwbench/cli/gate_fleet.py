@@ -62,20 +62,15 @@ class AllOver:
         side = told_apart(before, after, (" (baseline)", ""))
 
         def attempt(place: str | None) -> Ruling:
-            venue = OneDevice(self.target, self.results, place)
-            kept: list[Measurement] = []
+            venue, keep = OneDevice(self.target, self.results, place), self.results.add
 
             def once() -> Comparison:
-                (found,) = compare_at(venue, [side], self.effort, keep=kept.append, tags=self.tags)
+                (found,) = compare_at(venue, [side], self.effort, keep=keep, tags=self.tags)
                 if isinstance(found, HwbenchError):
                     raise found
                 return found
 
-            try:
-                return _noted(ruled(after.workload.name, once, self.effort.tolerance), venue)
-            finally:
-                for each in kept:
-                    self.results.add(each)
+            return _noted(ruled(after.workload.name, once, self.effort.tolerance), venue)
 
         return first_that_finishes([None] * MOST_TRIES, attempt)
 

@@ -20,7 +20,7 @@ from hwbench.errors import ModelError, UsageError
 from hwbench.fleet import link, work
 from hwbench.fleet import sweep as fleet_sweep
 from hwbench.fleet.link import connected
-from hwbench.fleet.models import FleetModels
+from hwbench.fleet.models import FleetModels, OneDevice
 from hwbench.fleet.standing import standing
 from hwbench.fleet.work import Sent, far_job
 from hwbench.lower import random_weights, to_onnx
@@ -229,6 +229,33 @@ def test_what_a_lost_worker_was_at_goes_elsewhere(
     assert [m.fingerprint.device for m in found] == [f"fake:{other}@{other}"] * 4, (
         "an alarm is measured twice, and nothing else is kept"
     )
+
+
+def test_a_comparison_begins_anew_where_its_device_gives_out(
+    fakes: Path,
+    nets: list[Path],
+    own_store: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between its sessions: what one device said is not completed by another."""
+    real, broken = OneDevice.session, list[str]()
+
+    def session(self: OneDevice, *asked: Any) -> Any:
+        if self.device is not None and not broken:
+            broken.append(self.device)
+            (fakes / f"{self.device.partition(':')[2]}.broken").touch()
+        return real(self, *asked)
+
+    monkeypatch.setattr(OneDevice, "session", session)
+    of = ("--baseline", str(nets[1]), "--fleet", "local", "-d", "fake:1,fake:2")
+    assert main(["gate", str(nets[3]), *of, *FAST]) == 1
+    (entry,) = printed(capsys)["gate"]
+    (other,) = {"fake:1", "fake:2"} - set(broken)
+    assert (entry["verdict"], entry["notes"]) == ("slower", [f"measured on {other}"])
+    with Store.open(own_store) as store:
+        found = Counter(m.fingerprint.device for m in store.measurements())
+    assert found == {broken[0]: 2, other: 4}
 
 
 def test_a_cpu_of_the_local_cluster_is_the_one_without(
