@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,7 +98,8 @@ def host_of(address: str) -> tuple[str, str]:
     """(scheme, host) of ``tcp://HOST:PORT`` or ``tls://HOST:PORT``; UsageError otherwise."""
     try:
         parts = urlsplit(address)
-        if parts.scheme in ("tcp", "tls") and parts.hostname and parts.port is not None:
+        alone = address == f"{parts.scheme}://{parts.netloc}" and parts.username is None
+        if parts.scheme in ("tcp", "tls") and parts.hostname and parts.port is not None and alone:
             return parts.scheme, parts.hostname
     except ValueError:
         pass
@@ -130,6 +132,8 @@ def connected(address: str, tls: Path | None) -> Iterator[Client]:
             client = Client(
                 address, security=guarded, timeout=CONNECT_S, set_as_default=False, name="hwbench"
             )
+    except ssl.SSLError as error:
+        raise UsageError(f"--tls {tls}: what lies in it cannot be used ({error})") from error
     except (OSError, TimeoutError) as error:
         raise DeviceError(
             f"no fleet answers at {address}: is `hwbench fleet scheduler` running there, with a "
