@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from hwbench.errors import DeviceError, NoDeviceError
+from hwbench.fleet.workers import workers_of
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -85,7 +86,7 @@ class Computing:
 
     def _hosts(self) -> int:
         """How many compute now."""
-        workers = self._client.scheduler_info()["workers"].values()
+        workers = workers_of(self._client).values()
         return sum(worker["resources"].get(HOST, 0) >= WHOLE for worker in workers)
 
     def _wait(self, futures: Sequence[Future]) -> None:

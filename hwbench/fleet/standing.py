@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from hwbench.fleet.computing import HOST, WHOLE
+from hwbench.fleet.workers import workers_of
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -17,7 +18,7 @@ def standing(client: Client) -> dict[str, Any]:
 
     Blocks are counted by kind and priority. Workers that are none of hwbench's are left out.
     """
-    workers = client.scheduler_info()["workers"].values()
+    workers = workers_of(client).values()
     devices = [
         {"worker": worker["name"], **seat}
         for worker in workers

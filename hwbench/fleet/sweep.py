@@ -20,6 +20,7 @@ from hwbench.errors import DeviceError, NoDeviceError, UsageError
 from hwbench.fleet.block import Answer, Described, Order, describe, described, perform
 from hwbench.fleet.computing import HOST, MEASURING
 from hwbench.fleet.work import Architectures, Work
+from hwbench.fleet.workers import workers_of
 from hwbench.measure.campaign import called
 from hwbench.measure.family import LEAST_MODELS
 from hwbench.measure.plan import Failure, Plan, Progress
@@ -116,12 +117,12 @@ class Spread(ABC):
         return fit
 
     def _kinds(self) -> set[str]:
-        workers = self.client.scheduler_info()["workers"].values()
+        workers = workers_of(self.client).values()
         return {kind for worker in workers for kind in worker["resources"]} - {HOST}
 
     def _workers(self) -> list[str]:
         """Addresses of the workers with devices of the kind that are not all set aside."""
-        workers = self.client.scheduler_info()["workers"].items()
+        workers = workers_of(self.client).items()
         return [a for a, w in workers if self.kind in w["resources"] and a not in self._shut]
 
     def epochs(self, store: Store) -> dict[str, CanaryEpoch]:
