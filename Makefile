@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 
 .DEFAULT_GOAL := env
 .DELETE_ON_ERROR:
-.PHONY: env search dev demo lint test faults slow statistics bench verify lock clean help
+.PHONY: env search dev demo lint test faults slow soak statistics bench verify lock clean help
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -64,6 +64,9 @@ faults: dev  ## what can go wrong, with 200 kills of a sweep
 
 slow: dev  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+soak: dev  ## two hours of a lab in minutes, with faults at random: does anything leak? (SEED=N)
+	HWBENCH_SOAK_SEED=$(SEED) $(BIN)/python -m pytest -m soak tests/soak
 
 statistics: dev  ## do intervals hold, on twenty times as many draws as in `make test`
 	HWBENCH_DRAWS=20 $(BIN)/python -m pytest -n 2 tests/statistics

@@ -148,13 +148,15 @@ def one(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> Lent:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What hangs is given up after seconds."""
+    with_patience(monkeypatch, launch_s=1.0, canary_s=0.8, back_within_s=2.0, patience_s=1.0)
+
+
+def with_patience(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
+    """Let phones be waited for so long (``launcher.Settings``)."""
     patient = ToolDevice.launcher
 
     def launcher(device: ToolDevice, threads: int) -> ToolLauncher:
         made = patient(device, threads)
-        quick = dataclasses.replace(
-            made.settings, launch_s=1.0, canary_s=0.8, back_within_s=2.0, patience_s=1.0
-        )
-        return ToolLauncher(device.shell, quick)
+        return ToolLauncher(device.shell, dataclasses.replace(made.settings, **seconds))
 
     monkeypatch.setattr(ToolDevice, "launcher", launcher)

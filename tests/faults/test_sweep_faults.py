@@ -2,86 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
 
 from hwbench.records import Measurement
 from hwbench.store import Store
+from tests.campaign import Campaigns
 from tests.stores import integrity
-from tests.targets import leaves_nothing, workers
+from tests.targets import leaves_nothing
 
 COUNT = 4
 NAMES = [f"net{i}" for i in range(COUNT)]
 
 
-class Campaigns:
-    """tests/campaign.py: one process after another measures the same sweep."""
-
-    def __init__(self, root: Path) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.campaign", str(COUNT)],
-            cwd=root,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-        )
-
-    def line(self) -> str:
-        """What is printed next."""
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-    def begin(self, folder: Path) -> int:
-        """Start a process that goes on with the sweep there; its number."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{folder}\n")
-        self.process.stdin.flush()
-        return int(self.line())
-
-    def rest(self) -> tuple[list[str], int]:
-        """Wait for its end: what it told, and its exit code, or minus the signal."""
-        told = list[str]()
-        while not (line := self.line()).startswith("ended "):
-            told.append(line)
-        return told, int(line.split()[1])
-
-    def end(self, process: int, number: int) -> tuple[list[str], int]:
-        """Send it the signal; then as :meth:`rest`. Its workers end with it."""
-        below = list[psutil.Process]()
-        with suppress(psutil.NoSuchProcess, ProcessLookupError):  # where it came to its end
-            os.kill(process, signal.SIGSTOP)  # here, however long we take to look
-            below = workers(process)
-            os.kill(process, number)
-            os.kill(process, signal.SIGCONT)
-        ended = self.rest()
-        _, alive = psutil.wait_procs(below, timeout=10)
-        assert not alive, "a worker outlived its session"
-        return ended
-
-
 @pytest.fixture
 def campaigns(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Campaigns]:
     """What a killed one left among the temporary files went with the next."""
-    with leaves_nothing(tmp_path, monkeypatch):
-        started = Campaigns(root)
-        try:
-            yield started
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(started.process.pid, signal.SIGKILL)
-            started.process.communicate()
+    with leaves_nothing(tmp_path, monkeypatch), Campaigns(root, COUNT) as started:
+        yield started
 
 
 def stored(folder: Path) -> list[str]:
