@@ -12,7 +12,8 @@ __all__ = ["at_hand", "big_file", "client", "fakes", "lent", "one", "pool", "sta
 
 @pytest.fixture
 def short_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two runs in place of ten."""
+    """Two short runs in place of ten."""
     monkeypatch.setattr(canary, "RUNS", 2)
     monkeypatch.setattr(canary, "MOST_RUNS", 2)
+    monkeypatch.setattr(canary, "RUN_SECONDS", 0.2)
     monkeypatch.setattr(canary, "PAUSE_SECONDS", 0.0)

@@ -11,12 +11,15 @@ import shlex
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from hwbench.devices import get_device
+from hwbench.cli import bench, main
+from hwbench.devices import get_device, profile
+from hwbench.devices.base import Device
 from hwbench.devices.cuda.options import CudaOptions
 from hwbench.devices.litert import LiteRtOptions
 from hwbench.devices.phone.adb import Adb
@@ -24,6 +27,10 @@ from hwbench.devices.phone.device import PhoneOptions
 from hwbench.graph import GraphBuilder
 from hwbench.lower import random_weights, to_onnx, to_tflite
 from hwbench.measure.campaign import anchor
+from hwbench.measure.jobs import Job
+from hwbench.measure.plan import Failure, Plan
+from hwbench.predictors.kernels import samples
+from hwbench.records import Measurement
 from hwbench.spaces import get_space, space_filling
 from hwbench.store import Store
 from hwbench.testing.devices import check_device
@@ -89,9 +96,31 @@ def run(argv: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.usefixtures("short_calibration")
-def test_the_commands_run_one_after_the_other(tmp_path: Path, own_store: Path) -> None:
+@pytest.fixture
+def short_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less time, and two processes in place of six, where no test asks how sure an answer is."""
+    measure = bench.measure
+
+    def in_short(
+        target: Device, jobs: Sequence[Job], plan: Plan, store: Store
+    ) -> list[Measurement | Failure]:
+        return measure(target, jobs, dataclasses.replace(plan, processes=2, seconds=0.4), store)
+
+    monkeypatch.setattr(bench, "measure", in_short)
+    for module, name in ((profile, "PROFILE_PLAN"), (samples, "NETWORK_PLAN")):
+        plan = dataclasses.replace(getattr(module, name), seconds=0.3)
+        monkeypatch.setattr(module, name, plan)
+
+
+@pytest.mark.usefixtures("short_calibration", "short_plans")
+def test_the_commands_run_one_after_the_other(
+    tmp_path: Path,
+    own_store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """As they stand, but with fewer samples; then the Python that uses what they made."""
+    monkeypatch.chdir(tmp_path)
     calibrate(own_store, "cpu", "litert")
     done = run([sys.executable, "-c", block("to_onnx(")], tmp_path)
     assert done.returncode == 0, done.stderr
@@ -102,20 +131,21 @@ def test_the_commands_run_one_after_the_other(tmp_path: Path, own_store: Path) -
     for command in shown:
         fewer = [few.get(word, word) for word in command]
         for _ in range(3):
-            done = run([sys.executable, "-m", "hwbench", *fewer], tmp_path)
+            code = main(fewer)
+            told = capsys.readouterr().err
             # A network that got no core to itself has no latency: the word is to run it again.
-            if "run the same command again" not in done.stderr:
+            if "run the same command again" not in told:
                 break
         # 3: measured, but on a busy machine an interval may be too wide to be an answer.
         answered = {0, 3} if command[0] in ("bench", "profile", "kernels") else {0}
-        assert done.returncode in answered, done.stderr
-    code = block("random_search(").replace("budget_ms=5.0", "budget_ms=50.0")
-    done = run([sys.executable, "-c", code], tmp_path)
+        assert code in answered, told
+    source = block("random_search(").replace("budget_ms=5.0", "budget_ms=50.0")
+    done = run([sys.executable, "-c", source], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("r")
     for of_ones_own in (block("import optuna"), block("import mutated") + block("measurer=")):
-        code = (block("quality = space.macs") + of_ones_own).replace("5.0", "50.0")
-        done = run([sys.executable, "-c", code], tmp_path)
+        source = (block("quality = space.macs") + of_ones_own).replace("5.0", "50.0")
+        done = run([sys.executable, "-c", source], tmp_path)
         assert done.returncode == 0, done.stderr
 
 
@@ -138,12 +168,17 @@ def test_the_tests_of_latency_pass(
     )
 
 
-@pytest.mark.usefixtures("short_calibration")
+@pytest.mark.usefixtures("short_calibration", "short_plans")
 @pytest.mark.parametrize("command", commands(_DEVICES), ids=" ".join)
 def test_the_commands_of_the_devices_page_parse(
-    command: list[str], tmp_path: Path, own_store: Path, monkeypatch: pytest.MonkeyPatch
+    command: list[str],
+    tmp_path: Path,
+    own_store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """No phone and no GPU stands here: what is missing is said in one line, with exit code 4."""
+    monkeypatch.chdir(tmp_path)
     graph = GraphBuilder("net")
     net = graph.build(graph.conv(graph.input("x", (1, 3, 16, 16)), 4))
     to_onnx(net, random_weights(net)).save(tmp_path / "model.onnx")
@@ -154,15 +189,15 @@ def test_the_commands_of_the_devices_page_parse(
     monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(free_port()))  # not the user's own server
     if "litert" in command:
         calibrate(own_store, "litert")
-    done = run([sys.executable, "-m", "hwbench", *command], tmp_path)
+    code, told = main(command), capfd.readouterr().err
     if any(word.startswith("adb:") for word in command):
         subprocess.run([Adb.find().path, "kill-server"], check=True)
     if "litert" in command:
-        assert done.returncode in {0, 3}, done.stderr
+        assert code in {0, 3}, told
     else:
-        assert done.returncode == 4, done.stderr
-        assert len([line for line in done.stderr.splitlines() if line.startswith("hwbench:")]) <= 1
-        assert "Traceback" not in done.stderr
+        assert code == 4, told
+        assert len([line for line in told.splitlines() if line.startswith("hwbench:")]) <= 1
+        assert "Traceback" not in told
 
 
 def test_the_options_of_the_devices_page_are_those_there_are() -> None:
