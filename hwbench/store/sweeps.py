@@ -12,6 +12,7 @@ import os
 import platform
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -108,11 +109,18 @@ def set_back(connection: Connection, sweep: str, device: str, failures: int, cel
 
 
 def standings(connection: Connection, sweeps: int, cells: int) -> list[Standing]:
-    """The newest sweeps, the newest first, each with so many of its last cells at most."""
+    """The newest sweeps, the newest first, each with so many of its last cells at most.
+
+    An announcement that is damaged is left out: the measurements are none of it.
+    """
     meta = schema.meta.c
     query = select(meta.key, meta.value).where(meta.key.startswith(PREFIX, autoescape=True))
     rows = connection.execute(query.order_by(meta.key.desc()).limit(sweeps)).all()
-    return [_standing(connection, key, json.loads(value), cells) for key, value in rows]
+    found = []
+    for key, value in rows:
+        with suppress(AttributeError, KeyError, TypeError, ValueError):
+            found.append(_standing(connection, key, json.loads(value), cells))
+    return found
 
 
 def _standing(

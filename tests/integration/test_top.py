@@ -105,6 +105,17 @@ def test_an_announcement_of_an_earlier_hwbench_is_read(
     assert (one["cells"], one["devices"]) == (2, [])
 
 
+@pytest.mark.parametrize("value", ["{half", "[]", "{}", '{"what": "a", "after": 0}'])
+def test_a_damaged_announcement_hides_no_other(
+    value: str, own_store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Store.open(own_store) as store:
+        store.announce(sweep(2))
+    with sqlite3.connect(own_store) as database:
+        database.execute("INSERT INTO hwbench_meta VALUES ('sweep:9:x', ?)", (value,))
+    assert [each["cells"] for each in seen(capsys)] == [2]
+
+
 def test_what_ended_what_is_done_and_what_is_elsewhere(
     own_store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
