@@ -1,4 +1,4 @@
-"""Model files over a fleet: `bench` and `gate` on phones that sleep, by real Dask; and one CPU."""
+"""Model files over a fleet: `bench` and `gate` on phones that sleep, by real Dask."""
 
 from __future__ import annotations
 
@@ -29,8 +29,6 @@ from hwbench.records import Measurement
 from hwbench.store import Store
 from tests.fleet_devices import FakePhone
 from tests.fleets import Start, told
-from tests.measurements import epoch_on
-from tests.targets import with_light_canaries
 
 pytestmark = pytest.mark.usefixtures("fakes")
 
@@ -256,26 +254,6 @@ def test_a_comparison_begins_anew_where_its_device_gives_out(
     with Store.open(own_store) as store:
         found = Counter(m.fingerprint.device for m in store.measurements())
     assert found == {broken[0]: 2, other: 4}
-
-
-def test_a_cpu_of_the_local_cluster_is_the_one_without(
-    tmp_path: Path,
-    own_store: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with_light_canaries(tmp_path, monkeypatch)
-    model = net(tmp_path / "model.onnx", 3)
-    with Store.open(own_store) as store:
-        store.add_epoch(epoch_on(get_device("cpu")))
-        main(["bench", str(model), "--fleet", "local", "-d", "cpu", "--precision", "50", *FAST])
-        (entry,) = printed(capsys)["results"]
-        assert entry["error"] is None
-        (found,) = store.measurements()
-        (epoch,) = store.epochs()
-    cpu = get_device("cpu")
-    assert (found.epoch, found.fingerprint.key) == (epoch.id, cpu.fingerprint(1).key)
-    assert found.workload == cpu.job(_read(model), 1).workload
 
 
 @pytest.mark.parametrize(
