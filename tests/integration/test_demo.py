@@ -23,6 +23,8 @@ from hwbench.measure.jobs import Job, RunnerSpec
 from hwbench.measure.plan import Failure
 from hwbench.predictors import load_predictor
 from hwbench.records import Measurement
+from hwbench.search.pnag import Costs
+from hwbench.search.pnag.training import Schedule
 from hwbench.store import Store
 from hwbench.watch.page import Tried
 from tests.measurements import measurement
@@ -40,7 +42,8 @@ def test_the_demo_measures_predicts_keeps_and_reports(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("hwbench.demo.TEST_SAMPLES", 4)
+    monkeypatch.setattr(demo, "TEST_SAMPLES", 4)
+    monkeypatch.setattr(demo, "Costs", partial(Costs, plan=Schedule(steps=10, last=15)))
     argv = ["demo", "-n", "20", "-o", str(tmp_path / "out"), "--json"]
     assert cli.main(argv) == 0
     first = json.loads(capsys.readouterr().out)
