@@ -51,7 +51,8 @@ lint: dev  ## style, types, and the direction of imports
 	$(BIN)/lint-imports --no-cache
 
 # What holds latencies against each other has the machine to itself, after all else. That waits for
-# phones and processes much of its time: three share two cores, the longest files first.
+# phones and processes much of its time: three share two cores, in an order in which the longest
+# files (tests/faults) come first.
 ALONE := $(patsubst %,tests/integration/test_%.py,cli_watch demo interpreters litert new_device \
   onnx_cpu pytest_plugin readme session)
 
