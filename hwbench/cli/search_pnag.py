@@ -120,7 +120,8 @@ def pnag(
 
     hwbench search pnag -s mbv3_small --budgets MS1,MS2 --supernet f.pt --data fashion-mnist
 
-    hwbench search pnag … --supernet f.pt --data fashion-mnist --fleet tcp://127.0.0.1:8786
+    hwbench search pnag -s mbv3_small --budgets MS1,MS2 --supernet f.pt --data fashion-mnist
+    --fleet tcp://127.0.0.1:8786
     """
     from hwbench.spaces import get_space
 

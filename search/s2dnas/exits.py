@@ -112,5 +112,7 @@ def _levels(confidences: Array, count: int) -> Array:
     """Thresholds between the confidences of images, evenly many between two; the last is 1."""
     ordered = np.unique(confidences)
     between = (ordered[1:] + ordered[:-1]) / 2
+    # The middle of two neighbouring floats is one of them; the lower would part nothing.
+    between = np.where(between > ordered[:-1], between, ordered[1:])
     at = np.linspace(0, len(between) - 1, min(count - 2, len(between))).round().astype(int)
     return np.unique([0.0, *between[at], 1.0])

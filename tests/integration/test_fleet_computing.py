@@ -136,7 +136,7 @@ def test_a_host_never_computes_while_one_of_its_devices_measures(
     own_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(install(tmp_path / "fakes"))
-    monkeypatch.setenv(LAUNCH, "0.01")
+    monkeypatch.setenv(LAUNCH, "0.04")  # so long that the first answers come before the last block
     monkeypatch.setattr(computing, "_PRIORITY", 1)  # between the blocks, not after them
     seats = Seats(seats_of(["phone=fake:1", "phone=fake:2"], {}, None))
     with hosts(1, seats) as client, Store.open(own_store) as store:

@@ -60,6 +60,12 @@ def test_few_images_are_parted_in_every_way_there_is(data) -> None:
             assert tuple(np.round(one_by_one(sure, right, costs, thresholds)[0], 9)) in found
 
 
+def test_neighbouring_floats_are_parted_as_well() -> None:
+    sure = np.array([[0.1, np.nextafter(0.1, 1)], [0.5, 0.5]])
+    found = all_exits(sure, np.ones((2, 2), bool), [1.0, 1.0])
+    assert [0.5, 0.5] in found.left.tolist()
+
+
 @given(judged())
 @settings(max_examples=40)
 def test_the_front_holds_the_best_and_nothing_else(data) -> None:
