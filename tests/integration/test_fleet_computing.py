@@ -20,6 +20,7 @@ from hwbench.cli.supernet import images_of
 from hwbench.devices.profile import PROFILE_PLAN
 from hwbench.errors import NoDeviceError, UsageError
 from hwbench.fleet import computing, link
+from hwbench.fleet import sweep as sweep_module
 from hwbench.fleet.computing import Computing
 from hwbench.fleet.seats import Seats, seats_of
 from hwbench.fleet.standing import standing
@@ -136,8 +137,9 @@ def test_a_host_never_computes_while_one_of_its_devices_measures(
     own_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(install(tmp_path / "fakes"))
-    monkeypatch.setenv(LAUNCH, "0.04")  # so long that the first answers come before the last block
+    monkeypatch.setenv(LAUNCH, "0.01")
     monkeypatch.setattr(computing, "_PRIORITY", 1)  # between the blocks, not after them
+    monkeypatch.setattr(sweep_module, "BLOCKS_A_DEVICE", 6)  # usually two, with one pause between
     seats = Seats(seats_of(["phone=fake:1", "phone=fake:2"], {}, None))
     with hosts(1, seats) as client, Store.open(own_store) as store:
         sweep = FleetSweep(client, "phone", SMALL, SMALL.sample(48, np.random.default_rng(0)))
