@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from hwbench.measure.jobs import Job
     from hwbench.records import Measurement
     from hwbench.store import Store
-    from hwbench.watch.comparison import Comparison
     from hwbench.watch.gate import Ruling
-    from hwbench.watch.trial import Effort
+    from hwbench.watch.trial import Effort, Outcome, Side
 
 #: Models a device that are looked at at once: while one is compared, the next one waits for it.
 _AHEAD = 2
@@ -53,24 +52,18 @@ class AllOver:
 
     def side_by_side(self, before: Job, after: Job) -> Ruling:
         """Run both, on whichever device is free; each session of theirs is a task of the queue."""
-        from hwbench.errors import HwbenchError
         from hwbench.fleet.models import OneDevice, first_that_finishes
         from hwbench.fleet.sweep import MOST_TRIES
-        from hwbench.watch.gate import ruled
-        from hwbench.watch.trial import compare_at, told_apart
-
-        side = told_apart(before, after, (" (baseline)", ""))
+        from hwbench.watch.gate import ruled_by_pair
+        from hwbench.watch.trial import compare_at
 
         def attempt(place: str | None) -> Ruling:
             venue, keep = OneDevice(self.target, self.results, place), self.results.add
 
-            def once() -> Comparison:
-                (found,) = compare_at(venue, [side], self.effort, keep=keep, tags=self.tags)
-                if isinstance(found, HwbenchError):
-                    raise found
-                return found
+            def compare(side: Side) -> list[Outcome]:
+                return compare_at(venue, [side], self.effort, keep=keep, tags=self.tags)
 
-            return _noted(ruled(after.workload.name, once, self.effort.tolerance), venue)
+            return _noted(ruled_by_pair(before, after, compare, self.effort.tolerance), venue)
 
         return first_that_finishes([None] * MOST_TRIES, attempt)
 

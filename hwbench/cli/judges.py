@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from hwbench.measure.jobs import Job
     from hwbench.records import Measurement
     from hwbench.store import Store
-    from hwbench.watch.comparison import Comparison
     from hwbench.watch.gate import Ruling
-    from hwbench.watch.trial import Effort
+    from hwbench.watch.trial import Effort, Outcome, Side
 
 _SECONDS_OF_HISTORY = 2.0
 
@@ -124,18 +123,12 @@ class Here:
 
     def side_by_side(self, before: Job, after: Job) -> Ruling:
         """Both in the same fresh processes."""
-        from hwbench.watch.gate import ruled
-        from hwbench.watch.trial import told_apart
+        from hwbench.watch.gate import ruled_by_pair
 
-        side = told_apart(before, after, (" (baseline)", ""))
+        def compare(side: Side) -> list[Outcome]:
+            return live(self.target, [side], self.effort, self.results)
 
-        def once() -> Comparison:
-            (found,) = live(self.target, [side], self.effort, self.results)
-            if isinstance(found, HwbenchError):
-                raise found
-            return found
-
-        return ruled(after.workload.name, once, self.effort.tolerance)
+        return ruled_by_pair(before, after, compare, self.effort.tolerance)
 
     def against_store(
         self,

@@ -15,11 +15,13 @@ from datetime import datetime
 
 import numpy as np
 
-from hwbench.errors import InconclusiveError
+from hwbench.errors import HwbenchError, InconclusiveError
+from hwbench.measure.jobs import Job
 from hwbench.records import CanaryEpoch, Measurement
 from hwbench.watch.comparison import Comparison, Word, latency_spread
 from hwbench.watch.segments import changes
 from hwbench.watch.selection import changed_facts, series_key
+from hwbench.watch.trial import Outcome, Side, told_apart
 
 #: Two-sided: one alarm in a hundred at a regression of just the tolerance, and far fewer at none.
 CONFIDENCE = 0.98
@@ -54,6 +56,24 @@ def ruled(
         return Ruling(name, word, first, notes=tuple(notes))
     second = compare()
     return Ruling(name, second.word(tolerance), second, first, tuple(notes))
+
+
+def ruled_by_pair(
+    before: Job, after: Job, compare: Callable[[Side], Sequence[Outcome]], tolerance: float
+) -> Ruling:
+    """Compare a model with a baseline that runs as well; ``compare`` answers for the one pair.
+
+    Raises the error that stands for the pair where it could not be compared.
+    """
+    side = told_apart(before, after, (" (baseline)", ""))
+
+    def once() -> Comparison:
+        (found,) = compare(side)
+        if isinstance(found, HwbenchError):
+            raise found
+        return found
+
+    return ruled(after.workload.name, once, tolerance)
 
 
 def ruled_by_history(

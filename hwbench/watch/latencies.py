@@ -13,7 +13,7 @@ from hwbench.devices import get_device
 from hwbench.devices.base import Device
 from hwbench.devices.calls import Calls
 from hwbench.devices.models import input_names, read_model_file
-from hwbench.errors import HwbenchError, InconclusiveError, UnknownNameError, UsageError
+from hwbench.errors import InconclusiveError, UnknownNameError, UsageError
 from hwbench.measure.campaign import anchor, known_epoch, record
 from hwbench.measure.jobs import Job
 from hwbench.measure.plan import Plan
@@ -22,8 +22,8 @@ from hwbench.records import Measurement
 from hwbench.watch import trial
 from hwbench.watch.baselines import HISTORY, baseline_files, without
 from hwbench.watch.commits import commit_of, git_tags
-from hwbench.watch.comparison import Comparison, Word, sentence
-from hwbench.watch.gate import CONFIDENCE, Ruling, ruled, ruled_by_history
+from hwbench.watch.comparison import Word, sentence
+from hwbench.watch.gate import CONFIDENCE, Ruling, ruled_by_history, ruled_by_pair
 
 if TYPE_CHECKING:
     from hwbench.store import Store
@@ -194,18 +194,14 @@ class _Asked:
             confidence=CONFIDENCE,
         )
         after = self.job(self.question.what)
-        side = trial.told_apart(before, after, (" (baseline)", ""))
         epoch = known_epoch(self.target, 1, self.results) if self.results else None
 
-        def once() -> Comparison:
-            (found,) = trial.compare_live(
+        def compare(side: trial.Side) -> list[trial.Outcome]:
+            return trial.compare_live(
                 self.target, [side], effort, epoch, keep=self._keep, tags=self.tags
             )
-            if isinstance(found, HwbenchError):
-                raise found
-            return found
 
-        return self._ruled(lambda: ruled(after.workload.name, once, effort.tolerance))
+        return self._ruled(lambda: ruled_by_pair(before, after, compare, effort.tolerance))
 
     def against_store(self, results: Store, commit: str | None) -> Found:
         """Against what the store has. Where that is nothing, this is the beginning."""
