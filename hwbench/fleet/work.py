@@ -94,7 +94,10 @@ class Sent:
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Sent:
-        """The model behind a document. Raises UsageError for a file that would lie elsewhere."""
+        """The model behind a document. Raises UsageError for a file that would lie elsewhere, and
+        where the model's own is none of those sent."""
+        if document["file"] not in document["files"]:
+            raise UsageError(f"a model's file {document['file']!r} did not come along")
         for name in document["files"]:
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 raise UsageError(f"a model's file {name!r} is not beside it")
