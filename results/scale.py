@@ -79,7 +79,7 @@ def perform(text: str) -> str:
     """Task: sleep as long as the plan says; the answers say when this began."""
     order = json.loads(text)
     with _seats().taken(order["kind"]) as seat:
-        word = f"{time.time()}".ljust(ANSWER_BYTES)
+        word = f"{time.monotonic()}".ljust(ANSWER_BYTES)
         time.sleep(order["plan"]["seconds"])
         failed = [(arch, InconclusiveError(word)) for arch in order["archs"]]
         return Answer(device=seat.name, failed=failed).text()
@@ -163,7 +163,7 @@ def jobs(address: str, number: int, block_s: float, pid: int, pipe: Connection) 
     first.keys = list(dict.fromkeys(first.keys))
     watched, plan = Scheduler(pid), Plan(processes=2, seconds=block_s)
     marks: list[tuple[float, float]] = []
-    step = threading.Barrier(number, lambda: marks.append((time.time(), watched.cpu_s())))
+    step = threading.Barrier(number, lambda: marks.append((time.monotonic(), watched.cpu_s())))
     waits: list[float] = []
     doubled: list[int] = []
 
@@ -255,9 +255,9 @@ def simulated(devices: int, block_s: float, seats: int) -> dict[str, Any]:
     ):
         started.recv()
         watched = Scheduler(pid)
-        began, cpu = time.time(), watched.cpu_s()
+        began, cpu = time.monotonic(), watched.cpu_s()
         time.sleep(10)
-        idle = (watched.cpu_s() - cpu) / (time.time() - began)
+        idle = (watched.cpu_s() - cpu) / (time.monotonic() - began)
         with process(jobs, address, number, block_s, pid) as pipe:
             seen = pipe.recv()
     waits = np.array(seen.pop("waits_s")) / block_s
