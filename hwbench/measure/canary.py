@@ -55,7 +55,7 @@ def load_canaries(worker: WorkerProcess, canaries: Sequence[Canary]) -> list[lis
         slot = f"canary:{canary.name}"
         try:
             worker.load(slot, canary.runner)
-            worker.ask("warm", slot, 0.02, 20, 200, expect_s=1)
+            worker.ask("warm", slot, 0.02, 3, 200, expect_s=1)
         except ModelError as error:
             raise DeviceError(f"canary {canary.name}: {error}") from error
         steps.append([slot, canary.runs, canary.warm, canary.every_s])
