@@ -92,6 +92,8 @@ def dash(
 ) -> None:
     """Choose a network's kernel sizes and dilations for a task, within a latency budget or not.
 
+    The network's own are trained alike, and stay where they do better on validation samples.
+
     The folder gets the trained network (.onnx, .pt) and what was chosen (.json); the same command
     goes on where it was stopped. Exits with 1 if the budget is not kept, with 3 if that is not
     sure.
@@ -152,6 +154,7 @@ def _show(outcome: Outcome, *, as_json: bool) -> None:
         return
     found: list[tuple[str, object]] = [
         (f"{outcome.metric}, validation", outcome.validation_error),
+        ("with its own kernels", outcome.own_error),
         (f"{outcome.metric}, test", outcome.test_error),
     ]
     if outcome.latency_ms is not None:
@@ -163,6 +166,7 @@ def _show(outcome: Outcome, *, as_json: bool) -> None:
     if outcome.budget_ms is not None:
         words = {True: "kept", False: "not kept", None: "not sure: measure again"}
         found += [("budget, ms", outcome.budget_ms), ("it is", words[outcome.kept])]
+    stays = "It keeps the kernels that it came with: those found do no better.\n"
     console.show(
         f"{outcome.backbone} for {outcome.task}",
         console.table(("", "<value"), found),
@@ -177,5 +181,5 @@ def _show(outcome: Outcome, *, as_json: bool) -> None:
                 *((name.replace("_", " "), value) for name, value in outcome.ledger.items()),
             ],
         ),
-        f"Written to {outcome.folder}",
+        f"{stays if outcome.is_own else ''}Written to {outcome.folder}",
     )

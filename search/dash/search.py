@@ -1,5 +1,8 @@
 """The whole search: a mixture trained, decoded (within a latency budget), tuned, trained, measured.
 
+What the backbone came with is tuned and trained alike, and stays where it does better on validation
+samples: a search need not pay.
+
 >>> task = load_task("mnist1d")
 >>> outcome = search_dash(backbone_for(task), task, Path("found"))
 
@@ -53,6 +56,7 @@ SPACES = {1: ((3, 7, 11, 15, 19), (1, 3, 7, 15)), 2: ((3, 5, 7, 9), (1, 3, 7, 15
 MEASURING = "measuring convolutions"
 
 _RESULT, _NET, _ONNX = "result.json", "net.pt", "net.onnx"
+_LATENCIES = "latencies.json"
 _NS_PER_MS = 1e6
 #: How often a decoded network that is measured to be too slow is decoded again, by how much below.
 _DECODES, _BELOW = 4, 0.97
@@ -80,6 +84,8 @@ class DashPlan:
 class Outcome:
     """The network found: its kernel size and dilation by convolution, errors, latency, cost.
 
+    ``own_error`` is the validation error with the kernels that the backbone came with (None where
+    these do not keep the budget); where it is the lower one, ``is_own``: the network has them.
     ``kept`` says whether the measured latency, all of its interval, is within the budget: True,
     False, or None where it is not sure, or there is no budget. Seconds are of the CPU.
     """
@@ -90,6 +96,8 @@ class Outcome:
     metric: str
     choice: Choice
     validation_error: float
+    own_error: float | None
+    is_own: bool
     test_error: float
     budget_ms: float | None
     latency_ms: float | None
@@ -122,8 +130,15 @@ def search_dash(
     with search.ledger.timed():
         search.relax()
         choice = search.decode(measurer)
-        finished = search.finish(choice)
-    return search.deployed(choice, finished, measurer)
+        found = search.finish(choice)
+        own = None
+        if choice == search.own:
+            own = found
+        elif search.keeps_own(measurer):
+            own = search.finish(search.own)
+            if own.error < found.error:
+                choice, found = search.own, own
+    return search.deployed(choice, found, own, measurer)
 
 
 class DashSearch:
@@ -154,6 +169,10 @@ class DashSearch:
         self.candidates = candidates_for(
             self.sizes, plan.kernels or kernels, plan.dilations or dilations
         )
+        #: The kernels that the backbone came with.
+        self.own: Choice = {
+            name: (convs[name].kernel_size[0], convs[name].dilation[0]) for name in self.candidates
+        }
         self.ledger, self.seconds = SearchLedger(), dict[str, float]()
         self.logits: Table = {}
         claim_folder(folder, _about(backbone, task, plan, device), _RESULT)
@@ -180,10 +199,20 @@ class DashSearch:
             places = {name: int(logits.argmax()) for name, logits in self.logits.items()}
             return named(self.candidates, places)
         self._tell(MEASURING, 0.0)
-        costs = ConvCosts(measurer, self._folder / "latencies.json")
+        costs = ConvCosts(measurer, self._folder / _LATENCIES)
         choice = self._within(self._plan.budget_ms, costs)
         self.ledger.device_measurements += costs.oracle.ledger.measured
         return choice
+
+    def keeps_own(self, measurer: GraphMeasurer | None = None) -> bool:
+        """Whether the kernels that the backbone came with are within the budget, if there is one,
+        as far within as a choice has to be."""
+        if self._plan.budget_ms is None or measurer is None:
+            return True
+        costs = ConvCosts(measurer, self._folder / _LATENCIES)
+        took = float(costs.of([graph_of(decoded(self._backbone.trained, self.own), self._task)])[0])
+        self.ledger.device_measurements += costs.oracle.ledger.measured
+        return took <= _BELOW * self._plan.budget_ms
 
     def _within(self, budget: float, costs: ConvCosts) -> Choice:
         net = self._backbone.trained
@@ -218,21 +247,29 @@ class DashSearch:
         return chosen
 
     def finish(self, choice: Choice) -> Finished:
-        """Hyper-parameters and weights of the network chosen, with plain convolutions."""
+        """Hyper-parameters and weights of a network with these kernels, plain convolutions."""
         plan = replace(self._plan.final, seed=self._plan.seed)
         net = decoded(self._backbone.trained, choice)
         finished = finish(net, self._task, plan, self._plan.tuning, self._folder, self._tell)
         tried = len(self._plan.tuning.rates) * len(self._plan.tuning.decays)
         self.ledger.training_steps += tried * self._plan.tuning.steps + plan.steps
         self.ledger.validations += tried + 1
-        self.seconds["tuning"] = finished.tuning_seconds
-        self.seconds["training"] = finished.training_seconds
+        if choice == self.own:
+            self.seconds["the own kernels"] = finished.seconds
+        else:
+            self.seconds["tuning"] = finished.tuning_seconds
+            self.seconds["training"] = finished.training_seconds
         return finished
 
     def deployed(
-        self, choice: Choice, finished: Finished, measurer: GraphMeasurer | None = None
+        self,
+        choice: Choice,
+        finished: Finished,
+        own: Finished | None,
+        measurer: GraphMeasurer | None = None,
     ) -> Outcome:
-        """The files, the latency as measured now, and the one look at the test."""
+        """The files, the latency as measured now, and the one look at the test. ``own`` is what
+        the backbone's own kernels came to."""
         task, plan, net = self._task, self._plan, finished.net
         content = exported(net, task)
         latency = low = high = kept = None
@@ -255,6 +292,8 @@ class DashSearch:
             task.metric,
             choice,
             finished.error,
+            None if own is None else own.error,
+            choice == self.own,
             mean_error(net, task, task.test_for_the_final_report()),
             plan.budget_ms,
             latency,

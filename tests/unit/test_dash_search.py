@@ -23,6 +23,7 @@ from hwbench.errors import ImportFileError, ModelError, UsageError
 from hwbench.graph import Graph
 from hwbench.records import Measurement
 from hwbench.search.dash import (
+    Backbone,
     DashPlan,
     FitPlan,
     MixedConv,
@@ -417,6 +418,33 @@ def test_a_choice_within_a_budget_is_the_best_there_is(seed: int, n: int, share:
     assert total(worth, found) >= best - 1e-6
     with pytest.raises(UsageError, match="the cheapest choice costs"):
         best_within(worth, cost, least - 0.01)
+
+
+def test_kernels_that_the_network_came_with_stay_where_they_do_better(tmp_path: Path) -> None:
+    """Spikes 3 or 9 places apart: (3, 3) sees what tells them, and cannot be found without it."""
+    task, plan = far_apart(), replace(PLAN, final=FitPlan(60, 32))
+
+    def reaching(kernel: int, dilation: int) -> Backbone:
+        conv = nn.Conv1d(1, 16, kernel, padding=dilation * (kernel // 2), dilation=dilation)
+        head = [nn.AdaptiveMaxPool1d(1), nn.Flatten(), nn.Linear(16, 2)]
+        net = nn.Sequential(conv, nn.BatchNorm1d(16), nn.ReLU(), *head)
+        return Backbone("one", net, net)
+
+    narrow = replace(plan, kernels=(1, 3), dilations=(1,), pointwise=True)
+    kept = search_dash(reaching(3, 3), task, tmp_path / "kept", narrow)
+    assert kept.is_own
+    assert kept.choice == {"0": (3, 3)}
+    assert kept.own_error == kept.validation_error
+    wide = replace(plan, kernels=(3, 7), dilations=(3,))
+    left = search_dash(reaching(1, 1), task, tmp_path / "left", replace(wide, pointwise=True))
+    assert not left.is_own
+    assert left.choice["0"][1] == 3
+    assert left.own_error is not None
+    assert left.validation_error <= left.own_error
+    machine = Machine()
+    tight = searched(tmp_path / "tight", machine, budget_ms=1.5)  # its own take 2 ms
+    assert tight.own_error is None
+    assert not tight.is_own
 
 
 def test_a_budget_decides_the_decode_and_is_judged(tmp_path: Path) -> None:
