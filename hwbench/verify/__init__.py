@@ -19,7 +19,7 @@ _CLAIMS = {
     "kernels": ("hwbench.verify.kernels", "Kernels", "15 min", "6 min"),
     "pnag": ("hwbench.verify.pnag", "Pnag", "20 min", "4 min"),
     "eas": ("hwbench.verify.eas", "Eas", "over 16 min", "3 min"),
-    "dash": ("hwbench.verify.dash", "Dash", "40 min", "3 min"),
+    "dash": ("hwbench.verify.dash", "Dash", "an hour", "3 min"),
     "s2dnas": ("hwbench.verify.s2dnas", "S2dnas", "hours", "2 min"),
 }
 
