@@ -39,10 +39,11 @@ _QUIET = {
     "distributed.scheduler.allowed-failures": 10,
     "distributed.scheduler.active-memory-manager.start": False,
     "distributed.admin.large-graph-warning-threshold": "1GiB",  # models are sent
-    # A scheduler that answered once may be busy for a while: it is waited for, and asked again.
-    "distributed.comm.timeouts.connect": "60s",
-    "distributed.comm.retry.count": 3,
 }
+#: A scheduler that answered once may be busy for a while: a client asks it again. The scheduler
+#: itself must not ask again for an answer: to a worker that was killed it would not give up before
+#: each of the attempts ran out of time.
+_ASKS_AGAIN = {"distributed.comm.retry.count": 3}
 
 
 def require_dask() -> None:
@@ -123,8 +124,10 @@ def worker_options(seats: Seats, *, computes: bool = False) -> dict[str, Any]:
 def connected(address: str, tls: Path | None) -> Iterator[Client]:
     """A client of the fleet at an address. Raises DeviceError where none answers."""
     require_dask()
+    import dask
     from distributed import Client
 
+    dask.config.set(_ASKS_AGAIN)
     guarded = security(address, tls)
     try:
         with warnings.catch_warnings():

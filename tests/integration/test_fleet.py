@@ -9,11 +9,13 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
@@ -29,6 +31,7 @@ from hwbench.fleet.link import TLS_FILES, connected, local_cluster
 from hwbench.fleet.standing import standing
 from hwbench.fleet.sweep import FleetSweep
 from hwbench.fleet.work import Architectures
+from hwbench.fleet.workers import workers_of
 from hwbench.measure.plan import Plan
 from hwbench.records import Measurement
 from hwbench.spaces import get_space
@@ -36,6 +39,9 @@ from hwbench.store import Store
 from tests.fleets import Start, local, told
 from tests.measurements import epoch_on
 from tests.targets import with_light_canaries
+
+if TYPE_CHECKING:
+    from distributed import Future
 
 SPACE = get_space("mbv3_small")
 PLAN = Plan(processes=3, seconds=0.1, loaded=15)
@@ -150,6 +156,39 @@ def test_a_worker_that_is_killed_loses_nothing(
         with pytest.raises(DeviceError, match="the last worker with a device of the kind 'pixel7'"):
             list(again.run(store, PLAN, again.keys, campaign="d"))
     assert scheduler.poll() is None
+
+
+def test_an_answer_that_goes_with_its_worker_is_measured_again(
+    start: Start, own_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host is killed after its block, while the scheduler fetches the answer for the client."""
+    address = told(start("fleet", "scheduler", "tcp://127.0.0.1:0")).split()[-1]
+    hosts = {
+        name: start("fleet", "worker", address, "--devices", f"phone=fake:{name}", "--name", name)
+        for name in ("desk", "shelf")
+    }
+    assert all("lending" in told(each) for each in hosts.values())
+    struck = 0.0
+    fetched = FleetSweep._result
+
+    def result(self: FleetSweep, future: Future) -> str:
+        nonlocal struck
+        if not struck:
+            (holder,) = self.client.who_has([future])[future.key]
+            host = hosts[workers_of(self.client)[holder]["name"]]
+            host.send_signal(signal.SIGSTOP)  # whoever asks it for the answer waits
+            threading.Timer(1, host.kill).start()
+            struck = time.monotonic()
+        return fetched(self, future)
+
+    with connected(address, None) as client, Store.open(own_store) as store:
+        sweep = FleetSweep(client, "phone", SPACE, sample(32))
+        sweep.calibrate(store)
+        monkeypatch.setattr(FleetSweep, "_result", result)
+        answers = list(sweep.run(store, PLAN, sweep.keys, campaign="c"))
+        assert time.monotonic() - struck < 30, "nobody tries to reach the dead for long"
+        assert all(isinstance(a, Measurement) for a in answers)
+        once_each(store, sweep)
 
 
 # --- in this process ----------------------------------------------------------------------

@@ -6,9 +6,9 @@ import json
 import threading
 import time
 from collections import Counter
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,7 +21,6 @@ from hwbench.fleet import link, work
 from hwbench.fleet import sweep as fleet_sweep
 from hwbench.fleet.link import connected
 from hwbench.fleet.models import FleetModels, OneDevice
-from hwbench.fleet.standing import standing
 from hwbench.fleet.work import Sent, far_job
 from hwbench.lower import random_weights, to_onnx
 from hwbench.measure.plan import Plan
@@ -29,6 +28,9 @@ from hwbench.records import Measurement
 from hwbench.store import Store
 from tests.fleet_devices import FakePhone
 from tests.fleets import Start, told
+
+if TYPE_CHECKING:
+    from distributed import Worker
 
 pytestmark = pytest.mark.usefixtures("fakes")
 
@@ -201,22 +203,25 @@ def test_what_a_lost_worker_was_at_goes_elsewhere(
         assert answer.latency_ns == pytest.approx(1000 * path.stat().st_size, rel=0.01)
         assert answer.workload.key == FakePhone("a").job(_read(path), 1).workload.key
 
-    killed: list[str] = []
+    killed, ended = list[str](), threading.Event()
+
+    def devices(dask_worker: Worker) -> list[dict[str, str]]:
+        return dask_worker.extensions["hwbench"].told()  # what the scheduler hears a second later
 
     def kill_the_busy() -> None:
         with connected(address, None) as client:
-            while not killed:
-                for seat in standing(client)["devices"]:
-                    if seat["state"] == "busy":
+            while not (killed or ended.is_set()):
+                for seat in chain(*client.run(devices).values()):
+                    if seat["state"] == "busy" and not killed:
                         killed.append(seat["device"].partition("@")[2])
                         hosts[killed[0]].kill()
-                        break
                 time.sleep(0.05)
 
     killer = threading.Thread(target=kill_the_busy)
     killer.start()
     of = ("--baseline", str(nets[1]), "--fleet", address, "-d", "phone")
     code = main(["gate", str(nets[3]), *of, "--seconds", "1", "--sessions", "1", "--json"])
+    ended.set()
     killer.join()
     (entry,) = printed(capsys)["gate"]
     assert (code, entry["verdict"]) == (1, "slower")
