@@ -9,7 +9,7 @@ into a layout of its own where it pays. Which of this a device does is data, not
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,7 +43,7 @@ FEATURES = (
 
 CONVERT = "convert"
 ANY = "*"
-BLOCKED, ENTERING, PASSING = "blocked", "entering", "passing"
+_OWN = BLOCKED, ENTERING, PASSING = "blocked", "entering", "passing"
 RAGGED = ", ragged"
 
 #: Fused functions by what they cost: a comparison, some arithmetic, an exponential.
@@ -328,28 +328,46 @@ def conversions(
     parts: Sequence[Part], outputs: Sequence[str], layouts: Mapping[str, str]
 ) -> list[list[str]]:
     """Tensors to convert before each part, and at the end; each is converted once."""
-    blocked: set[str] = set()
-    converted: set[tuple[str, bool]] = set()
-    needed: list[list[str]] = []
+    needed = conversions_under(parts, outputs, [layouts])
+    return [[name for name, under in before if under] for before in needed]
+
+
+def conversions_under(
+    parts: Sequence[Part], outputs: Sequence[str], choices: Sequence[Mapping[str, str]]
+) -> list[list[tuple[str, int]]]:
+    """The same of many layouts in one pass: a tensor, and in bit i whether ``choices[i]`` needs it.
+
+    A network has hundreds of parts, and a search tries more layouts: one by one they would take
+    most of a fit.
+    """
+    kinds = dict.fromkeys(part.kind for part in parts)
+    works = {(k, each): _under(choices, k, each) for k in kinds for each in _OWN}
+    blocked: dict[str, int] = defaultdict(int)
+    entered: dict[str, int] = defaultdict(int)
+    left: dict[str, int] = defaultdict(int)
+    needed: list[list[tuple[str, int]]] = []
     for part in parts:
-        layout = layouts.get(part.kind)
-        if layout == PASSING:
-            makes = bool(part.images) and all(name in blocked for name in part.images)
-        else:
-            makes = layout in (BLOCKED, ENTERING)
-        wants = makes and layout != ENTERING
+        keeps = works[part.kind, PASSING] if part.images else 0
+        for name in part.images:
+            keeps &= blocked[name]
+        wants = works[part.kind, BLOCKED] | keeps
+        makes = works[part.kind, ENTERING] | wants
+        before = []
         read = [(name, wants) for name in part.images] + [(name, makes) for name in part.joined]
-        before = [
-            each for each in read if (each[0] in blocked) != each[1] and each not in converted
-        ]
-        converted.update(before)
-        needed.append([name for name, _ in before])
-        if makes:
-            blocked.add(part.made)
-    return [
-        *needed,
-        [name for name in outputs if name in blocked and (name, False) not in converted],
-    ]
+        for name, wanted in read:
+            enters = wanted & ~blocked[name] & ~entered[name]
+            leaves = blocked[name] & ~wanted & ~left[name]
+            entered[name] |= enters
+            left[name] |= leaves
+            before.append((name, enters | leaves))
+        needed.append(before)
+        blocked[part.made] = makes
+    return [*needed, [(name, blocked[name] & ~left[name]) for name in outputs]]
+
+
+def _under(choices: Sequence[Mapping[str, str]], kind: str, layout: str) -> int:
+    """Bit i is whether a class works so by ``choices[i]``."""
+    return sum(1 << i for i, each in enumerate(choices) if each.get(kind) == layout)
 
 
 def _conversion(graph: Graph, tensor: str, around: Surroundings) -> Kernel:

@@ -200,11 +200,9 @@ def _rows(times: Array, counts: Array) -> Array:
 
 def fit_models(training: Training, rng: np.random.Generator) -> Models:
     """Learn the kinds, then their sum."""
-    data = {kind: training.of_kind(kind) for kind in training.kinds()}
-    data = {kind: d for kind, d in data.items() if len(d.ns)}
-    kinds = {kind: fit_kind(d, rng) for kind, d in data.items()}
-    kinds[UNKNOWN] = _any_kind(data)
-    strange = _strangeness(kinds, data)
+    kinds = {kind: fit_kind(data, rng) for kind, data in training.timed.items()}
+    kinds[UNKNOWN] = _any_kind(training.timed)
+    strange = _strangeness(kinds, training.timed)
     return Models(training.rules, kinds, _fit_sum(kinds, training.networks), strange)
 
 
@@ -278,9 +276,12 @@ def _network_totals(
 
 def without_family(models: Models, training: Training, family: str) -> Models:
     """The same rules and scales of kinds, all else learned from the networks of other families."""
-    every = {kind: training.of_kind(kind) for kind in models.kinds if kind != UNKNOWN}
-    data = {k: d[d.families != family] for k, d in every.items() if (d.families != family).any()}
-    kinds = {kind: models.kinds[kind].learned(known) for kind, known in data.items()}
+    kinds, data = {}, {}
+    for kind, every in training.timed.items():
+        others = every.families != family
+        if others.any():
+            model, data[kind] = models.kinds[kind], every[others]
+            kinds[kind] = model if others.all() else model.learned(data[kind])
     kinds[UNKNOWN] = _any_kind(data)
     rest = [each for each in training.networks if each.family != family]
     return Models(models.rules, kinds, _fit_sum(kinds, rest), _strangeness(kinds, data))

@@ -26,7 +26,7 @@ from hwbench.predictors.kernels.kernels import (
     Part,
     Rules,
     Signature,
-    conversions,
+    conversions_under,
     fuse,
     joining,
     kernel_of,
@@ -51,8 +51,7 @@ _LOOKS = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}
 #: Graphs that layouts are learned from, of all that there are.
 _MOST_GRAPHS = 100
 PLAIN = "plain"
-#: A network as far as layouts go: its kernels, its outputs, the conversions seen.
-_Network = tuple[list[Part], tuple[str, ...], int]
+_OPTIONS = (PLAIN, PASSING, BLOCKED, ENTERING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +153,30 @@ def _seen(graph: Graph, owned: Mapping[str, list[Node]]) -> list[tuple[Signature
     return seen
 
 
+@dataclass(frozen=True)
+class _Network:
+    """A network as far as layouts go: its kernels, its outputs, the conversions seen."""
+
+    parts: tuple[Part, ...]
+    outputs: tuple[str, ...]
+    observed: int
+
+    def missed(self, layouts: Mapping[str, str]) -> dict[tuple[str, str], float]:
+        """By how many conversions, by the size, those seen are missed with one change of layouts.
+
+        A change is a class and its layout; those of classes that occur here.
+        """
+        here = {part.kind for part in self.parts}
+        changes = [(kind, option) for kind in layouts if kind in here for option in _OPTIONS]
+        choices = [{**layouts, kind: option} for kind, option in changes]
+        needed = conversions_under(self.parts, self.outputs, choices)
+        under = [bits for before in needed for _, bits in before if bits]
+        return {
+            change: abs(sum(bits >> i & 1 for bits in under) - self.observed) / len(self.parts)
+            for i, change in enumerate(changes)
+        }
+
+
 def _layouts(graphs: Sequence[Graph], left: Sequence[int], rules: Rules) -> dict[str, str]:
     """A layout for each class, so that as many conversions follow as there were.
 
@@ -166,24 +189,21 @@ def _layouts(graphs: Sequence[Graph], left: Sequence[int], rules: Rules) -> dict
         groups = fuse(graph, rules)
         around = surroundings(graph)
         parts = [part_of(graph, ops, kernel_of(graph, ops, around)) for ops in groups]
-        networks.append((parts, graph.outputs, observed))
+        networks.append(_Network(tuple(parts), graph.outputs, observed))
     kinds = sorted(
-        {part.kind for parts, _, _ in networks for part in parts if part.images or part.joined}
+        {part.kind for each in networks for part in each.parts if part.images or part.joined}
     )
-    of_kind = {k: [n for n in networks if any(p.kind == k for p in n[0])] for k in kinds}
     layouts = {kind: _start(kind) for kind in kinds}
     while True:
-        best, gained = layouts, 1e-9
-        for kind in kinds:
-            now = _missed(of_kind[kind], layouts)
-            for option in (PLAIN, PASSING, BLOCKED, ENTERING) if now else ():
-                tried = {**layouts, kind: option}
-                gain = now - _missed(of_kind[kind], tried)
-                if gain > gained:
-                    best, gained = tried, gain
-        if best is layouts:
+        missed = {(kind, layout): 0.0 for kind in kinds for layout in _OPTIONS}
+        for network in networks:
+            for change, amiss in network.missed(layouts).items():
+                missed[change] += amiss
+        gains = {(k, option): missed[k, layouts[k]] - missed[k, option] for k, option in missed}
+        if max(gains.values(), default=0.0) <= 1e-9:
             return {kind: layout for kind, layout in layouts.items() if layout != PLAIN}
-        layouts = best
+        kind, layout = max(gains, key=gains.__getitem__)
+        layouts[kind] = layout
 
 
 def _start(kind: str) -> str:
@@ -194,11 +214,3 @@ def _start(kind: str) -> str:
     if kind in ("conv", "pointwise conv", "depthwise", "grouped conv"):
         return BLOCKED
     return PASSING if kind in ("max_pool", "avg_pool", "relu", "add") and not ragged else PLAIN
-
-
-def _missed(networks: Sequence[_Network], layouts: Mapping[str, str]) -> float:
-    """By how many conversions the layouts miss those that were seen, by each network's size."""
-    return sum(
-        abs(sum(map(len, conversions(parts, outputs, layouts))) - observed) / len(parts)
-        for parts, outputs, observed in networks
-    )

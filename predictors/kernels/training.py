@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,20 +60,19 @@ class Training:
     instrument_ns: float
     call_ns: float
 
-    def kinds(self) -> list[str]:
-        """The kinds of kernels that were timed."""
-        return sorted({k.kind for n in self.networks for k in n.kernels})
-
-    def of_kind(self, kind: str) -> KindData:
-        """The timed kernels of a kind."""
-        rows = [
-            (kernel.sizes, ns, each.family)
-            for each in self.networks
-            for kernel, ns in zip(each.kernels, each.ns, strict=True)
-            if kernel.kind == kind and ns > 0
-        ]
-        sizes, times, families = zip(*rows, strict=True) if rows else ((), (), ())
-        return KindData(np.array(sizes, float), np.array(times, float), np.array(families, str))
+    @cached_property
+    def timed(self) -> Mapping[str, KindData]:
+        """The timed kernels of each kind, by its name."""
+        rows: dict[str, list[tuple[tuple[float, ...], float, str]]] = {}
+        for each in self.networks:
+            for kernel, ns in zip(each.kernels, each.ns, strict=True):
+                if ns > 0:
+                    rows.setdefault(kernel.kind, []).append((kernel.sizes, ns, each.family))
+        timed = {}
+        for kind, measured in sorted(rows.items()):
+            sizes, times, families = (np.array(each) for each in zip(*measured, strict=True))
+            timed[kind] = KindData(sizes, times, families)
+        return timed
 
 
 def training_from(samples: Sequence[NetworkSample]) -> Training:

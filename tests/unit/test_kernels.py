@@ -23,6 +23,12 @@ from hwbench.predictors.kernels.kernels import (
     FEATURES,
     PASSING,
     Kernel,
+    conversions,
+    conversions_under,
+    fuse,
+    kernel_of,
+    part_of,
+    surroundings,
 )
 from hwbench.predictors.kernels.kind_model import KindData, KindModel, average, fit_kind
 from hwbench.predictors.kernels.models import (
@@ -157,6 +163,23 @@ class TestLayouts:
         graph = b.build([b.softmax(x), b.activation(x, "erf")])
         kernels = split(graph, Rules({}, {"conv": BLOCKED}))
         assert [k.name for k in kernels if k.kind == CONVERT] == ["x", "conv1"]
+
+    @settings(max_examples=25, deadline=None)
+    @given(st.sampled_from(sorted(FAMILIES)), st.integers(0, 10_000), st.data())
+    def test_many_layouts_in_one_pass_convert_what_each_does(
+        self, family: str, seed: int, data: st.DataObject
+    ) -> None:
+        graph = random_network(family, seed)
+        around = surroundings(graph)
+        groups = fuse(graph, FUSING)
+        parts = [part_of(graph, ops, kernel_of(graph, ops, around)) for ops in groups]
+        layout = st.sampled_from(["plain", BLOCKED, ENTERING, PASSING])
+        each = st.fixed_dictionaries({part.kind: layout for part in parts})
+        choices = data.draw(st.lists(each, min_size=2, max_size=5))
+        together = conversions_under(parts, graph.outputs, choices)
+        for i, alone in enumerate(choices):
+            found = [[name for name, under in before if under >> i & 1] for before in together]
+            assert found == conversions(parts, graph.outputs, alone)
 
 
 class TestRules:
@@ -479,6 +502,22 @@ def test_kernels_of_no_kind_are_timed_without_the_family_that_is_left_out() -> N
         models = fit_models(training, np.random.default_rng(0))
         unknown.append(without_family(models, training, "plain").kinds[UNKNOWN].state())
     assert np.array_equal(*unknown)
+
+
+def test_what_a_family_left_out_tells_nothing_of_is_learned_as_it_was() -> None:
+    networks = []
+    for family in ("plain", "mobile", "residual"):
+        kernels = tuple(split(random_network(family, 2), FUSING))
+        ns = np.array([1000 + kernel.size("macs") / 50 for kernel in kernels])
+        networks.append(Profiled(family, float(ns.sum()), 0.01, kernels, ns))
+    training = Training(FUSING, tuple(networks), 0.0, 0.0)
+    models = fit_models(training, np.random.default_rng(0))
+    rest = without_family(models, training, "plain").kinds
+    timed = {k: data[data.families != "plain"] for k, data in training.timed.items()}
+    assert {*rest} == {UNKNOWN, *(kind for kind, data in timed.items() if len(data.ns))}
+    for kind in {*rest} - {UNKNOWN}:
+        learned = models.kinds[kind].learned(timed[kind])
+        assert np.array_equal(rest[kind].state(), learned.state())
 
 
 class TestNetworks:
