@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import hwbench
 from hwbench.errors import DeviceError, HwbenchError, InconclusiveError, ModelError, UsageError
+from hwbench.fleet.anchors import epoch_in, left
 from hwbench.fleet.seats import Seat, Seats, SetAsideError
 from hwbench.fleet.work import Work, work_of
 from hwbench.interchange.archive import measurement_record, record_of
@@ -25,22 +25,22 @@ from hwbench.measure.plan import Plan
 from hwbench.measure.scratch import scratch
 from hwbench.measure.session import measure
 from hwbench.records import CanaryEpoch, Measurement
-from hwbench.store.documents import EPOCH, check_document, epoch_document, epoch_of
+from hwbench.store.documents import epoch_document
 
 
 @dataclass(frozen=True)
 class Order:
     """A block: work for one device of a kind, or for the one of that ``name``, in one session.
 
-    ``epochs`` are those that the client's store anchors devices of the kind by. A device that has
-    none among them is calibrated first where the milliseconds are to be ``anchored``.
+    What the client's store anchors devices by lies at ``anchors`` (:mod:`.anchors`). A device that
+    has no epoch there is calibrated first where the milliseconds are to be ``anchored``.
     """
 
     kind: str
     work: Work
     threads: int
     plan: Plan
-    epochs: tuple[CanaryEpoch, ...] = ()
+    anchors: tuple[str, ...] = ()
     name: str | None = None
     anchored: bool = True
 
@@ -53,7 +53,7 @@ class Order:
                 **self.work.document(),
                 "threads": self.threads,
                 "plan": asdict(self.plan),
-                "epochs": [epoch_document(epoch) for epoch in self.epochs],
+                "anchors": self.anchors,
                 "name": self.name,
                 "anchored": self.anchored,
             }
@@ -68,9 +68,8 @@ class Order:
                 f"the worker has hwbench {hwbench.__version__}, the client {d['hwbench']}: "
                 "install the same on both"
             )
-        epochs = tuple(_epoch(document) for document in d["epochs"])
-        plan = Plan(**d["plan"])
-        return cls(d["kind"], work_of(d), d["threads"], plan, epochs, d["name"], d["anchored"])
+        plan, anchors = Plan(**d["plan"]), tuple(d["anchors"])
+        return cls(d["kind"], work_of(d), d["threads"], plan, anchors, d["name"], d["anchored"])
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ class Answer:
         return cls(
             worker=str(d["worker"]),
             device=str(d["device"]),
-            epoch=_epoch(d["epoch"]) if d["epoch"] else None,
+            epoch=epoch_in(d["epoch"]) if d["epoch"] else None,
             measured=[(item, m) for item, m in measured if isinstance(m, Measurement)],
             failed=[(str(item), _error(kind, text)) for item, kind, text in d["failed"]],
             kinds=tuple(map(str, d["kinds"])),
@@ -143,11 +142,6 @@ class Answer:
             refused=str(d["refused"]),
             shut=str(d["shut"]),
         )
-
-
-def _epoch(document: Any) -> CanaryEpoch:
-    check_document(document, EPOCH)
-    return epoch_of(document)
 
 
 def _error(kind: str, text: str) -> HwbenchError:
@@ -218,9 +212,8 @@ def _anchor(seat: Seat, order: Order) -> CanaryEpoch | None:
     """
     fingerprint, canaries = seat.identity(order.threads)
     key = fingerprint, canaries, order.threads
-    for epoch in order.epochs:
-        if (epoch.fingerprint_key, epoch.canary_key, epoch.threads) == key:
-            return epoch
+    if order.anchors and (epoch := left(order.anchors, *key)):
+        return epoch
     if key not in seat.epochs and order.anchored:
         seat.epochs[key] = calibration(seat.target, order.threads)
     return seat.epochs.get(key)

@@ -86,8 +86,8 @@ class FleetModels(Spread):
         finish, UsageError for what it cannot run, DeviceError as :meth:`Spread.results` does.
         """
         names = {str(index): job for index, job in enumerate(jobs)}
-        epochs = tuple(self.epochs(store).values())
-        order = Order(self.kind, models_of(names), self.threads, plan, epochs, on, anchored)
+        anchors = self._anchors(store)
+        order = Order(self.kind, models_of(names), self.threads, plan, anchors, on, anchored)
         worker = None if on is None else self.devices[on][0]
         future = self._submit(order, [] if worker is None else [worker], only=worker is not None)
         answer = Answer(broken="its host has gone")

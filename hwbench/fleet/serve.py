@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hwbench.errors import DeviceError, UsageError
+from hwbench.fleet.anchors import forget_with_clients
 from hwbench.fleet.link import (
     CONNECT_S,
     PAGES,
@@ -41,6 +42,7 @@ def run_scheduler(address: str, tls: Path | None, ready: Callable[[str], None]) 
             dashboard=False,
             dashboard_address=PAGES,
         ) as scheduler:
+            forget_with_clients(scheduler)
             ready(scheduler.address)
             await scheduler.finished()
 

@@ -17,10 +17,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hwbench.errors import DeviceError, NoDeviceError, UsageError
+from hwbench.fleet.anchors import leave
 from hwbench.fleet.block import Answer, Described, Order, describe, described, perform
 from hwbench.fleet.computing import HOST, MEASURING
 from hwbench.fleet.work import Architectures, Work
-from hwbench.fleet.workers import workers_of
+from hwbench.fleet.workers import gone, workers_of
 from hwbench.measure.campaign import called
 from hwbench.measure.family import LEAST_MODELS
 from hwbench.measure.plan import Failure, Plan, Progress
@@ -133,6 +134,10 @@ class Spread(ABC):
         }
         return {name: epoch for name, epoch in known.items() if epoch is not None}
 
+    def _anchors(self, store: Store) -> tuple[str, ...]:
+        """Where workers find these, as an order names it."""
+        return leave(self.client, list(self.epochs(store).values()))
+
     # -- measuring ----------------------------------------------------------------------------
 
     def calibrate(self, store: Store, progress: Progress | None = None) -> list[str]:
@@ -168,9 +173,8 @@ class Spread(ABC):
         scheduler, or the last device of the kind, has gone for good; UsageError where a worker
         cannot know what it is asked for.
         """
-        epochs = tuple(self.epochs(store).values())
         blocks = list(_blocks(items, plan, len(self.devices), self.least))
-        order = self._order(self.work(()), plan, epochs=epochs)
+        order = self._order(self.work(()), plan, anchors=self._anchors(store))
         announced = store.announce(self._announcement(items, campaign))
         pending = {self._send(order, block): block for block in blocks}
         left = len(items)
@@ -265,10 +269,10 @@ class Spread(ABC):
         work: Work,
         plan: Plan,
         *,
-        epochs: tuple[CanaryEpoch, ...] = (),
+        anchors: tuple[str, ...] = (),
         name: str | None = None,
     ) -> Order:
-        return Order(self.kind, work, self.threads, plan, epochs, name)
+        return Order(self.kind, work, self.threads, plan, anchors, name)
 
     def _send(self, order: Order, block: Block) -> Future:
         others = [w for w in self._workers() if w != block.avoid] if block.avoid else []
@@ -321,10 +325,7 @@ class Spread(ABC):
                         "it again, then run the same command, which goes on from here"
                     )
         except (OSError, CancelledError) as error:
-            raise DeviceError(
-                "the fleet's scheduler has gone: start it again, then run the same command, which "
-                "goes on from here"
-            ) from error
+            raise gone() from error
         finally:
             if pending:
                 with suppress(OSError):

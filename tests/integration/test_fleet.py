@@ -191,6 +191,27 @@ def test_an_answer_that_goes_with_its_worker_is_measured_again(
         once_each(store, sweep)
 
 
+def test_a_host_that_comes_back_is_anchored_as_before(start: Start, own_store: Path) -> None:
+    """By what the client left with the scheduler, which keeps it no longer than the client."""
+    address = told(start("fleet", "scheduler", "tcp://127.0.0.1:0")).split()[-1]
+    lend = ("fleet", "worker", address, "--devices", "phone=fake:1,phone=fake:2", "--name", "desk")
+    host = start(*lend)
+    assert "lending" in told(host)
+    with connected(address, None) as client, Store.open(own_store) as store:
+        sweep = FleetSweep(client, "phone", SPACE, sample(32))
+        assert sweep.calibrate(store) == []
+        host.kill()
+        host.wait()
+        assert "lending" in told(start(*lend))
+        assert all(sweep.run(store, PLAN, sweep.keys, campaign="c"))
+        assert set(once_each(store, sweep)) == {"fake:1@desk", "fake:2@desk"}
+        assert len(store.epochs()) == 2
+        (kept,) = client.get_metadata(["hwbench", client.id]).values()
+        assert len(kept) == 2
+    with connected(address, None) as client:
+        assert client.get_metadata(["hwbench"]) == {}
+
+
 # --- in this process ----------------------------------------------------------------------
 
 
