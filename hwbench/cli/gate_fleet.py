@@ -45,7 +45,7 @@ class AllOver:
                 for number, _ in enumerate(as_completed(asked), start=1):
                     report(number / len(cases))
             except BaseException:
-                self.target.end()
+                self.target.tasks.end()
                 pool.shutdown(cancel_futures=True)
                 raise
         return [each.result() for each in asked]

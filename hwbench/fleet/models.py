@@ -89,16 +89,17 @@ class FleetModels(Spread):
         anchors = self._anchors(store)
         order = Order(self.kind, models_of(names), self.threads, plan, anchors, on, anchored)
         worker = None if on is None else self.devices[on][0]
-        future = self._submit(order, [] if worker is None else [worker], only=worker is not None)
+        workers = [] if worker is None else [worker]
+        future = self.tasks.submit(order, workers, only=worker is not None)
         answer = Answer(broken="its host has gone")
-        for ended in self._as_they_end({future: None}, worker):
-            answer = self._answer(ended)
+        for ended in self.tasks.as_they_end({future: None}, worker):
+            answer = self.tasks.answer(ended)
         if answer.refused:
             raise UsageError(f"{answer.device or 'a worker'}: {answer.refused}")
         if answer.killed:
             raise DeviceError(answer.broken)
         if answer.shut:
-            self._set_aside(answer)
+            self.tasks.set_aside(answer)
         self._adopt(store, answer)
         found: dict[str, Measurement | HwbenchError] = dict(answer.failed)
         found |= {i: m for i, m in answer.measured if i in names and _is_of(names[i].workload, m)}

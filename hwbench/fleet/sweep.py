@@ -7,21 +7,17 @@ measured of it is measured again elsewhere, and stored once.
 from __future__ import annotations
 
 import math
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hwbench.errors import DeviceError, NoDeviceError, UsageError
+from hwbench.errors import DeviceError, UsageError
 from hwbench.fleet.anchors import leave
-from hwbench.fleet.block import Answer, Described, Order, describe, described, perform
-from hwbench.fleet.computing import HOST, MEASURING
+from hwbench.fleet.block import Answer, Described, Order
+from hwbench.fleet.tasks import Tasks
 from hwbench.fleet.work import Architectures, Work
-from hwbench.fleet.workers import gone, workers_of
 from hwbench.measure.campaign import called
 from hwbench.measure.family import LEAST_MODELS
 from hwbench.measure.plan import Failure, Plan, Progress
@@ -38,13 +34,6 @@ if TYPE_CHECKING:
 BLOCKS_A_DEVICE = 2
 #: A block on which so many devices failed is given up.
 MOST_TRIES = 5
-#: How long a sweep waits for a device when the last one has gone.
-PATIENCE_S = 60.0
-#: Within which it asks so often whether there is one.
-_LOOKS = 4
-_LOOK_S = 1.0
-#: Questions about devices are not for the queue.
-_AT_ONCE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -66,10 +55,8 @@ class Spread(ABC):
     least = 1
 
     def __init__(self, client: Client, kind: str, *, threads: int, priority: int) -> None:
-        self.client, self.kind = client, kind
-        self.threads, self.priority = threads, priority
-        self._shut: dict[str, str] = {}
-        self._ended = False
+        self.kind, self.threads = kind, threads
+        self.tasks = Tasks(client, kind, priority)
 
     @abstractmethod
     def work(self, items: Sequence[str]) -> Work:
@@ -96,35 +83,13 @@ class Spread(ABC):
         Raises NoDeviceError where there is none, DeviceError where none answers, UsageError where
         a worker has another hwbench or does not know the space.
         """
-        workers = self._workers()
-        if not workers:
-            raise NoDeviceError(
-                f"no worker of the fleet has a device of the kind {self.kind!r}; there is "
-                f"{', '.join(sorted(self._kinds())) or 'none at all'}"
-            )
-        order = self._order(self.example(), Plan()).text()
-        asked = {
-            worker: self.client.submit(
-                describe, order, workers=[worker], priority=_AT_ONCE, pure=False
-            )
-            for worker in workers
-        }
-        found = {worker: described(self._result(future)) for worker, future in asked.items()}
+        found = self.tasks.described(self._order(self.example(), Plan()))
         ill = [d for each in found.values() for d in each if d.error]
         fit = {d.device: (w, d) for w, each in found.items() for d in each if not d.error}
         if not fit:
             words = "; ".join(f"{d.device}: {d.error}" for d in ill) or "all are set aside"
             raise DeviceError(f"no device of the kind {self.kind!r} can be had: {words}")
         return fit
-
-    def _kinds(self) -> set[str]:
-        workers = workers_of(self.client).values()
-        return {kind for worker in workers for kind in worker["resources"]} - {HOST}
-
-    def _workers(self) -> list[str]:
-        """Addresses of the workers with devices of the kind that are not all set aside."""
-        workers = workers_of(self.client).items()
-        return [a for a, w in workers if self.kind in w["resources"] and a not in self._shut]
 
     def epochs(self, store: Store) -> dict[str, CanaryEpoch]:
         """What anchors the devices in a store, as far as it is known, by the device's name."""
@@ -136,7 +101,7 @@ class Spread(ABC):
 
     def _anchors(self, store: Store) -> tuple[str, ...]:
         """Where workers find these, as an order names it."""
-        return leave(self.client, list(self.epochs(store).values()))
+        return leave(self.tasks.client, list(self.epochs(store).values()))
 
     # -- measuring ----------------------------------------------------------------------------
 
@@ -148,9 +113,9 @@ class Spread(ABC):
         for name in missing:
             worker, _ = self.devices[name]
             order = self._order(self.work(()), Plan(), name=name)
-            asked[self._submit(order, [worker])] = name
-        for future in self._as_they_end(asked):
-            answer = self._answer(future)
+            asked[self.tasks.submit(order, [worker])] = name
+        for future in self.tasks.as_they_end(asked):
+            answer = self.tasks.answer(future)
             self._adopt(store, answer)
             if word := answer.broken or answer.shut or answer.refused:
                 words.append(f"{asked[future]}: {word}")
@@ -178,9 +143,9 @@ class Spread(ABC):
         announced = store.announce(self._announcement(items, campaign))
         pending = {self._send(order, block): block for block in blocks}
         left = len(items)
-        for future in self._as_they_end(pending):
+        for future in self.tasks.as_they_end(pending):
             block = pending[future]
-            answer = self._answer(future)
+            answer = self.tasks.answer(future)
             if answer.refused:
                 raise UsageError(f"{answer.device or 'a worker'}: {answer.refused}")
             self._adopt(store, answer)
@@ -216,20 +181,13 @@ class Spread(ABC):
         if not rest:
             return None, []
         if answer.shut:
-            self._set_aside(answer)
+            self.tasks.set_aside(answer)
             return replace(block, items=rest, avoid=answer.worker), []
         word = answer.broken or "it was left out"
         if block.tries + 1 >= MOST_TRIES or answer.killed:
             error = DeviceError(f"{answer.device}: {word}" if answer.device else word)
             return None, [(item, Failure(self.workload(item), error)) for item in rest]
         return Block(rest, block.tries + 1, answer.worker), []
-
-    def _set_aside(self, answer: Answer) -> None:
-        """Ask that worker no more. Raises DeviceError where it was the last one."""
-        self._shut[answer.worker] = answer.shut
-        if not self._workers():
-            words = "; ".join(self._shut.values())
-            raise DeviceError(f"all devices of the kind {self.kind!r} are set aside: {words}")
 
     def _sorted(
         self, block: Block, answer: Answer
@@ -262,7 +220,7 @@ class Spread(ABC):
             first.fingerprint.key, key, threads, first.session, first.created, answer.floors
         )
 
-    # -- Dask ---------------------------------------------------------------------------------
+    # -- orders -------------------------------------------------------------------------------
 
     def _order(
         self,
@@ -275,78 +233,8 @@ class Spread(ABC):
         return Order(self.kind, work, self.threads, plan, anchors, name)
 
     def _send(self, order: Order, block: Block) -> Future:
-        others = [w for w in self._workers() if w != block.avoid] if block.avoid else []
-        return self._submit(replace(order, work=self.work(block.items)), others)
-
-    def _submit(self, order: Order, workers: Sequence[str], *, only: bool = False) -> Future:
-        """To one of these workers while there is one, else to any but where ``only`` they do."""
-        return self.client.submit(
-            perform,
-            order.text(),
-            resources={self.kind: 1, **MEASURING},
-            workers=list(workers) or None,
-            allow_other_workers=bool(workers) and not only,
-            priority=self.priority,
-            pure=False,
-        )
-
-    def end(self) -> None:
-        """Let whoever waits, in other threads, wait no more: their tasks are taken back."""
-        self._ended = True
-
-    def _as_they_end(self, pending: dict[Future, Any], only: str | None = None) -> Iterator[Future]:
-        """Futures as they end, taken out of ``pending`` afterwards; those added meanwhile too.
-
-        What is left when the caller ends early is taken back. Ends without them where the
-        ``only`` worker that may do them has gone.
-        """
-        from distributed import wait
-
-        seen = looked = time.monotonic()  # a worker with a device, and when it was asked last
-        try:
-            while pending and not self._ended:
-                with suppress(TimeoutError), self.client.as_current():
-                    wait(list(pending), timeout=_LOOK_S, return_when="FIRST_COMPLETED")
-                for future in [each for each in pending if each.status != "pending"]:
-                    yield future
-                    del pending[future]
-                    seen = time.monotonic()
-                # An answer of the scheduler's is as long as the fleet is large: it is asked rarely.
-                if not pending or time.monotonic() - max(seen, looked) < PATIENCE_S / _LOOKS:
-                    continue
-                looked, workers = time.monotonic(), self._workers()
-                if only is not None and only not in workers:
-                    return
-                if workers:
-                    seen = looked
-                elif looked - seen > PATIENCE_S:
-                    raise DeviceError(
-                        f"the last worker with a device of the kind {self.kind!r} has gone: start "
-                        "it again, then run the same command, which goes on from here"
-                    )
-        except (OSError, CancelledError) as error:
-            raise gone() from error
-        finally:
-            if pending:
-                with suppress(OSError):
-                    self.client.cancel(list(pending))
-
-    def _answer(self, future: Future) -> Answer:
-        """What a block's future holds; where Dask gave it up, that is the answer."""
-        from distributed.scheduler import KilledWorker
-
-        try:
-            return Answer.of(self._result(future))
-        except KilledWorker:
-            return Answer(broken="each worker that measured these died of it", killed=True)
-        except ValueError as error:
-            return Answer(broken=f"a worker answered nonsense: {error}")
-
-    def _result(self, future: Future) -> str:
-        try:
-            return str(future.result())
-        except (OSError, CancelledError) as error:
-            raise DeviceError("the fleet's scheduler gave a task up: run this again") from error
+        others = [w for w in self.tasks.workers() if w != block.avoid] if block.avoid else []
+        return self.tasks.submit(replace(order, work=self.work(block.items)), others)
 
 
 class FleetSweep(Spread):

@@ -24,12 +24,13 @@ import pytest
 from hwbench.cli import main
 from hwbench.devices import get_device
 from hwbench.errors import DeviceError, UsageError
-from hwbench.fleet import link
+from hwbench.fleet import link, tasks
 from hwbench.fleet import sweep as fleet_sweep
 from hwbench.fleet.block import Answer, Order
 from hwbench.fleet.link import TLS_FILES, connected, local_cluster
 from hwbench.fleet.standing import standing
 from hwbench.fleet.sweep import FleetSweep
+from hwbench.fleet.tasks import Tasks
 from hwbench.fleet.work import Architectures
 from hwbench.fleet.workers import workers_of
 from hwbench.measure.plan import Plan
@@ -151,7 +152,7 @@ def test_a_worker_that_is_killed_loses_nothing(
         # Of the device that has gone nothing is known: its share is measured on the others.
         assert len(again.stored(store)) == sum(by.values()) - by["fake:1@desk"]
 
-        monkeypatch.setattr(fleet_sweep, "PATIENCE_S", 0.5)
+        monkeypatch.setattr(tasks, "PATIENCE_S", 0.5)
         workers[1].send_signal(signal.SIGKILL)
         with pytest.raises(DeviceError, match="the last worker with a device of the kind 'pixel7'"):
             list(again.run(store, PLAN, again.keys, campaign="d"))
@@ -169,9 +170,9 @@ def test_an_answer_that_goes_with_its_worker_is_measured_again(
     }
     assert all("lending" in told(each) for each in hosts.values())
     struck = 0.0
-    fetched = FleetSweep._result
+    fetched = Tasks._result
 
-    def result(self: FleetSweep, future: Future) -> str:
+    def result(self: Tasks, future: Future) -> str:
         nonlocal struck
         if not struck:
             (holder,) = self.client.who_has([future])[future.key]
@@ -184,7 +185,7 @@ def test_an_answer_that_goes_with_its_worker_is_measured_again(
     with connected(address, None) as client, Store.open(own_store) as store:
         sweep = FleetSweep(client, "phone", SPACE, sample(32))
         sweep.calibrate(store)
-        monkeypatch.setattr(FleetSweep, "_result", result)
+        monkeypatch.setattr(Tasks, "_result", result)
         answers = list(sweep.run(store, PLAN, sweep.keys, campaign="c"))
         assert time.monotonic() - struck < 30, "nobody tries to reach the dead for long"
         assert all(isinstance(a, Measurement) for a in answers)

@@ -17,8 +17,7 @@ from hwbench.cli import judges, main
 from hwbench.cli.bench import jobs_of
 from hwbench.devices import get_device
 from hwbench.errors import ModelError, UsageError
-from hwbench.fleet import link, work
-from hwbench.fleet import sweep as fleet_sweep
+from hwbench.fleet import link, tasks, work
 from hwbench.fleet.link import connected
 from hwbench.fleet.models import FleetModels, OneDevice
 from hwbench.fleet.work import Sent, far_job
@@ -182,7 +181,7 @@ def test_what_a_lost_worker_was_at_goes_elsewhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One of three hosts is killed in the middle of a bench, the next one in that of a gate."""
-    monkeypatch.setattr(fleet_sweep, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(tasks, "PATIENCE_S", 1.0)
     address = told(start("fleet", "scheduler", "tcp://127.0.0.1:0")).split()[-1]
     hosts = {
         name: start("fleet", "worker", address, "--devices", f"phone=fake:{name}", "--name", name)
