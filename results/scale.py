@@ -18,6 +18,7 @@ import asyncio
 import json
 import math
 import multiprocessing
+import os
 import subprocess
 import sys
 import threading
@@ -33,7 +34,8 @@ import numpy as np
 import psutil
 
 from hwbench.errors import InconclusiveError
-from hwbench.fleet import sweep as fleet_sweep
+from hwbench.fleet import tasks
+from hwbench.fleet.anchors import left
 from hwbench.fleet.block import Answer
 from hwbench.fleet.link import connected, require_dask, worker_options
 from hwbench.fleet.seats import Lent, Seat, Seats
@@ -50,8 +52,8 @@ SEATS, BLOCKS, ARCHS, DEVICES_A_JOB = 20, 20, 8, 10
 BLOCK_S = 20.0
 #: Bytes of an architecture's measurement in an answer: 13 kB of eight.
 ANSWER_BYTES = 1650
-#: Of a device's calibration in an order.
-EPOCH_BYTES = 400
+#: Of the canaries of all phones.
+CANARIES = "c" * 32
 HERE = Path(__file__).resolve().parents[1]
 KEPT = HERE / "results" / "reference" / "scale.json"
 FIGURE = HERE / "docs" / "scale.png"
@@ -72,13 +74,14 @@ def _seats() -> Seats:
 def describe(text: str) -> str:
     """Task: a host's devices, without any network built to tell their options."""
     named = [seat.name for seat in _seats().of(KIND)]
-    return json.dumps([[name, digest([name]), "c" * 32, [], ""] for name in named])
+    return json.dumps([[name, digest([name]), CANARIES, [], ""] for name in named])
 
 
 def perform(text: str) -> str:
-    """Task: sleep as long as the plan says; the answers say when this began."""
+    """Task: ask for the anchor, and sleep as long as the plan says; answers say when this began."""
     order = json.loads(text)
     with _seats().taken(order["kind"]) as seat:
+        assert left(order["anchors"], digest([seat.name]), CANARIES, order["threads"])
         word = f"{time.monotonic()}".ljust(ANSWER_BYTES)
         time.sleep(order["plan"]["seconds"])
         failed = [(arch, InconclusiveError(word)) for arch in order["archs"]]
@@ -130,19 +133,21 @@ class Anchors:
         """Nobody watches."""
 
 
-class Scheduler:
-    """The scheduler's process, watched: CPU seconds so far, and its largest memory."""
+class Watched:
+    """A process: CPU seconds so far, its memory at first, and the largest since."""
 
     def __init__(self, pid: int) -> None:
-        self._process, self.peak = psutil.Process(pid), 0.0
+        self._process = psutil.Process(pid)
+        self.peak = self.first = self.mib()
 
     def watch(self) -> None:
-        """Begin to look for its largest memory, as long as this process lives."""
+        """Look at its memory now, and again as long as this process lives."""
+        self.peak = self.first = self.mib()
 
         def look() -> None:
             while True:
-                self.peak = max(self.peak, self.mib())
                 time.sleep(0.2)
+                self.peak = max(self.peak, self.mib())
 
         threading.Thread(target=look, daemon=True).start()
 
@@ -157,11 +162,11 @@ class Scheduler:
 
 def jobs(address: str, number: int, block_s: float, pid: int, pipe: Connection) -> None:
     """Process: so many clients, each with a sweep; sends what was seen as a dict."""
-    fleet_sweep.describe, fleet_sweep.perform = describe, perform
+    tasks.describe, tasks.perform = describe, perform
     codes = SPACE.sample(BLOCKS * ARCHS, np.random.default_rng(0))
     first = FleetSweep(None, KIND, SPACE, codes)  # its graphs are built once, not by each job
     first.keys = list(dict.fromkeys(first.keys))
-    watched, plan = Scheduler(pid), Plan(processes=2, seconds=block_s)
+    watched, own, plan = Watched(pid), Watched(os.getpid()), Plan(processes=2, seconds=block_s)
     marks: list[tuple[float, float]] = []
     step = threading.Barrier(number, lambda: marks.append((time.monotonic(), watched.cpu_s())))
     waits: list[float] = []
@@ -170,7 +175,7 @@ def jobs(address: str, number: int, block_s: float, pid: int, pipe: Connection) 
     def job() -> None:
         with connected(address, None) as client:
             sweep = copy(first)
-            sweep.client, sweep._shut = client, {}
+            sweep.tasks = tasks.Tasks(client, KIND, 0)
             step.wait()
             assert sweep.devices
             step.wait()
@@ -184,7 +189,7 @@ def jobs(address: str, number: int, block_s: float, pid: int, pipe: Connection) 
 
     with connected(address, None) as client:  # what is loaded at first use is
         warm = copy(first)
-        warm.client = client
+        warm.tasks = tasks.Tasks(client, KIND, 0)
         assert warm.devices
 
     def guarded() -> None:
@@ -195,8 +200,8 @@ def jobs(address: str, number: int, block_s: float, pid: int, pipe: Connection) 
             raise
 
     threads = [threading.Thread(target=guarded) for _ in range(number)]
-    before = watched.mib()
     watched.watch()
+    own.watch()
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -211,8 +216,10 @@ def jobs(address: str, number: int, block_s: float, pid: int, pipe: Connection) 
             "run_s": ended - sent,
             "run_cpu_s": ended_cpu - sent_cpu,
             "waits_s": sorted(waits),
-            "memory_before_mib": before,
+            "memory_before_mib": watched.first,
             "memory_peak_mib": watched.peak,
+            "clients_before_mib": own.first,
+            "clients_peak_mib": own.peak,
         }
     )
 
@@ -254,7 +261,7 @@ def simulated(devices: int, block_s: float, seats: int) -> dict[str, Any]:
         process(host, address, hosts, devices) as started,
     ):
         started.recv()
-        watched = Scheduler(pid)
+        watched = Watched(pid)
         began, cpu = time.monotonic(), watched.cpu_s()
         time.sleep(10)
         idle = (watched.cpu_s() - cpu) / (time.monotonic() - began)
@@ -296,37 +303,34 @@ def needed(row: dict[str, Any]) -> float:
     return float(row["run_cpu_s"] / row["blocks"] * row["devices"] / BLOCK_S)
 
 
-def orders_mib(devices: float) -> float:
-    """What all orders of a run hold: each names the calibration of each device."""
-    return BLOCKS * devices / DEVICES_A_JOB * devices * EPOCH_BYTES / MIB
-
-
 def figure() -> None:
-    """What the scheduler needs, and its memory, by the size of the fleet."""
+    """What the scheduler needs, and what it and the clients hold, by the size of the fleet."""
     from matplotlib.figure import Figure
 
     kept = json.loads(KEPT.read_text())
     drawn = Figure(figsize=(9, 3.8), layout="constrained")
     core, memory = drawn.subplots(1, 2)
-    for name, colour, style in (("before", "0.6", "o--"), ("now", "C0", "o-")):
+    for name, style in (("before", "o--"), ("now", "o-")):
         rows = kept[name]
         size = [row["devices"] for row in rows]
-        core.plot(size, [100 * needed(row) for row in rows], style, color=colour, label=name)
-        grown = [max(0.1, row["memory_peak_mib"] - row["memory_before_mib"]) for row in rows]
-        memory.plot(size, grown, style, color=colour, label=name)
+        core.plot(size, [100 * needed(row) for row in rows], style, color="C0", label=name)
+        for who, key, colour in (
+            ("scheduler", "memory", "C0"),
+            ("all clients together", "clients", "C1"),
+        ):
+            grown = [row[f"{key}_peak_mib"] - row[f"{key}_before_mib"] for row in rows]
+            memory.plot(size, grown, style, color=colour, label=f"{who}, {name}")
     core.axhline(100, color="C3", lw=1)
     core.text(10, 85, "all of one core", color="C3", va="top")
     core.set(ylabel=f"% of a core, at most (blocks of {BLOCK_S:.0f} s)", title="Scheduler's work")
-    orders = [orders_mib(n) for n in DEVICES]
-    memory.plot(DEVICES, orders, ":", color="C3", label="what the orders hold (computed)")
-    memory.set(ylabel="MiB more than before", title="Scheduler's memory")
+    memory.set(ylabel="MiB more than before", title="Memory")
     for panel in (core, memory):
         panel.set(xlabel="devices")
         panel.set_xscale("log")
         panel.set_xticks(DEVICES, [f"{n:,}" for n in DEVICES])
         panel.minorticks_off()
         panel.grid(alpha=0.3)
-        panel.legend(frameon=False, loc="lower right" if panel is core else "upper left")
+        panel.legend(frameon=False, loc="lower right")
         panel.spines[["top", "right"]].set_visible(False)
         panel.set_yscale("log")
     drawn.savefig(FIGURE, dpi=110)
