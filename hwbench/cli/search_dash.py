@@ -154,7 +154,8 @@ def _show(outcome: Outcome, *, as_json: bool) -> None:
         return
     found: list[tuple[str, object]] = [
         (f"{outcome.metric}, validation", outcome.validation_error),
-        ("with its own kernels", outcome.own_error),
+        ("  with the kernels found", outcome.found_error),
+        ("  with its own", outcome.own_error),
         (f"{outcome.metric}, test", outcome.test_error),
     ]
     if outcome.latency_ms is not None:
@@ -166,7 +167,7 @@ def _show(outcome: Outcome, *, as_json: bool) -> None:
     if outcome.budget_ms is not None:
         words = {True: "kept", False: "not kept", None: "not sure: measure again"}
         found += [("budget, ms", outcome.budget_ms), ("it is", words[outcome.kept])]
-    stays = "It keeps the kernels that it came with: those found do no better.\n"
+    stays = ["It keeps the kernels that it came with: those found do worse."]
     console.show(
         f"{outcome.backbone} for {outcome.task}",
         console.table(("", "<value"), found),
@@ -181,5 +182,6 @@ def _show(outcome: Outcome, *, as_json: bool) -> None:
                 *((name.replace("_", " "), value) for name, value in outcome.ledger.items()),
             ],
         ),
-        f"{stays if outcome.is_own else ''}Written to {outcome.folder}",
+        *(stays if outcome.is_own and outcome.found_error > outcome.validation_error else []),
+        f"Written to {outcome.folder}",
     )

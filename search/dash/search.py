@@ -84,8 +84,9 @@ class DashPlan:
 class Outcome:
     """The network found: its kernel size and dilation by convolution, errors, latency, cost.
 
-    ``own_error`` is the validation error with the kernels that the backbone came with (None where
-    these do not keep the budget); where it is the lower one, ``is_own``: the network has them.
+    ``found_error`` is the validation error with the kernels that were found, ``own_error`` with
+    those that the backbone came with (None where these do not keep the budget). The network has
+    the better ones, and ``is_own`` says whether these are its own.
     ``kept`` says whether the measured latency, all of its interval, is within the budget: True,
     False, or None where it is not sure, or there is no budget. Seconds are of the CPU.
     """
@@ -96,6 +97,7 @@ class Outcome:
     metric: str
     choice: Choice
     validation_error: float
+    found_error: float
     own_error: float | None
     is_own: bool
     test_error: float
@@ -136,8 +138,6 @@ def search_dash(
             own = found
         elif search.keeps_own(measurer):
             own = search.finish(search.own)
-            if own.error < found.error:
-                choice, found = search.own, own
     return search.deployed(choice, found, own, measurer)
 
 
@@ -264,25 +264,28 @@ class DashSearch:
     def deployed(
         self,
         choice: Choice,
-        finished: Finished,
+        found: Finished,
         own: Finished | None,
         measurer: GraphMeasurer | None = None,
     ) -> Outcome:
-        """The files, the latency as measured now, and the one look at the test. ``own`` is what
-        the backbone's own kernels came to."""
+        """Of what the kernels chosen and the backbone's own came to the better one: its files, its
+        latency as measured now, and the one look at the test."""
+        finished = found
+        if own is not None and own.error < found.error:
+            choice, finished = self.own, own
         task, plan, net = self._task, self._plan, finished.net
         content = exported(net, task)
         latency = low = high = kept = None
         if measurer is not None:
             self._tell(MEASURING, 0.0)
-            (found,) = measurer([graph_of(net, task)])
+            (took,) = measurer([graph_of(net, task)])
             self.ledger.device_measurements += 1
-            if found.latency_ns is None or found.low_ns is None or found.high_ns is None:
+            if took.latency_ns is None or took.low_ns is None or took.high_ns is None:
                 raise InconclusiveError(
                     "no latency could be measured: the same command tries again"
                 )
             latency, low, high = (
-                ns / _NS_PER_MS for ns in (found.latency_ns, found.low_ns, found.high_ns)
+                ns / _NS_PER_MS for ns in (took.latency_ns, took.low_ns, took.high_ns)
             )
             kept = None if plan.budget_ms is None else keeps(plan.budget_ms, low, high)
         outcome = Outcome(
@@ -292,6 +295,7 @@ class DashSearch:
             task.metric,
             choice,
             finished.error,
+            found.error,
             None if own is None else own.error,
             choice == self.own,
             mean_error(net, task, task.test_for_the_final_report()),
