@@ -35,7 +35,7 @@ import psutil
 
 from hwbench.errors import InconclusiveError
 from hwbench.fleet import tasks
-from hwbench.fleet.anchors import left
+from hwbench.fleet.anchors import anchor
 from hwbench.fleet.block import Answer
 from hwbench.fleet.link import connected, require_dask, worker_options
 from hwbench.fleet.seats import Lent, Seat, Seats
@@ -81,7 +81,7 @@ def perform(text: str) -> str:
     """Task: ask for the anchor, and sleep as long as the plan says; answers say when this began."""
     order = json.loads(text)
     with _seats().taken(order["kind"]) as seat:
-        assert left(order["anchors"], digest([seat.name]), CANARIES, order["threads"])
+        assert anchor(order["anchors"], digest([seat.name]), CANARIES, order["threads"])
         word = f"{time.monotonic()}".ljust(ANSWER_BYTES)
         time.sleep(order["plan"]["seconds"])
         failed = [(arch, InconclusiveError(word)) for arch in order["archs"]]

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 import hwbench
 from hwbench.errors import DeviceError, HwbenchError, InconclusiveError, ModelError, UsageError
-from hwbench.fleet.anchors import epoch_in, left
+from hwbench.fleet.anchors import anchor, epoch_in
+from hwbench.fleet.common import Place
 from hwbench.fleet.seats import Seat, Seats, SetAsideError
 from hwbench.fleet.work import Work, work_of
 from hwbench.interchange.archive import measurement_record, record_of
@@ -40,7 +41,7 @@ class Order:
     work: Work
     threads: int
     plan: Plan
-    anchors: tuple[str, ...] = ()
+    anchors: Place = ()
     name: str | None = None
     anchored: bool = True
 
@@ -212,7 +213,7 @@ def _anchor(seat: Seat, order: Order) -> CanaryEpoch | None:
     """
     fingerprint, canaries = seat.identity(order.threads)
     key = fingerprint, canaries, order.threads
-    if order.anchors and (epoch := left(order.anchors, *key)):
+    if order.anchors and (epoch := anchor(order.anchors, *key)):
         return epoch
     if key not in seat.epochs and order.anchored:
         seat.epochs[key] = calibration(seat.target, order.threads)

@@ -7,14 +7,16 @@ one that does not compute offers a part less.
 
 from __future__ import annotations
 
+import hashlib
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from hwbench.errors import DeviceError, NoDeviceError
+from hwbench.fleet.common import Place, leave, left
 from hwbench.fleet.workers import workers_of
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ MEASURING = {HOST: 1}
 _COMPUTING = {HOST: WHOLE}
 #: What waits to be measured on a host goes first.
 _PRIORITY = -1
+_PARCEL = "parcel"
 #: How long a computation waits for a host when the last one has gone.
 PATIENCE_S = 60.0
 _LOOK_S = 1.0
@@ -42,20 +45,14 @@ def parts(computes: bool) -> dict[str, float]:
 class Computing:
     """Tasks on the hosts of a fleet that compute, all with the same ``parcel`` of bytes.
 
-    A host gets the parcel once, from the client or from another host. Raises NoDeviceError where
-    no host computes.
+    A host gets the parcel once. Raises NoDeviceError where no host computes.
     """
 
     def __init__(self, client: Client, parcel: bytes) -> None:
         self._client = client
-        self.hosts = self._hosts()
-        if not self.hosts:
-            raise NoDeviceError(
-                "no host of the fleet computes: start one with hwbench fleet worker … --compute"
-            )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Dask would rather have large data in files
-            self._parcel = self._submit(_same, parcel)
+        self.hosts = hosts_of(client)
+        name = hashlib.sha256(parcel).hexdigest()
+        self._place = leave(client, name, {_PARCEL: parcel})
 
     def answers(self, task: Task, orders: Sequence[str]) -> list[str]:
         """``task(parcel, order)`` of each order, by the hosts that are free; in their order.
@@ -65,7 +62,7 @@ class Computing:
         """
         from distributed.scheduler import KilledWorker
 
-        futures = [self._submit(task, self._parcel, order) for order in orders]
+        futures = [self._submit(task, order) for order in orders]
         try:
             self._wait(futures)
             return [str(answer) for answer in self._client.gather(futures)]
@@ -79,15 +76,9 @@ class Computing:
             with suppress(OSError):
                 self._client.cancel(futures)
 
-    def _submit(self, function: Callable[..., object], *arguments: object) -> Future:
-        return self._client.submit(
-            function, *arguments, resources=_COMPUTING, priority=_PRIORITY, pure=False
-        )
-
-    def _hosts(self) -> int:
-        """How many compute now."""
-        workers = workers_of(self._client).values()
-        return sum(worker["resources"].get(HOST, 0) >= WHOLE for worker in workers)
+    def _submit(self, task: Task, order: str) -> Future:
+        how = {"resources": _COMPUTING, "priority": _PRIORITY, "pure": False}
+        return self._client.submit(_done, task, self._place, order, **how)
 
     def _wait(self, futures: Sequence[Future]) -> None:
         from distributed import wait
@@ -96,7 +87,7 @@ class Computing:
         while any(future.status == "pending" for future in futures):
             with suppress(TimeoutError), self._client.as_current():
                 wait(futures, timeout=min(_LOOK_S, PATIENCE_S))
-            if time.monotonic() - seen > PATIENCE_S / 4 and self._hosts():
+            if time.monotonic() - seen > PATIENCE_S / 4 and _number(self._client):
                 seen = time.monotonic()
             elif time.monotonic() - seen > PATIENCE_S:
                 raise DeviceError(
@@ -104,6 +95,29 @@ class Computing:
                 )
 
 
-def _same(parcel: bytes) -> bytes:
-    """Task: the parcel, as what others rest on: a host that is lost had no only copy of it."""
+def hosts_of(client: Client) -> int:
+    """How many hosts of a fleet compute. Raises NoDeviceError where none does."""
+    if number := _number(client):
+        return number
+    raise NoDeviceError(
+        "no host of the fleet computes: start one with hwbench fleet worker … --compute"
+    )
+
+
+def _number(client: Client) -> int:
+    workers = workers_of(client).values()
+    return sum(worker["resources"].get(HOST, 0) >= WHOLE for worker in workers)
+
+
+def _done(task: Task, place: Place, order: str) -> str:
+    """Task: another one, with its parcel."""
+    return task(_parcel(tuple(place)), order)
+
+
+@lru_cache(maxsize=1)
+def _parcel(place: Place) -> bytes:
+    """On a host: the last one that was asked for is kept."""
+    parcel: bytes | None = left(place, _PARCEL)
+    if parcel is None:
+        raise DeviceError("the client that left a parcel with the scheduler has gone")
     return parcel

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hwbench.errors import DeviceError, UsageError
-from hwbench.fleet.anchors import forget_with_clients
+from hwbench.fleet.common import forget_with_clients
 from hwbench.fleet.link import (
     CONNECT_S,
     PAGES,

@@ -14,8 +14,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from hwbench.errors import DeviceError, UsageError
-from hwbench.fleet.anchors import leave
+from hwbench.fleet.anchors import leave_anchors
 from hwbench.fleet.block import Answer, Described, Order
+from hwbench.fleet.common import Place
 from hwbench.fleet.tasks import Tasks
 from hwbench.fleet.work import Architectures, Work
 from hwbench.measure.campaign import called
@@ -99,9 +100,9 @@ class Spread(ABC):
         }
         return {name: epoch for name, epoch in known.items() if epoch is not None}
 
-    def _anchors(self, store: Store) -> tuple[str, ...]:
+    def _anchors(self, store: Store) -> Place:
         """Where workers find these, as an order names it."""
-        return leave(self.tasks.client, list(self.epochs(store).values()))
+        return leave_anchors(self.tasks.client, list(self.epochs(store).values()))
 
     # -- measuring ----------------------------------------------------------------------------
 
@@ -227,7 +228,7 @@ class Spread(ABC):
         work: Work,
         plan: Plan,
         *,
-        anchors: tuple[str, ...] = (),
+        anchors: Place = (),
         name: str | None = None,
     ) -> Order:
         return Order(self.kind, work, self.threads, plan, anchors, name)

@@ -115,6 +115,27 @@ def test_a_parcel_runs_no_code(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def place(parcel: bytes, order: str) -> str:
+    """Task: the host that did it, with what."""
+    from distributed import get_worker
+
+    time.sleep(0.2)
+    return f"{get_worker().address} {parcel.decode()} {order}"
+
+
+@pytest.mark.parametrize("devices", [(), ("phone=fake:1", "phone=fake:2", "phone=fake:3")])
+def test_all_hosts_compute_at_once(
+    devices: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(install(tmp_path / "fakes"))
+    with hosts(3, Seats(seats_of(devices, {}, None))) as client:
+        one, other = Computing(client, b"one"), Computing(client, b"other")
+        for computing, parcel in ((one, "one"), (other, "other"), (one, "one")):
+            found = [a.split() for a in computing.answers(place, ["1", "2", "3"])]
+            assert len({host for host, _, _ in found}) == 3
+            assert [rest for _, *rest in found] == [[parcel, "1"], [parcel, "2"], [parcel, "3"]]
+
+
 # --- computing and measuring --------------------------------------------------------------
 
 
