@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwbench import console
+from hwbench.cli.fleet import Tls
 from hwbench.cli.options import (
     Confidence,
     Debug,
@@ -21,13 +22,16 @@ from hwbench.cli.options import (
 )
 from hwbench.cli.search_options import (
     Budgets,
+    Fleet,
     Labels,
     On,
     Oracle,
     Out,
     all_milliseconds,
+    evaluating,
     predictor_of,
     predictor_path,
+    require_on_cpu,
     show_cost,
 )
 from hwbench.cli.supernet import images_of
@@ -65,6 +69,8 @@ def eas(
     oracle: Oracle = None,
     labels: Labels = 200,
     on: On = "cpu",
+    fleet: Fleet = None,
+    tls: Tls = None,
     confidence: Confidence = 0.98,
     out: Out = None,
     seed: Seed = 0,
@@ -80,9 +86,13 @@ def eas(
 
     hwbench search eas -s mbv3_small --budgets MS1,MS2 --supernet f.pt --data fashion-mnist
     --tasks groups.json
+
+    hwbench search eas -s mbv3_small --budgets MS1,MS2 --supernet f.pt --data fashion-mnist
+    --tasks groups.json --fleet tcp://127.0.0.1:8786
     """
     from hwbench.spaces import get_space
 
+    require_on_cpu(fleet, on)
     budgets_ms = all_milliseconds(budgets)
     searched = get_space(space)
     path = out or Path(f"{device}-{space}.hwg")
@@ -108,7 +118,7 @@ def eas(
             f"{supernet} was trained without --tasks: its paths never learned to tell the classes "
             f"of a group apart by themselves; hwbench supernet --tasks {tasks} trains one that does"
         )
-    with console.stages() as report:
+    with evaluating(fleet, tls) as (elsewhere, _), console.stages() as report:
         generator, ledger = train_task_generator(
             net,
             found,
@@ -118,6 +128,7 @@ def eas(
             costs=costs,
             confidence=confidence,
             seed=seed,
+            elsewhere=elsewhere,
             progress=report,
         )
     objective = f"cross-entropy on tasks of {found.name}"

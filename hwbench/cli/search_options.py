@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +18,7 @@ from hwbench.errors import UsageError
 
 if TYPE_CHECKING:
     from hwbench.predictors import LatencyPredictor
+    from hwbench.search.accuracy.supernet import Elsewhere
     from hwbench.spaces import Space
 
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
@@ -42,6 +45,28 @@ Fleet = Annotated[
         metavar="ADDRESS", help="Evaluate the supernet's networks on the hosts of a fleet."
     ),
 ]
+
+
+def require_on_cpu(fleet: str | None, on: str) -> None:
+    """UsageError where a fleet is to evaluate what runs on a GPU here: its answers are others."""
+    if fleet is not None and on != "cpu":
+        raise UsageError("--fleet evaluates networks on CPUs: leave --on out")
+
+
+@contextmanager
+def evaluating(fleet: str | None, tls: Path | None) -> Iterator[tuple[Elsewhere | None, int]]:
+    """What evaluates a supernet's networks in the place of this machine, and how many hosts do: a
+    fleet's, where there is one.
+    """
+    if fleet is None:
+        yield None, 1
+        return
+    from hwbench.fleet.computing import hosts_of
+    from hwbench.fleet.link import connected
+    from hwbench.search.accuracy.afar import accuracies_afar
+
+    with connected(fleet, tls) as client:
+        yield partial(accuracies_afar, client), hosts_of(client)
 
 
 def milliseconds(text: str) -> float:

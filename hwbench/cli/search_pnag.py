@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,9 +34,11 @@ from hwbench.cli.search_options import (
     Oracle,
     Out,
     all_milliseconds,
+    evaluating,
     predictor_of,
     predictor_path,
     require_here,
+    require_on_cpu,
     show_cost,
 )
 from hwbench.cli.supernet import images_of
@@ -172,8 +174,9 @@ def _require_one_source(
     """UsageError where options of a source are missing, or of two are given."""
     if on != "cpu" and supernet is None:
         raise UsageError("--on is for --supernet, of which there is none: leave it out")
-    if fleet is not None and (supernet is None or on != "cpu"):
-        raise UsageError("--fleet evaluates a --supernet on CPUs: give one, and leave --on out")
+    if fleet is not None and supernet is None:
+        raise UsageError("--fleet evaluates the networks of a --supernet: give one")
+    require_on_cpu(fleet, on)
     if (supernet is None) != (data is None):
         raise UsageError("--supernet FILE and --data NAME go together: give both, or neither")
     if supernet is not None and table is not None:
@@ -215,20 +218,13 @@ def supernet_source(
     Its answers are kept beside its file: no search asks for one again. The hosts of a fleet
     evaluate, where there is one.
     """
-    from hwbench.fleet.link import connected
     from hwbench.search.accuracy.supernet import SupernetAccuracy, kept_labels
     from hwbench.search.supernet import load_supernet, training_device
 
     images = images_of(space, data)
     net = load_supernet(supernet, space).to(training_device(on))
-    with ExitStack() as stack:
-        source, hosts = SupernetAccuracy(net, images), 1
-        if fleet is not None:
-            from hwbench.search.accuracy.afar import accuracies_afar
-
-            client = stack.enter_context(connected(fleet, tls))
-            evaluate, hosts = accuracies_afar(client, source.judge)
-            source = SupernetAccuracy(net, images, elsewhere=evaluate)
+    with evaluating(fleet, tls) as (elsewhere, hosts):
+        source = SupernetAccuracy(net, images, elsewhere=elsewhere)
         objective = f"accuracy of a supernet's paths on {images.name}"
         yield kept_labels(source, supernet, hosts=hosts), objective, source.fixed
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ import hwbench
 from hwbench.errors import HwbenchError, UsageError
 from hwbench.fleet.computing import Computing
 from hwbench.search.accuracy.judge import Judge
+from hwbench.search.accuracy.supernet import Evaluate
 from hwbench.search.data import Part
 from hwbench.search.supernet import Supernet
 from hwbench.spaces import get_space
@@ -28,10 +29,8 @@ if TYPE_CHECKING:
     from distributed import Client
 
 
-def accuracies_afar(
-    client: Client, judge: Judge
-) -> tuple[Callable[[Sequence[Codes]], list[float]], int]:
-    """What gives the accuracy of each of some rows (L,) by a fleet's hosts, and how many they are.
+def accuracies_afar(client: Client, judge: Judge) -> Evaluate:
+    """What gives the accuracy of each of some rows (L,) by a fleet's hosts.
 
     Rows are dealt out to all hosts alike, each of which runs one network a core. UsageError where
     a host has other software, NoDeviceError where none computes.
@@ -51,7 +50,7 @@ def accuracies_afar(
                 found[i] = float(accuracy)
         return found
 
-    return evaluate, computing.hosts
+    return evaluate
 
 
 def _software() -> dict[str, str]:

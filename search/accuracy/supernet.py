@@ -22,6 +22,9 @@ _AT_ONCE = 8
 Evaluate = Callable[[Sequence[Codes]], list[float]]
 """Accuracy of each of some rows (L,)."""
 
+Elsewhere = Callable[[Judge], Evaluate]
+"""What evaluates in the place of a judge."""
+
 
 class SupernetAccuracy:
     """Validation accuracy of architectures by their path's weights (an ``AccuracySource``).
@@ -32,7 +35,7 @@ class SupernetAccuracy:
     only their images and logits count. Answers are kept: ``validations`` counts the architectures
     that were really evaluated. ``data`` names the images; ``fixed`` are the decisions that the
     supernet knows one value of: UsageError for an architecture of another, and for data that it
-    was not trained on. ``elsewhere`` evaluates in the place of its ``judge``.
+    was not trained on. ``elsewhere`` gives what evaluates in the place of its ``judge``.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class SupernetAccuracy:
         calibration: int = 1000,
         classes: Sequence[int] | None = None,
         seed: int = 0,
-        elsewhere: Evaluate | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         skeleton = net.space.skeleton
         wanted = {"channels": skeleton.in_channels, "classes": skeleton.classes}
@@ -70,7 +73,7 @@ class SupernetAccuracy:
             validation.some(images, seed),
             None if classes is None else tuple(classes),
         )
-        self._evaluated = elsewhere or self.judge.accuracies
+        self._evaluated = elsewhere(self.judge) if elsewhere else self.judge.accuracies
         self._known: dict[bytes, float] = {}
 
     def accuracy(self, codes: Codes) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,7 @@ from hwbench.spaces.base import Codes, Value, unique_in_order
 
 if TYPE_CHECKING:
     from hwbench.search.accuracy import AccuracySource
+    from hwbench.search.accuracy.supernet import Elsewhere
     from hwbench.search.data import Dataset
     from hwbench.search.supernet import Supernet
 
@@ -75,12 +77,14 @@ def train_task_generator(
     costs: EasCosts | None = None,
     confidence: float = CONFIDENCE,
     seed: int = 0,
+    elsewhere: Elsewhere | None = None,
     progress: Tell = lambda what, share: None,
 ) -> tuple[TaskGenerator, SearchLedger]:
     """Train a generator for unions of ``groups``, and budgets from the least to the largest.
 
     It learns on the validation images: the supernet knows the others. The resolution is that of
-    the images where the space has it. UsageError where the parts do not fit together.
+    the images where the space has it. ``elsewhere`` gives what evaluates the labels in the place of
+    this machine. UsageError where the parts do not fit together.
     """
     from hwbench.search.accuracy.supernet import SupernetAccuracy
     from hwbench.search.eas.training import train_policy
@@ -96,9 +100,8 @@ def train_task_generator(
     choices = Choices(space, fixed_for(net, data))
     _require_between(oracle.upper(_ends(choices), confidence), budgets, choices, confidence)
     tasks = [*groups.groups, groups.every]
-    sources = [
-        SupernetAccuracy(net, data, images=costs.images, classes=task.classes) for task in tasks
-    ]
+    source = partial(SupernetAccuracy, net, data, images=costs.images, elsewhere=elsewhere)
+    sources = [source(classes=task.classes) for task in tasks]
     ledger = SearchLedger()
     with ledger.timed():
         policy = train_policy(

@@ -12,7 +12,8 @@ import pytest
 
 from hwbench.cli import main
 from hwbench.cli.supernet import images_of
-from hwbench.predictors import BudgetOracle, MacsLine, Provenance, fit_predictor
+from hwbench.predictors import BudgetOracle, MacsLine, Provenance, files, fit_predictor
+from hwbench.search.accuracy.judge import Judge
 from hwbench.search.eas import (
     EasCosts,
     TaskGenerator,
@@ -27,6 +28,7 @@ from hwbench.search.supernet import Supernet, TrainingPlan, largest, smallest, t
 from hwbench.spaces import get_space
 from hwbench.testing.predictors import made_up_training
 from tests.eas import GROUPS, SHORT, untrained
+from tests.fleets import Start, told
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -157,12 +159,38 @@ def test_the_verb_searches_for_tasks(
     assert "plain.pt was trained without --tasks" in err
 
 
+def test_hosts_of_a_fleet_give_the_labels_of_this_machine(
+    searchable: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = EasCosts(labels=2, images=20, plan=replace(SHORT, first=5, steps=1, kept=4))
+
+    def hasty(*arguments, costs: EasCosts, **others):
+        return train_task_generator(*arguments, costs=short, **others)
+
+    monkeypatch.setattr("hwbench.search.eas.train_task_generator", hasty)
+    address = told(start("fleet", "scheduler", "tcp://127.0.0.1:0")).split()[-1]
+    assert told(start("fleet", "worker", address, "--compute"))
+    search = f"{SEARCH} --tasks groups.json --supernet net.pt --data digits -o".split()
+    assert main([*search, "here.hwg"]) == 0
+    monkeypatch.delattr(Judge, "accuracies")  # of this process
+    assert main([*search, "there.hwg", "--fleet", address]) == 0
+    here, there = (files.read(Path(name))[1] for name in ("here.hwg", "there.hwg"))
+    assert len(here["accuracy"]) >= 3
+    assert here.keys() == there.keys()
+    for name in here.keys() - {"predictor"}:
+        assert np.array_equal(here[name], there[name]), name
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (SEARCH, "Missing option '--tasks'"),
         (f"{SEARCH} --supernet net.pt --data digits", "Missing option '--tasks'"),
         (f"{SEARCH} --measurements 3", "No such option: --measurements"),
+        (
+            f"{SEARCH} --supernet net.pt --data digits --tasks groups.json --on cuda --fleet local",
+            "--fleet evaluates networks on CPUs: leave --on out",
+        ),
         (f"{SEARCH} --accuracy table.npz", "No such option: --accuracy"),
         (
             f"{SEARCH} --supernet net.pt --data digits --tasks odd.json",

@@ -99,7 +99,7 @@ def test_labels_are_those_of_this_machine_bit_for_bit(
         kept = trained.with_suffix(".labels.jsonl").read_text()
         assert kept.count("accuracy") == len(codes)
 
-        evaluate, _ = accuracies_afar(client, here.judge)
+        evaluate = accuracies_afar(client, here.judge)
         monkeypatch.setattr(afar, "_software", lambda: {"torch": f"{time.time_ns()}"})
         with pytest.raises(UsageError, match="install the same on both"):
             evaluate(list(codes[:1]))
