@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from hwbench.predictors import threads
 from hwbench.search.adam import Adam
 from hwbench.search.pnag.policy import HIDDEN, Policy, Walk, interpolation
 from hwbench.spaces.base import Codes
@@ -99,7 +100,7 @@ def one_thread(seed: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), threads.one_thread():
             torch.manual_seed(seed)
             yield
     finally:
