@@ -52,12 +52,14 @@ lint: dev  ## style, types, and the direction of imports
 
 # What holds latencies against each other has the machine to itself, after all else. That waits for
 # phones and processes much of its time: three share two cores, in an order in which the longest
-# files (tests/faults) come first.
+# files (tests/faults) come first. Each has one thread: those of a BLAS or of torch that found no
+# core would wait for each other in a loop, which takes twice the time.
 ALONE := $(patsubst %,tests/integration/test_%.py,cli_watch demo interpreters litert new_device \
   onnx_cpu pytest_plugin readme session)
 
 test: lint  ## lint, then every test but the slow ones
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(addprefix --ignore=,$(ALONE))
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
+	  $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(addprefix --ignore=,$(ALONE))
 	$(BIN)/python -m pytest $(ALONE)
 
 faults: dev  ## what can go wrong, with 200 kills of a sweep
