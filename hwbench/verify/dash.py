@@ -111,7 +111,7 @@ class Dash(Claim):
     )
 
     def run(self, setting: Setting) -> list[Verdict]:
-        """On the CPU about 10 minutes of one core (``quick``: 3), and 50 for the search
+        """On the CPU about 10 minutes of one core (``quick``: 3), and 40 for the search
         (``quick``: without it). Resumes where it was."""
         kind, _, index = setting.device.name.partition(":")
         if kind not in ("cpu", "cuda") or find_spec("torch") is None:

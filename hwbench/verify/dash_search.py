@@ -39,7 +39,7 @@ PROTOCOL = (
 
 
 def search_verdicts(claim: Claim, setting: Setting) -> list[Verdict]:
-    """The statements on the search. 50 minutes of one core; goes on trial by trial."""
+    """The statements on the search. 40 minutes of one core; goes on trial by trial."""
     from hwbench.verify.dash_trial import MADE, METHODS, TASKS, Extent
 
     extent = Extent()

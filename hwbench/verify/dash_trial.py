@@ -49,7 +49,7 @@ class Extent:
     ``candidate_steps`` is what a rival's candidate is trained for before it is judged.
     """
 
-    seeds: int = 4
+    seeds: int = 3
     relaxed: int = 200
     tuning: Tuning = field(default_factory=lambda: Tuning(steps=40))
     final: int = 1000
