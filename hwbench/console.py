@@ -92,6 +92,15 @@ def flush() -> None:
         closed_pipe()
 
 
+def settle() -> None:
+    """Flush standard output after an error; give up what it does not take, a full disk's say."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        _give_up()
+
+
 def is_read() -> bool:
     """Whether standard output has a reader still: one that went away leaves an error on a pipe."""
     try:
@@ -341,9 +350,13 @@ def _write(text: str) -> None:
 
 def closed_pipe() -> NoReturn:
     """Give up standard output: its reader has gone."""
+    _give_up()
+    raise ClosedPipeError
+
+
+def _give_up() -> None:
     # Python flushes standard output once more at exit; that must not fail again.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    raise ClosedPipeError
 
 
 def _console(stream: TextIO) -> Console:

@@ -64,7 +64,8 @@ def run(argv: Sequence[str]) -> int:
     except console.ClosedPipeError:
         return EXIT_CLOSED_PIPE
     except Exception as error:  # noqa: BLE001 - the outermost border: all becomes one line
-        return _report(error, invocation)
+        code = _report(error, invocation)
+        console.settle()  # or Python's own flush at exit fails, and the code is its 120
     return code
 
 

@@ -192,7 +192,9 @@ def test_a_reader_that_left_is_no_error(arguments: list[str]) -> None:
     assert done.stderr == ""
 
 
-def test_a_full_disk_behind_standard_output_is_told() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_behind_standard_output_is_told(unbuffered: str) -> None:
+    """Also where Python still holds what did not fit, and tries it again at exit."""
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [*HWBENCH, "--version"],
@@ -201,6 +203,7 @@ def test_a_full_disk_behind_standard_output_is_told() -> None:
             text=True,
             timeout=60,
             check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
         )
     assert done.returncode == 4
     assert_one_line(done.stderr, "no space left")
