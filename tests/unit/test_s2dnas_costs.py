@@ -181,4 +181,6 @@ def test_a_device_measures_stages_and_the_store_keeps_them(tmp_path, monkeypatch
         assert len(store.measurements()) == 3  # what comes twice is measured once
     assert found[3] is found[0]
     for graph, result in zip(split, found, strict=False):
-        assert result.latency_ns >= 0.98 * 10_000 * len(graph.ops)  # an estimate
+        assert result.workload.name == graph.hash
+        assert result.bursts.sample_ns.min() >= 10_000 * len(graph.ops)  # as long as it runs
+        assert result.latency_ns > 0  # an estimate, which may lie below the shortest run
