@@ -316,9 +316,9 @@ def test_a_training_that_was_killed_ends_with_the_same_weights(tmp_path: Path) -
     with pytest.raises(KilledError):
         fit(net, task, plan, keep, kill)
     net.load_state_dict(first)
-    spent = fit(net, task, plan, keep)
+    fit(net, task, plan, keep)
     assert all(torch.equal(value, whole[name]) for name, value in net.state_dict().items())
-    assert fit(net, task, plan, keep) == pytest.approx(spent, rel=0.05)  # nothing is left to do
+    fit(net, task, plan, keep, lambda share: pytest.fail("trained on"))
 
 
 def test_a_search_goes_on_where_it_was_killed(
