@@ -21,7 +21,9 @@ class Plan:
     20 times its latency where that is more). With ``precision``, a workload is looked at after
     3, 5, 8, … processes and stops once the relative half-width of its interval is below it; the
     last look spends half of ``1 - confidence``, the others share the rest. ``loaded`` is how
-    many workloads are in memory at once.
+    many workloads are in memory at once. ``pairs``: the first two workloads are held against each
+    other, and so on; all are in memory at once, and the two of a pair take their turns one right
+    after the other, with fewer readings of the canaries between.
     """
 
     processes: int = 6
@@ -30,6 +32,7 @@ class Plan:
     confidence: float = 0.95
     loaded: int = 24
     memory: bool = False
+    pairs: bool = False
     seed: int | None = None
     tags: dict[str, str] = field(default_factory=dict)
 

@@ -15,14 +15,12 @@ feel of the machine, and how much noise they have, is learned from all of them.
 from __future__ import annotations
 
 import contextlib
-import math
 import random
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,20 +41,9 @@ from hwbench.measure.plan import Failure, Plan, Progress
 from hwbench.measure.process import WorkerProcess
 from hwbench.measure.result import BurstLog, Context, Result, conclude, evidence_of
 from hwbench.measure.scratch import scratch
+from hwbench.measure.turns import Rota, Step
 from hwbench.records import CanaryEpoch, Measurement, Workload
 
-BURST_NS = 1.5e6
-BURST_RUNS = (5, 20)
-#: Unmeasured runs before a burst, while weights and code come back into the caches: one more for
-#: each so many bytes of footprint, since the caches relearn what is worth keeping. A network of
-#: 5 ms and 45 MB runs 3 % slower in its second run after another's turn, 1 % in its fifth, and
-#: at its own pace from its tenth.
-WARM_NS = 1.5e6
-WARM_BYTES = 6e6
-WARM_RUNS = (1, 10)
-MOST_WARM_BY_BYTES = 7
-#: Rounds a process makes at least.
-LEAST_ROUNDS = 2
 #: A model that loads fast is loaded several times into each process, and its bursts alternate:
 #: where its buffers lie in memory can move a model by several per cent, and each copy is one
 #: more draw of that.
@@ -95,7 +82,8 @@ def measure(
         return
     session = _Session(target, threads, plan, epoch)
     order = list(jobs)
-    session.random.shuffle(order)
+    if not plan.pairs:
+        session.random.shuffle(order)
     number = -(-len(order) // plan.loaded)
     # Strided, so that the blocks are equally large.
     blocks = [_Block(session, order[index::number]) for index in range(number)]
@@ -184,6 +172,7 @@ class _Session:
             # Spinning threads of a runtime disturb the canaries: no anchoring was shown to hold.
             anchors=threads == 1,
             tags=plan.tags,
+            adjacent=not plan.pairs,
         )
 
         self._known: dict[str, list[Evidence]] = {}
@@ -301,11 +290,8 @@ class _Block:
         if steps:
             self._rounds(worker, steps, canaries, began, progress)
 
-    def _load(self, worker: WorkerProcess, slot: str, process: int) -> list[Any] | None:
-        """Load and warm one workload: its copies' slots, runs and warm runs of a burst.
-
-        None where it is refused.
-        """
+    def _load(self, worker: WorkerProcess, slot: str, process: int) -> Step | None:
+        """Load and warm one workload and its copies; None where it is refused."""
         log = self.logs[slot]
         try:
             loaded = worker.load(slot, self.runners[slot])
@@ -332,54 +318,50 @@ class _Block:
         copies = int(np.clip(COPIES_NS // max(loaded["load_ns"], 1), 1, MOST_COPIES))
         for copy in range(1, copies):
             worker.load(f"{slot}#{copy}", self.runners[slot])
-        cold = min(1 + (log.footprint or 0) / WARM_BYTES, MOST_WARM_BY_BYTES)
-        return [
-            [slot, *(f"{slot}#{copy}" for copy in range(1, copies))],
-            int(np.clip(math.ceil(BURST_NS / typical), *BURST_RUNS)),
-            int(np.clip(math.ceil(max(WARM_NS / typical, cold)), *WARM_RUNS)),
-        ]
+        slots = [slot, *(f"{slot}#{copy}" for copy in range(1, copies))]
+        return Step.of(slots, typical, log.footprint or 0)
 
     def _rounds(
         self,
         worker: WorkerProcess,
-        steps: dict[str, list[Any]],
+        steps: dict[str, Step],
         canaries: list[list[object]],
         began: float,
         progress: Progress,
     ) -> None:
         seconds = (
             sum(
-                max(self.plan.seconds, LATENCY_MULTIPLE * self.logs[s].typical_ns / 1e9)
-                for s in steps
+                max(self.plan.seconds, LATENCY_MULTIPLE * step.typical_ns / 1e9)
+                for step in steps.values()
             )
             / self.plan.processes
         )
-        end = began + seconds
-        once = sum((s[1] + s[2]) * self.logs[slot].typical_ns / 1e9 for slot, s in steps.items())
         settle = SETTLE_S if self.session.threads > 1 else 0.0
-        readings: list[list[int]] = []
-        order, index = list(steps.values()), 0
+        rota = Rota(worker, canaries, settle, began + seconds, self.session.random)
+        found = (
+            rota.in_pairs(_pairs(steps))
+            if self.plan.pairs
+            else rota.one_by_one(list(steps.values()))
+        )
         try:
-            while index < LEAST_ROUNDS or time.monotonic() + once / 2 < end:
-                self.session.random.shuffle(order)
-                turn = [[copies[index % len(copies)], runs, warm] for copies, runs, warm in order]
-                answer = worker.ask("round", turn, canaries, settle, expect_s=10 * once)
-                readings += answer["readings"]
-                for burst, before, after in zip(
-                    answer["bursts"], answer["readings"], answer["readings"][1:], strict=False
-                ):
-                    slot, _, copy = burst["slot"].partition("#")
+            for visits in found:
+                for visit in visits:
+                    slot, _, copy = visit.burst["slot"].partition("#")
                     self.logs[slot].add(
-                        self.workers - 1, int(copy or 0), index, burst, before, after
+                        self.workers - 1,
+                        int(copy or 0),
+                        visit.round,
+                        visit.burst,
+                        visit.before,
+                        visit.after,
                     )
-                index += 1
                 progress(min((time.monotonic() - began) / seconds, 1.0))
         finally:  # rounds before one that failed count
-            for step in steps:
-                self.logs[step].seconds += (time.monotonic() - began) / len(steps)
-            if readings:
+            for slot in steps:
+                self.logs[slot].seconds += (time.monotonic() - began) / len(steps)
+            if rota.readings:
                 band = canary_time.quiet_band(self.session.canaries)
-                self.floors.append(canary_time.floor(np.array(readings, float), band))
+                self.floors.append(canary_time.floor(np.array(rota.readings, float), band))
 
     def _peak_memory(self, slot: str) -> int | None:
         """Peak resident memory that loading and running adds, in a process of its own."""
@@ -391,6 +373,14 @@ class _Block:
             except (ModelError, WorkerError):
                 return None  # the measurement stands without it
         return None if peak is None or resident is None else max(peak - resident, 0)
+
+
+def _pairs(steps: Mapping[str, Step]) -> list[list[Step]]:
+    """The steps of a block by their pairs; one whose partner was refused is alone."""
+    pairs: dict[int, list[Step]] = {}
+    for slot, step in steps.items():
+        pairs.setdefault(int(slot[1:]) // 2, []).append(step)
+    return list(pairs.values())
 
 
 def _share_of(progress: Progress | None, index: int, parts: int) -> Progress:

@@ -2,7 +2,7 @@
 
 A model is held against itself, side by side, in fresh processes: whatever is called a difference is
 a false alarm. Beside these live comparisons, many more are drawn from the processes they took:
-any two of the model's slots of a process, any processes, as a comparison would have had them.
+either pair of the model's slots, in any of the processes, as a comparison would have had them.
 They are no fresh evidence, but they tell the spread of what the device gives.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import permutations
 
 import numpy as np
 from scipy import special, stats
@@ -91,7 +90,8 @@ def calibrate_gate(
         anchors = slots[0].status != "observed_only"
         pairs = {
             (i, j): pairs_of(slots[i], slots[j], kinds, anchors=anchors)
-            for i, j in permutations(range(len(slots)), 2)
+            for first in range(0, len(slots) - 1, 2)
+            for i, j in ((first, first + 1), (first + 1, first))
         }
         taken.append(pairs)
         names = (job.workload.name, job.workload.name)
@@ -156,7 +156,9 @@ def _session(
 ) -> list[Measurement]:
     """One session of ``SLOTS`` slots of the job."""
     seed = None if effort.seed is None else effort.seed + number
-    plan = Plan(processes=effort.processes, seconds=effort.seconds, loaded=SLOTS, seed=seed)
+    plan = Plan(
+        processes=effort.processes, seconds=effort.seconds, loaded=SLOTS, pairs=True, seed=seed
+    )
     found = []
     for answer in measure(target, [job] * SLOTS, plan, epoch):
         if not isinstance(answer, Measurement):

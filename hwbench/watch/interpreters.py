@@ -8,13 +8,12 @@ share cancels without. Each session takes fresh workers, the cores in turn.
 
 from __future__ import annotations
 
-import math
 import os
 import random
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -27,16 +26,8 @@ from hwbench.measure.plan import Progress
 from hwbench.measure.process import WorkerProcess
 from hwbench.measure.result import BurstLog
 from hwbench.measure.scratch import scratch
-from hwbench.measure.session import (
-    BURST_NS,
-    BURST_RUNS,
-    COPIES_NS,
-    LATENCY_MULTIPLE,
-    LEAST_ROUNDS,
-    MOST_COPIES,
-    WARM_NS,
-    WARM_RUNS,
-)
+from hwbench.measure.session import COPIES_NS, LATENCY_MULTIPLE, MOST_COPIES
+from hwbench.measure.turns import LEAST_ROUNDS, Step
 from hwbench.watch.comparison import Comparison, compare_pairs
 from hwbench.watch.pairs import Pairs, Turns, pairs_alone, pooled
 from hwbench.watch.trial import Effort, Outcome, Side
@@ -124,9 +115,7 @@ class _Voice:
     log: BurstLog
     process: int
     core: int | None
-    copies: int = 1
-    runs: int = 1
-    warm: int = 1
+    step: Step = field(init=False)
 
     def ready(self) -> None:
         """Load, look at the output once, warm up, and choose the size of a burst."""
@@ -138,28 +127,22 @@ class _Voice:
             if self.process == 0:
                 self.worker.ask("check", _SLOT, expect_s=60)
             times = self.worker.ask("warm", _SLOT, 0.01, 12, 60, expect_s=60)["ns"]
-            self.copies = int(np.clip(COPIES_NS // max(loaded["load_ns"], 1), 1, MOST_COPIES))
-            for copy in range(1, self.copies):
-                self.worker.load(f"{_SLOT}{copy}", self.runner)
+            copies = int(np.clip(COPIES_NS // max(loaded["load_ns"], 1), 1, MOST_COPIES))
+            slots = [_SLOT, *(f"{_SLOT}{copy}" for copy in range(1, copies))]
+            for slot in slots[1:]:
+                self.worker.load(slot, self.runner)
         except (ModelError, WorkerError) as error:
             raise type(error)(f"{self.log.workload.name}: {error}") from error
         if loaded["grown"] is not None:
             self.log.footprints.append(loaded["grown"])
-        typical = max(float(np.median(times[len(times) // 2 :])), 1.0)
-        self.log.typical_ns = typical
-        self.runs = int(np.clip(math.ceil(BURST_NS / typical), *BURST_RUNS))
-        self.warm = int(np.clip(math.ceil(WARM_NS / typical), *WARM_RUNS))
-
-    @property
-    def turn_s(self) -> float:
-        """About how long a turn takes."""
-        return (self.runs + self.warm) * self.log.typical_ns / 1e9
+        self.log.typical_ns = max(float(np.median(times[len(times) // 2 :])), 1.0)
+        self.step = Step.of(slots, self.log.typical_ns, self.log.footprint or 0)
 
     def turn(self, index: int) -> None:
         """One burst."""
-        copy = index % self.copies
-        steps = [[f"{_SLOT}{copy or ''}", self.runs, self.warm]]
-        answer = self.worker.ask("round", steps, [], 0.0, expect_s=10 * self.turn_s)
+        expect_s = 10 * self.step.seconds
+        answer = self.worker.ask("round", [self.step.turn(index)], [], 0.0, expect_s=expect_s)
+        copy = index % len(self.step.slots)
         self.log.add(self.process, copy, index, answer["bursts"][0], [], [])
 
 
@@ -169,7 +152,7 @@ def _rounds(voices: list[_Voice], effort: Effort, rng: random.Random) -> None:
     for voice in voices:
         voice.ready()
     whole = sum(max(effort.seconds, LATENCY_MULTIPLE * v.log.typical_ns / 1e9) for v in voices)
-    end, once = began + whole / effort.processes, sum(voice.turn_s for voice in voices)
+    end, once = began + whole / effort.processes, sum(voice.step.seconds for voice in voices)
     index = 0
     while index < LEAST_ROUNDS or time.monotonic() + once / 2 < end:
         for voice in rng.sample(voices, len(voices)):

@@ -1,7 +1,7 @@
 """Two models measured side by side: what their bursts say of how they differ.
 
-Both take their turns in the same processes, a burst each a round, in random order and within
-milliseconds of each other. A pair is two bursts of one process and one round. With the model of
+Both take their turns in the same processes, a burst each a round, in random order and one right
+after the other. A pair is two bursts of one process and one round. With the model of
 :mod:`hwbench.measure.estimate` for each, the log ratio of a pair is::
 
     y_B - y_A = log(u_B / u_A) + m (x_B - x_A) + d (x_A + x_B) / 2 + e
@@ -84,7 +84,12 @@ def _paired(
         )
     sides = [
         burst_evidence(
-            _chosen(m.bursts, rows[kept]), mixing, reference, m.footprint_bytes, 0 * reference
+            _chosen(m.bursts, rows[kept]),
+            mixing,
+            reference,
+            m.footprint_bytes,
+            0 * reference,
+            adjacent=False,
         )
         for m, rows in ((a, rows_a), (b, rows_b))
     ]

@@ -115,6 +115,7 @@ def compare_at(
                 processes=effort.processes,
                 seconds=effort.seconds,
                 loaded=len(jobs),
+                pairs=True,
                 seed=effort.seed,
                 tags=dict(tags or {}),
             )
