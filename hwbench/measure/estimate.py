@@ -154,9 +154,7 @@ class Evidence:
     canonical times, ``process`` (B,) labels, ``prior`` of the sensitivities, ``layout`` (B,) labels
     of the copies of the model within their processes (one each, if not given), ``noise_sd`` (K,)
     standard deviation of a reading's own noise, ``state_se`` (K,) standard errors of the canonical
-    log times, ``scales`` what is known of the bursts' noise. ``one_sided``: what the canaries did
-    not see can only delay a burst, as is not so of a difference between two. At least two bursts
-    are needed.
+    log times, ``scales`` what is known of the bursts' noise. At least two bursts are needed.
     """
 
     log_time: Array
@@ -167,7 +165,6 @@ class Evidence:
     noise_sd: Array | None = None
     state_se: Array | None = None
     scales: Scales = NOTHING_KNOWN
-    one_sided: bool = True
 
     def __post_init__(self) -> None:
         if self.log_time.size < 2:
@@ -198,8 +195,7 @@ def lesson(evidence: Evidence) -> Lesson:
 
 def undisturbed(evidence: Evidence) -> Estimate:
     """Estimate the undisturbed latency from bursts."""
-    kinds = (even, delayed) if evidence.one_sided else (even,)
-    accounts, share = _accounts(_problem(evidence), kinds)
+    accounts, share = _accounts(_problem(evidence), (even, delayed))
     scales = (evidence.scales.even, evidence.scales.delayed)
     found = [
         _combined(evidence, levels(evidence, account), account, scale.weight)
@@ -212,7 +208,7 @@ def _problem(evidence: Evidence) -> Problem:
     state, prior = evidence.state, evidence.prior
     if evidence.noise_sd is not None:
         of_process = evidence.process == np.unique(evidence.process)[:, None]
-        state = _calibrated(state, of_process, evidence.noise_sd)
+        state = calibrated(state, of_process, evidence.noise_sd)
     groups, group = _groups(evidence)
     return Problem(
         y=evidence.log_time,
@@ -278,7 +274,7 @@ def _combined(evidence: Evidence, of: Levels, account: Regression, known: float)
     ``known`` is how well the noise was known beforehand.
     """
     weight = PROCESS_WEIGHT + known
-    between, precision = _combine(of.value, of.noise, account.group_sd, weight)
+    between, precision = combine(of.value, of.noise, account.group_sd, weight)
     total = precision.sum()
     precision /= total
     shift = precision @ of.state
@@ -318,7 +314,7 @@ def _averaged(found: Sequence[Estimate], share: Array) -> Estimate:
     )
 
 
-def _calibrated(state: Array, member: NDArray[np.bool_], noise_sd: Array) -> Array:
+def calibrated(state: Array, member: NDArray[np.bool_], noise_sd: Array) -> Array:
     """The expected true state for each reading, given how much of its variance is noise."""
     shrunk = state.copy()
     for rows in member:
@@ -329,19 +325,24 @@ def _calibrated(state: Array, member: NDArray[np.bool_], noise_sd: Array) -> Arr
     return shrunk
 
 
-def _combine(levels: Array, noise: Array, prior_sd: float, weight: float) -> tuple[float, Array]:
+def combine(
+    levels: Array, noise: Array, prior_sd: float, weight: float, *, restricted: bool = False
+) -> tuple[float, Array]:
     """Variance between processes, and the precision that each level counts with.
 
     EM for the posterior mode of the variance, of which ``prior_sd`` is known as well as from
     ``weight`` processes. A level beyond ``FAR`` standard deviations counts
     less (Huber), for now and then a process was disturbed throughout in a way no canary saw.
+    ``restricted``: that their centre is not known either is allowed for (as in restricted maximum
+    likelihood).
     """
     between, trust = prior_sd**2, np.ones_like(levels)
     for _ in range(_STEPS):
         share = trust / (noise + between)
         centre = float(share @ levels / share.sum())
         pull = between / (noise + between)
-        squares = (pull * (levels - centre)) ** 2 + pull * noise
+        unsure = 1 / share.sum() if restricted else 0.0
+        squares = pull**2 * ((levels - centre) ** 2 + unsure) + pull * noise
         between = float((weight * prior_sd**2 + squares.sum()) / (weight + levels.size))
         z = np.abs(levels - centre) / np.sqrt(noise + between)
         trust = FAR / np.maximum(z, FAR)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import special, stats
@@ -117,7 +117,7 @@ def redrawn(
     processes = [
         (pairs, int(label))
         for pairs in taken
-        for label in np.unique(next(iter(pairs.values())).evidence.process)
+        for label in np.unique(next(iter(pairs.values())).process)
     ]
     size = min(effort.processes, len(processes))
     found = []
@@ -126,29 +126,12 @@ def redrawn(
         for index in rng.choice(len(processes), size, replace=False):
             pairs, label = processes[index]
             slots = list(pairs)
-            part = _of_process(pairs[slots[rng.integers(len(slots))]], label)
-            if part is not None:
+            part = pairs[slots[rng.integers(len(slots))]].of_process(label)
+            if part.log_ratio.size > 1:
                 parts.append(part)
         if len(parts) > 1:
             found.append(compare_pairs(("A", "A"), pooled(parts), confidence=effort.confidence))
     return tuple(found)
-
-
-def _of_process(pairs: Pairs, label: int) -> Pairs | None:
-    """The pairs of one process; ``None`` where it has fewer than two."""
-    evidence, own = pairs.evidence, pairs.evidence.process == label
-    if own.sum() < 2:
-        return None
-    return Pairs(
-        replace(
-            evidence,
-            log_time=evidence.log_time[own],
-            state=evidence.state[own],
-            process=np.zeros(int(own.sum()), int),
-            layout=None if evidence.layout is None else evidence.layout[own],
-        ),
-        0,
-    )
 
 
 def _session(

@@ -15,9 +15,9 @@ from typing import Literal
 
 from scipy import special
 
-from hwbench.measure.estimate import Estimate, undisturbed
 from hwbench.records import CanaryEpoch, Measurement
 from hwbench.watch.pairs import Pairs
+from hwbench.watch.ratio import undisturbed_ratio
 
 Word = Literal["slower", "faster", "same", "inconclusive"]
 #: Two latencies of a smaller relative difference are called the same.
@@ -99,16 +99,16 @@ def compare_pairs(
     seconds: float = 0.0,
 ) -> Comparison:
     """Of two models, by their ``names``, that took turns in the same processes."""
-    found: Estimate = undisturbed(pairs.evidence)
+    found = undisturbed_ratio(pairs)
     return Comparison(
         *names,
-        found.log_latency,
+        found.log_ratio,
         found.se,
         found.dof,
         confidence,
         share,
-        processes=len(set(pairs.evidence.process.tolist())),
-        pairs=pairs.evidence.log_time.size,
+        processes=len(set(pairs.process.tolist())),
+        pairs=pairs.log_ratio.size,
         rejected=pairs.rejected,
         seconds=seconds,
     )

@@ -97,7 +97,7 @@ def _session(side: Side, pythons: tuple[str, str], effort: Effort, rng: random.R
         job.require_unchanged()
     if not all(log.rows for log in logs):
         raise InconclusiveError(f"{side[0].workload.name}: nothing was measured")
-    turns = [Turns(log.workload.name, log.bursts(), log.footprint) for log in logs]
+    turns = [Turns(log.workload.name, log.bursts()) for log in logs]
     return pairs_alone(turns[0], turns[1])
 
 

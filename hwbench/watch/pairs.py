@@ -1,14 +1,9 @@
-"""Two models measured side by side: what their bursts say of how they differ.
+"""Two models measured side by side: the pairs of their bursts.
 
 Both take their turns in the same processes, a burst each a round, in random order and one right
-after the other. A pair is two bursts of one process and one round. With the model of
-:mod:`hwbench.measure.estimate` for each, the log ratio of a pair is::
-
-    y_B - y_A = log(u_B / u_A) + m (x_B - x_A) + d (x_A + x_B) / 2 + e
-
-with m the mean and d the difference of the two models' sensitivities: the same regression, on the
-difference and the mean of the states that the canaries told. What a machine does to both cancels
-before anything is estimated, so that neither a clock that wanders nor canonical times that are in
+after the other. A pair is two bursts of one process and one round, each of one copy of its model.
+What a machine does to both cancels in their ratio before anything is estimated
+(:mod:`hwbench.watch.ratio`), so that neither a clock that wanders nor canonical times that are in
 doubt stand in the way of a small difference.
 """
 
@@ -21,157 +16,143 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwbench.errors import InconclusiveError
-from hwbench.measure.estimate import KINDS, Evidence, Sensitivity
-from hwbench.measure.result import burst_evidence
+from hwbench.measure.estimate import KINDS, undisturbed
+from hwbench.measure.result import burst_evidence, burst_times
 from hwbench.records import CAUSES, Bursts, Measurement
 
-#: How much of the two models' sensitivities, and of how these wander, is their own: standard
-#: deviations, in those of a model that is known by itself.
-OWN_SHARE, OWN_WANDER = 0.5, 0.2
+#: Where no canary tells what a quiet machine is, it is what this share of the pairs were faster in.
+QUIET_SHARE = 0.1
 _KEPT = CAUSES.index("kept")
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """The paired bursts of two models in one session.
+    """The paired bursts of two models: P pairs.
 
-    ``evidence`` is of the log ratio B over A, its state (pairs, 2 K); ``rejected`` pairs had a
-    burst that does not count.
+    ``log_ratio`` (P,) is of B over A; ``slowdown`` (P,) is how much slower both were than on a
+    quiet machine, the mean of their log times over that of their undisturbed latencies, which is
+    known to a standard error of ``quiet_se``. ``process`` (P,) are labels, and ``copy`` (P,) such
+    within a process. ``rejected`` more pairs had a burst that does not count.
     """
 
-    evidence: Evidence
-    rejected: int
+    log_ratio: NDArray[np.float64]
+    slowdown: NDArray[np.float64]
+    process: NDArray[np.integer]
+    copy: NDArray[np.integer]
+    quiet_se: float
+    rejected: int = 0
+
+    def of_process(self, label: int) -> Pairs:
+        """The pairs of one process."""
+        own = self.process == label
+        return replace(
+            self,
+            log_ratio=self.log_ratio[own],
+            slowdown=self.slowdown[own],
+            process=self.process[own],
+            copy=self.copy[own],
+            rejected=0,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Turns:
-    """What one of two models did in its turns, and the memory that it takes (bytes)."""
+    """What one of two models did in its turns."""
 
     name: str
     bursts: Bursts
-    footprint_bytes: int | None
 
 
 def pairs_of(a: Measurement, b: Measurement, kinds: Sequence[str], *, anchors: bool) -> Pairs:
     """The pairs of two measurements of one session, whose canaries are of these ``kinds``.
 
-    Where the canaries cannot be believed (not ``anchors``), bursts are compared as they are.
+    Where the canaries cannot be believed (not ``anchors``), the fastest pairs pass for quiet.
     Raises InconclusiveError where fewer than two pairs count.
     """
+    found = pairs_alone(*(Turns(m.workload.name, m.bursts) for m in (a, b)))
+    if not anchors:
+        return found
     mixing = np.array([[own == kind for kind in KINDS] for own in kinds], float)
     mixing /= np.maximum(mixing.sum(axis=0), 1)
-    turns = [Turns(m.workload.name, m.bursts, m.footprint_bytes) for m in (a, b)]
-    found = _paired(turns[0], turns[1], mixing, np.array(a.canary_ref_ns))
-    return found if anchors else _as_they_are(found)
+    reference = np.array(a.canary_ref_ns)
+    quiet = [
+        undisturbed(
+            burst_evidence(
+                m.bursts, mixing, reference, m.footprint_bytes, 0 * reference, adjacent=False
+            )
+        )
+        for m in (a, b)
+    ]
+    level = (quiet[0].log_latency + quiet[1].log_latency) / 2
+    rows = _counted(a.bursts, b.bursts)[0]
+    # Both rest on the same canaries, and err together.
+    return replace(
+        found,
+        slowdown=_log_times(a.bursts, b.bursts, rows).mean(axis=0) - level,
+        quiet_se=(quiet[0].se + quiet[1].se) / 2,
+    )
 
 
 def pairs_alone(a: Turns, b: Turns) -> Pairs:
     """The pairs of turns beside which no canary ran; raises as :func:`pairs_of` does."""
-    return _as_they_are(_paired(a, b, np.zeros((0, len(KINDS))), np.zeros(0)))
-
-
-def _paired(
-    a: Turns, b: Turns, mixing: NDArray[np.float64], reference: NDArray[np.float64]
-) -> Pairs:
-    """Pairs with the states of the canaries, whose canonical times are ``reference`` (K,)."""
-    rows_a, rows_b = _matched(a.bursts, b.bursts)
-    kept = (a.bursts.cause[rows_a] == _KEPT) & (b.bursts.cause[rows_b] == _KEPT)
-    rejected = int((~kept).sum())
-    if kept.sum() < 2:
+    rows, rejected = _counted(a.bursts, b.bursts)
+    count = len(rows[0])
+    if count < 2:
         raise InconclusiveError(
-            f"{a.name} and {b.name}: {int(kept.sum())} of {kept.size} pairs of "
+            f"{a.name} and {b.name}: {count} of {count + rejected} pairs of "
             "bursts count, too few: leave the machine a free core, or give more time"
         )
-    sides = [
-        burst_evidence(
-            _chosen(m.bursts, rows[kept]),
-            mixing,
-            reference,
-            m.footprint_bytes,
-            0 * reference,
-            adjacent=False,
-        )
-        for m, rows in ((a, rows_a), (b, rows_b))
-    ]
-    return Pairs(_difference(*sides), rejected)
-
-
-def _as_they_are(pairs: Pairs) -> Pairs:
-    evidence = replace(pairs.evidence, state=0 * pairs.evidence.state, noise_sd=None)
-    return replace(pairs, evidence=evidence)
+    log = _log_times(a.bursts, b.bursts, rows)
+    common = log.mean(axis=0)
+    process = a.bursts.process[rows[0]]
+    copies = np.column_stack([process, a.bursts.copy[rows[0]], b.bursts.copy[rows[1]]])
+    level = float(np.quantile(common, QUIET_SHARE))
+    return Pairs(
+        log_ratio=log[1] - log[0],
+        slowdown=common - level,
+        process=process,
+        copy=_labels(copies),
+        quiet_se=0.0,
+        rejected=rejected,
+    )
 
 
 def pooled(parts: Sequence[Pairs]) -> Pairs:
     """The pairs of several sessions of the same two models."""
-    evidence = [part.evidence for part in parts]
-    offsets = np.cumsum([0, *(int(e.process.max()) + 1 for e in evidence)])
-    layouts = [e.layout for e in evidence if e.layout is not None]
-    noises = [e.noise_sd for e in evidence if e.noise_sd is not None]
-    whole = replace(
-        evidence[0],
-        log_time=np.concatenate([e.log_time for e in evidence]),
-        state=np.concatenate([e.state for e in evidence]),
-        process=np.concatenate([e.process + o for e, o in zip(evidence, offsets, strict=False)]),
-        layout=np.concatenate(layouts),
-        noise_sd=np.median(noises, axis=0) if noises else None,
-    )
-    return Pairs(whole, sum(part.rejected for part in parts))
-
-
-def _difference(a: Evidence, b: Evidence) -> Evidence:
-    """Evidence of the log ratio B over A from that of each, row by row of a pair."""
-    assert a.noise_sd is not None
-    assert b.noise_sd is not None
-    assert a.layout is not None
-    assert b.layout is not None
-    noise = np.hypot(a.noise_sd, b.noise_sd)
-    return Evidence(
-        log_time=b.log_time - a.log_time,
-        state=np.hstack([b.state - a.state, (a.state + b.state) / 2]),
-        process=a.process,
-        prior=_prior(a.prior, b.prior),
-        layout=a.layout * (int(b.layout.max()) + 1) + b.layout,
-        noise_sd=np.r_[noise, noise / 2],
-        one_sided=False,
+    offsets = np.cumsum([0, *(int(part.process.max()) + 1 for part in parts)])
+    return Pairs(
+        log_ratio=np.concatenate([part.log_ratio for part in parts]),
+        slowdown=np.concatenate([part.slowdown for part in parts]),
+        process=np.concatenate([p.process + o for p, o in zip(parts, offsets, strict=False)]),
+        copy=np.concatenate([part.copy for part in parts]),
+        quiet_se=float(np.mean([part.quiet_se for part in parts])),
+        rejected=sum(part.rejected for part in parts),
     )
 
 
-def _prior(a: Sensitivity, b: Sensitivity) -> Sensitivity:
-    """The prior of (mean, difference) of two models' sensitivities."""
-    both = np.hypot(a.sd, b.sd)
-    sd = np.r_[both / 2, OWN_SHARE * both]
-    return Sensitivity(
-        mean=np.r_[(a.mean + b.mean) / 2, b.mean - a.mean],
-        sd=sd,
-        wander=np.r_[(a.wander + b.wander) / 2, OWN_WANDER * np.hypot(a.wander, b.wander)],
-        lasting_sd=sd,
-    )
+Rows = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 
-def _matched(a: Bursts, b: Bursts) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-    """Rows of ``a`` and ``b`` that are of one process and round."""
+def _counted(a: Bursts, b: Bursts) -> tuple[Rows, int]:
+    """Rows of ``a`` and ``b`` that are of one process and round, where both bursts count; and the
+    number of those that do not.
+    """
     turns = [
         {(int(p), int(r)): row for row, (p, r) in enumerate(zip(m.process, m.round, strict=True))}
         for m in (a, b)
     ]
     common = sorted(turns[0].keys() & turns[1].keys())
-    rows = [np.array([own[turn] for turn in common], np.intp) for own in turns]
-    return rows[0], rows[1]
+    of_a, of_b = (np.array([own[turn] for turn in common], np.intp) for own in turns)
+    kept = (a.cause[of_a] == _KEPT) & (b.cause[of_b] == _KEPT)
+    return (of_a[kept], of_b[kept]), int((~kept).sum())
 
 
-def _chosen(bursts: Bursts, rows: NDArray[np.integer]) -> Bursts:
-    """Some bursts of a record."""
-    ends = np.cumsum(bursts.length)
-    samples = [bursts.sample_ns[ends[row] - bursts.length[row] : ends[row]] for row in rows]
-    return Bursts(
-        sample_ns=np.concatenate(samples),
-        length=bursts.length[rows],
-        start_ns=bursts.start_ns[rows],
-        process=bursts.process[rows],
-        copy=bursts.copy[rows],
-        round=bursts.round[rows],
-        canary_ns=bursts.canary_ns[rows],
-        preemptions=bursts.preemptions[rows],
-        steal_ns=bursts.steal_ns[rows],
-        cause=bursts.cause[rows],
-    )
+def _log_times(a: Bursts, b: Bursts, rows: Rows) -> NDArray[np.float64]:
+    """Log times (2, P) of the paired bursts."""
+    return np.log([burst_times(m)[own] for m, own in zip((a, b), rows, strict=True)])
+
+
+def _labels(rows: NDArray[np.integer]) -> NDArray[np.intp]:
+    """Labels (P,) of distinct rows (P, ...), in the order in which they come up."""
+    _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    return np.asarray(np.argsort(np.argsort(first))[inverse.reshape(-1)])

@@ -76,7 +76,7 @@ class TestPairs:
         b = dataclasses.replace(b, bursts=dataclasses.replace(b.bursts, cause=cause))
         pairs = pairs_of(a, b, KINDS, anchors=True)
         assert pairs.rejected == 2
-        assert pairs.evidence.log_time.size == len(a.bursts) - 2
+        assert pairs.log_ratio.size == len(a.bursts) - 2
 
     def test_nothing_in_common_is_inconclusive(self) -> None:
         a, b = side_by_side()

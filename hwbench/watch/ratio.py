@@ -1,0 +1,139 @@
+"""From the pairs of two models to the ratio of their undisturbed latencies, and its interval.
+
+Model. The log ratio D of a pair, at a slowdown s that both models shared::
+
+    D = log(u_B / u_A) + d s + L + e
+
+``d`` is how differently the two feel the machine. What they do differs by little (two versions of
+one model), and so does what they feel; or they are different models, one of which feels twice as
+much of a neighbour as the other does. All this is thought possible: there are several priors of
+``d``, and their answers are averaged by how likely they make the pairs (Bayesian model averaging).
+The pair is its own canary: of what slows both, the mean of their log times says more than any
+third program. It has the noise of two bursts, and is shrunk towards its process's mean by the
+share of its variance that such noise makes (regression calibration; Carroll et al., *Measurement
+Error in Nonlinear Models*, 4).
+
+``L`` is the copies' luck. Where a model's buffers lie moves it by one to four per cent, anew each
+time that it is loaded, in one process as in many. So the copy is the unit, and a process's copies
+are combined as in a random-effects meta-analysis, with the variance between them learned from the
+pairs; processes are combined again in the same way, should they share more than their copies tell.
+``e`` is the noise of a pair, with the tails of Student's t.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwbench.measure.estimate import calibrated, combine
+from hwbench.measure.regression import Problem, Scale, Scales, even
+from hwbench.watch.pairs import Pairs
+
+#: How far two models may differ: standard deviations of d, and of their log ratio. Two versions of
+#: one model (nets of 100 and of 102 units, 18 samples: d within .005 mostly, which their own errors
+#: make, and at .04 three times); the same done in another way; two models (conv, depthwise,
+#: bottleneck and dense nets: 0 to .85).
+KINSHIPS = ((0.01, 0.1), (0.1, 0.1), (0.5, 1.0))
+#: How d changes from pair to pair, and how far the d of what lasted all the while differs from that
+#: of what came and went (a clock slows all alike, a neighbour does not): shares of the above.
+WANDER, LASTING = 0.1, 0.3
+#: What is thought of the standard deviation between copies, as a share of that between pairs, and
+#: of that between processes, as a share of that between copies, before any was seen; and as from
+#: how many of them.
+COPY_SHARE, COPY_FLOOR, COPIES_KNOWN = 0.5, 0.002, 1.0
+PROCESS_SHARE, PROCESSES_KNOWN = 0.3, 3.0
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A log ratio with its standard error on ``dof`` degrees of freedom."""
+
+    log_ratio: float
+    se: float
+    dof: float
+
+
+def undisturbed_ratio(pairs: Pairs) -> Ratio:
+    """The ratio of B's undisturbed latency to A's."""
+    accounts = [_account(pairs, *kinship) for kinship in KINSHIPS]
+    log_likelihood = np.array([own for _, own in accounts])
+    share = np.exp(log_likelihood - log_likelihood.max())
+    share /= share.sum()
+    found = [ratio for ratio, _ in accounts]
+    centre = float(share @ [ratio.log_ratio for ratio in found])
+    squares = [ratio.se**2 + (ratio.log_ratio - centre) ** 2 for ratio in found]
+    dof = 1 / float(share @ [1 / ratio.dof for ratio in found])
+    return Ratio(centre, math.sqrt(float(share @ squares)), dof)
+
+
+def _account(pairs: Pairs, sd: float, apart: float) -> tuple[Ratio, float]:
+    """The ratio where ``d`` has the standard deviation ``sd`` and the log ratio ``apart``, and the
+    log likelihood of the pairs.
+    """
+    copies, copy = np.unique(
+        np.column_stack([pairs.process, pairs.copy]), axis=0, return_inverse=True
+    )
+    in_copy = copy.reshape(-1) == np.arange(len(copies))[:, None]
+    processes = np.unique(pairs.process)[:, None]
+    slowdown = _slowdown(pairs, pairs.process == processes)
+    scale = Scale(group_share=COPY_SHARE)
+    fit = even(
+        Problem(
+            y=pairs.log_ratio,
+            x=slowdown[:, None],
+            member=in_copy,
+            mean=np.zeros(1),
+            sd=np.array([sd]),
+            wander=(WANDER * sd * slowdown) ** 2,
+            scales=Scales(scale, scale),
+        )
+    )
+    slope, information = float(fit.beta[0]), float(fit.information[0, 0])
+    share = in_copy * fit.weight
+    share /= share.sum(axis=1, keepdims=True)
+    at_rest = share @ (pairs.log_ratio - slope * slowdown)
+    variance = fit.sd**2 + (WANDER * sd * slowdown) ** 2
+    luck, of_copy = combine(
+        at_rest,
+        share**2 @ variance,
+        max(COPY_SHARE * fit.sd, COPY_FLOOR),
+        COPIES_KNOWN,
+        restricted=True,
+    )
+    in_process = (copies[:, 0] == processes) * of_copy
+    precision = in_process.sum(axis=1)
+    levels = in_process @ at_rest / precision
+    _, of_process = combine(
+        levels, 1 / precision, PROCESS_SHARE * math.sqrt(luck), PROCESSES_KNOWN, restricted=True
+    )
+    total = float(of_process.sum())
+    far = float(of_process @ (in_process @ (share @ slowdown) / precision)) / total
+    own = information + sd**-2.0
+    feeling = far**2 * (1 / own + LASTING**2 * (slope**2 + 1 / own)) + (slope * pairs.quiet_se) ** 2
+    parts = np.array([1 / precision.sum(), max(1 / total - 1 / precision.sum(), 0.0)])
+    known = np.array([COPIES_KNOWN, PROCESSES_KNOWN]) - 1
+    known += [_effective(of_copy), _effective(of_process)]
+    log_ratio = float(of_process @ levels) / total
+    # How likely the pairs are whatever d is (Laplace): what a wide prior wastes counts against it.
+    likelihood = fit.log_likelihood - (slope / sd) ** 2 / 2 - math.log(own * sd**2) / 2
+    likelihood -= (log_ratio / apart) ** 2 / 2 + math.log(apart)
+    # Satterthwaite's, for the noise; what d adds is no better known than that.
+    dof = float(parts.sum() ** 2 / (parts**2 / known).sum())
+    return Ratio(log_ratio, math.sqrt(float(parts.sum()) + feeling), dof), likelihood
+
+
+def _slowdown(pairs: Pairs, in_process: NDArray[np.bool_]) -> Array:
+    """The expected slowdown of each pair, given the noise of its two bursts."""
+    spread = 1.4826 * float(np.median(np.abs(pairs.log_ratio - np.median(pairs.log_ratio))))
+    # Of two bursts' noise the mean has half of what their difference has.
+    return calibrated(pairs.slowdown[:, None], in_process, np.array([spread / 2]))[:, 0]
+
+
+def _effective(weight: Array) -> float:
+    """How many equally weighted ones would say as much."""
+    return float(weight.sum() ** 2 / (weight**2).sum())
