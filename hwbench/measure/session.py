@@ -19,6 +19,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from hwbench.errors import (
     WorkerError,
 )
 from hwbench.measure import canary as canary_time
+from hwbench.measure.copies import copies_of, copy_slot, load_paired
 from hwbench.measure.estimate import Evidence
 from hwbench.measure.family import LEAST_MODELS, Family, learned
 from hwbench.measure.jobs import Canary, Job, RunnerSpec, Target, threads_of
@@ -44,11 +46,6 @@ from hwbench.measure.scratch import scratch
 from hwbench.measure.turns import Rota, Step
 from hwbench.records import CanaryEpoch, Measurement, Workload
 
-#: A model that loads fast is loaded several times into each process, and its bursts alternate:
-#: where its buffers lie in memory can move a model by several per cent, and each copy is one
-#: more draw of that.
-COPIES_NS = 12e6
-MOST_COPIES = 4
 LATENCY_MULTIPLE = 20
 #: Blocks take turns that together last about this long: what an interrupt may cost.
 TURNS_SECONDS = 90.0
@@ -283,12 +280,23 @@ class _Block:
         """Load, warm, then rounds until the time of this process is up."""
         began = time.monotonic()
         canaries = canary_time.load_canaries(worker, self.session.canaries)
-        # The runtime's own memory would otherwise count as the footprint of the first model.
-        canary_time.load_backdrop(worker, self.backdrop)
+        if process == 0 or not self.plan.pairs:
+            # The runtime's own memory would otherwise count as the footprint of the first model.
+            canary_time.load_backdrop(worker, self.backdrop)
         self.session.random.shuffle(slots)
         steps = {s: step for s in slots if (step := self._load(worker, s, process))}
-        if steps:
-            self._rounds(worker, steps, canaries, began, progress)
+        if not steps:
+            return
+        seconds = (
+            sum(
+                max(self.plan.seconds, LATENCY_MULTIPLE * step.typical_ns / 1e9)
+                for step in steps.values()
+            )
+            / self.plan.processes
+        )
+        if self.plan.pairs:
+            self._load_pairs(worker, steps, began + seconds)
+        self._rounds(worker, steps, canaries, began, seconds, progress)
 
     def _load(self, worker: WorkerProcess, slot: str, process: int) -> Step | None:
         """Load and warm one workload and its copies; None where it is refused."""
@@ -296,7 +304,7 @@ class _Block:
         try:
             loaded = worker.load(slot, self.runners[slot])
             self.jobs[slot].require_unchanged()
-            if loaded["grown"] is not None:
+            if loaded["grown"] is not None and (process == 0 or not self.plan.pairs):
                 log.footprints.append(loaded["grown"])
             log.launch_bounds.append(loaded["launch_bound"])
             if process == 0:
@@ -315,11 +323,27 @@ class _Block:
             self._fail(slot, WorkerError(f"the clock gave {typical:.0f} ns"))
             return None
         log.typical_ns = typical
-        copies = int(np.clip(COPIES_NS // max(loaded["load_ns"], 1), 1, MOST_COPIES))
+        copies = 1 if self.plan.pairs else copies_of(loaded["load_ns"])
         for copy in range(1, copies):
-            worker.load(f"{slot}#{copy}", self.runners[slot])
-        slots = [slot, *(f"{slot}#{copy}" for copy in range(1, copies))]
-        return Step.of(slots, typical, log.footprint or 0)
+            worker.load(copy_slot(slot, copy), self.runners[slot])
+        return Step.of(slot, copies, typical, log.footprint or 0)
+
+    def _load_pairs(self, worker: WorkerProcess, steps: dict[str, Step], end: float) -> None:
+        """Load copies of those that are held against each other, each pair in its part of the time
+        until ``end``.
+        """
+        pairs = _pairs(steps)
+        for number, pair in enumerate(pairs):
+            now = time.monotonic()
+            copies = load_paired(
+                [(worker, step.slot, self.runners[step.slot]) for step in pair],
+                sum(self.logs[step.slot].footprint or 0 for step in pair),
+                now + (end - now) / (len(pairs) - number),
+                self.session.random,
+                threads=self.session.threads,
+            )
+            for step in pair:
+                steps[step.slot] = replace(step, copies=copies)
 
     def _rounds(
         self,
@@ -327,15 +351,9 @@ class _Block:
         steps: dict[str, Step],
         canaries: list[list[object]],
         began: float,
+        seconds: float,
         progress: Progress,
     ) -> None:
-        seconds = (
-            sum(
-                max(self.plan.seconds, LATENCY_MULTIPLE * step.typical_ns / 1e9)
-                for step in steps.values()
-            )
-            / self.plan.processes
-        )
         settle = SETTLE_S if self.session.threads > 1 else 0.0
         rota = Rota(worker, canaries, settle, began + seconds, self.session.random)
         found = (

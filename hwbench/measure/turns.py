@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from hwbench.measure.copies import copy_slot
 from hwbench.measure.process import WorkerProcess
 
 BURST_NS = 1.5e6
@@ -41,21 +42,23 @@ Readings = list[int]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A model's burst: in turn by one of its ``slots`` (copies), ``runs`` after ``warm`` unmeasured
-    ones, each of about ``typical_ns``.
+    """A model's burst: in turn by one of its ``copies``, ``runs`` after ``warm`` unmeasured ones,
+    each of about ``typical_ns``.
     """
 
-    slots: tuple[str, ...]
+    slot: str
+    copies: int
     runs: int
     warm: int
     typical_ns: float
 
     @classmethod
-    def of(cls, slots: Sequence[str], typical_ns: float, footprint_bytes: int = 0) -> Step:
+    def of(cls, slot: str, copies: int, typical_ns: float, footprint_bytes: int = 0) -> Step:
         """The burst of a model of this pace and footprint."""
         cold = min(1 + footprint_bytes / WARM_BYTES, MOST_WARM_BY_BYTES)
         return cls(
-            tuple(slots),
+            slot,
+            copies,
             int(np.clip(math.ceil(BURST_NS / typical_ns), *BURST_RUNS)),
             int(np.clip(math.ceil(max(WARM_NS / typical_ns, cold)), *WARM_RUNS)),
             typical_ns,
@@ -68,7 +71,7 @@ class Step:
 
     def turn(self, round_: int) -> list[Any]:
         """As a worker is asked for it."""
-        return [self.slots[round_ % len(self.slots)], self.runs, self.warm]
+        return [copy_slot(self.slot, round_ % self.copies), self.runs, self.warm]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -21,12 +21,13 @@ import numpy as np
 
 from hwbench.devices.interpreters import run_elsewhere
 from hwbench.errors import HwbenchError, InconclusiveError, ModelError, WorkerError
+from hwbench.measure.copies import load_paired
 from hwbench.measure.jobs import Job, RunnerSpec
 from hwbench.measure.plan import Progress
 from hwbench.measure.process import WorkerProcess
 from hwbench.measure.result import BurstLog
 from hwbench.measure.scratch import scratch
-from hwbench.measure.session import COPIES_NS, LATENCY_MULTIPLE, MOST_COPIES
+from hwbench.measure.session import LATENCY_MULTIPLE
 from hwbench.measure.turns import LEAST_ROUNDS, Step
 from hwbench.watch.comparison import Comparison, compare_pairs
 from hwbench.watch.pairs import Pairs, Turns, pairs_alone, pooled
@@ -127,22 +128,18 @@ class _Voice:
             if self.process == 0:
                 self.worker.ask("check", _SLOT, expect_s=60)
             times = self.worker.ask("warm", _SLOT, 0.01, 12, 60, expect_s=60)["ns"]
-            copies = int(np.clip(COPIES_NS // max(loaded["load_ns"], 1), 1, MOST_COPIES))
-            slots = [_SLOT, *(f"{_SLOT}{copy}" for copy in range(1, copies))]
-            for slot in slots[1:]:
-                self.worker.load(slot, self.runner)
         except (ModelError, WorkerError) as error:
             raise type(error)(f"{self.log.workload.name}: {error}") from error
         if loaded["grown"] is not None:
             self.log.footprints.append(loaded["grown"])
         self.log.typical_ns = max(float(np.median(times[len(times) // 2 :])), 1.0)
-        self.step = Step.of(slots, self.log.typical_ns, self.log.footprint or 0)
+        self.step = Step.of(_SLOT, 1, self.log.typical_ns, self.log.footprint or 0)
 
     def turn(self, index: int) -> None:
         """One burst."""
         expect_s = 10 * self.step.seconds
         answer = self.worker.ask("round", [self.step.turn(index)], [], 0.0, expect_s=expect_s)
-        copy = index % len(self.step.slots)
+        copy = index % self.step.copies
         self.log.add(self.process, copy, index, answer["bursts"][0], [], [])
 
 
@@ -153,6 +150,15 @@ def _rounds(voices: list[_Voice], effort: Effort, rng: random.Random) -> None:
         voice.ready()
     whole = sum(max(effort.seconds, LATENCY_MULTIPLE * v.log.typical_ns / 1e9) for v in voices)
     end, once = began + whole / effort.processes, sum(voice.step.seconds for voice in voices)
+    copies = load_paired(
+        [(voice.worker, _SLOT, voice.runner) for voice in voices],
+        sum(voice.log.footprint or 0 for voice in voices),
+        end,
+        rng,
+        threads=voices[0].log.workload.threads,
+    )
+    for voice in voices:
+        voice.step = replace(voice.step, copies=copies)
     index = 0
     while index < LEAST_ROUNDS or time.monotonic() + once / 2 < end:
         for voice in rng.sample(voices, len(voices)):

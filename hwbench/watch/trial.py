@@ -30,7 +30,7 @@ class Effort:
     ``sessions``. ``tolerance`` is the relative difference that nobody minds.
     """
 
-    processes: int = 6
+    processes: int = 4
     seconds: float = 5.0
     sessions: int = 3
     tolerance: float = TOLERANCE
