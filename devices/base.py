@@ -126,8 +126,8 @@ def memory_canaries() -> tuple[Canary, Canary]:
     walking = _runner("memory.py", mib=1, block_mib=256)
     sweeping = _runner("memory.py", sweep_mib=sweep)
     return (
-        Canary("walk_1mib", "1", walking, 5, 2, "memory"),
-        Canary(f"sweep_{sweep}mib", "1", sweeping, 3, 0, "cache", every_s=0.1),
+        Canary("walk_1mib", "2", walking, 5, 2, "memory"),
+        Canary(f"sweep_{sweep}mib", "2", sweeping, 3, 0, "cache", every_s=0.1),
     )
 
 

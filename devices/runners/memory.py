@@ -22,13 +22,14 @@ _TAKE_BACK = 3
 def block_of(mib):
     """A block of floats in memory of its own, every page of it touched."""
     size = mib << 20
-    pages = mmap.mmap(-1, size + _HUGE)
+    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # shared memory has no huge pages of its own
+    pages = mmap.mmap(-1, size + _HUGE, flags=private)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         pages.madvise(mmap.MADV_HUGEPAGE)
     whole = np.frombuffer(pages, np.uint8)
     skip = -whole.ctypes.data % _HUGE
     block = whole[skip : skip + size].view(np.float32)
-    block[:] = 1.0
+    block[:: mmap.PAGESIZE // block.itemsize] = 1.0
     return block
 
 

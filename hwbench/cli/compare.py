@@ -72,7 +72,7 @@ def compare(
     shape: Shapes = None,
     tolerance: Tolerance = 1.0,
     confidence: Level = 0.95,
-    seconds: Seconds = 5.0,
+    seconds: Seconds = 4.5,
     sessions: Sessions = 3,
     python_a: Annotated[
         str | None,

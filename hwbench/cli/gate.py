@@ -70,7 +70,7 @@ def check(
     shape: Shapes = None,
     tolerance: Tolerance = 1.0,
     confidence: Confidence = 0.98,
-    seconds: Seconds = 5.0,
+    seconds: Seconds = 4.5,
     sessions: Sessions = 3,
     summary: Annotated[
         Path | None,
@@ -192,7 +192,7 @@ def calibrate(
     shape: Shapes = None,
     tolerance: Tolerance = 1.0,
     confidence: Confidence = 0.98,
-    seconds: Seconds = 5.0,
+    seconds: Seconds = 4.5,
     runs: Annotated[
         int, typer.Option(min=1, max=1000, metavar="N", help="Sessions, of two comparisons each.")
     ] = 5,

@@ -19,9 +19,9 @@ from hwbench.measure.process import WorkerProcess
 COPIES_NS, MOST_COPIES = 12e6, 4
 #: Two models that are held against each other need no quiet moment, and their copies are what
 #: remains when all else has cancelled: so much of their time goes into copies (a pair of bursts
-#: has about twice the noise of a copy, and a copy is best met by some four), up to a limit, also
-#: of their memory together.
-PAIRED_SHARE, MOST_PAIRED, PAIRED_BYTES = 0.35, 32, 500_000_000
+#: has one to two times the spread of a pair of copies, and costs a third to all of what it takes to
+#: load these), up to a limit, also of their memory together.
+PAIRED_SHARE, MOST_PAIRED, PAIRED_BYTES = 0.45, 32, 500_000_000
 
 
 def copies_of(load_ns: float) -> int:

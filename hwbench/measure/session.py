@@ -258,9 +258,10 @@ class _Block:
         """A fresh worker; a workload that ends it is given up, and the others get another."""
         while slots := self.open_slots():
             self.workers += 1
+            began = time.monotonic()
             with self.session.worker() as worker:
                 try:
-                    self._work(worker, process, slots, progress)
+                    self._work(worker, process, slots, began, progress)
                     return
                 except (ModelError, WorkerError) as error:
                     culprit = worker.turn.partition("#")[0]
@@ -275,10 +276,14 @@ class _Block:
         self.failed[slot] = type(error)(f"{self.logs[slot].workload.name}: {error}")
 
     def _work(
-        self, worker: WorkerProcess, process: int, slots: list[str], progress: Progress
+        self,
+        worker: WorkerProcess,
+        process: int,
+        slots: list[str],
+        began: float,
+        progress: Progress,
     ) -> None:
         """Load, warm, then rounds until the time of this process is up."""
-        began = time.monotonic()
         canaries = canary_time.load_canaries(worker, self.session.canaries)
         if process == 0 or not self.plan.pairs:
             # The runtime's own memory would otherwise count as the footprint of the first model.

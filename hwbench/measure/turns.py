@@ -35,7 +35,7 @@ MOST_WARM_BY_BYTES = 7
 #: Rounds a process makes at least.
 LEAST_ROUNDS = 2
 #: Pairs have their canaries read about so often (s); a reading takes some 20 ms.
-READ_EVERY_S = 0.15
+READ_EVERY_S = 0.3
 
 Readings = list[int]
 

@@ -75,12 +75,12 @@ def _account(pairs: Pairs, sd: float, apart: float) -> tuple[Ratio, float]:
     """The ratio where ``d`` has the standard deviation ``sd`` and the log ratio ``apart``, and the
     log likelihood of the pairs.
     """
-    copies, copy = np.unique(
-        np.column_stack([pairs.process, pairs.copy]), axis=0, return_inverse=True
-    )
+    labels = np.column_stack([pairs.process, pairs.copy])
+    copies, copy = np.unique(labels, axis=0, return_inverse=True)
     in_copy = copy.reshape(-1) == np.arange(len(copies))[:, None]
     processes = np.unique(pairs.process)[:, None]
     slowdown = _slowdown(pairs, pairs.process == processes)
+    wander = (WANDER * sd * slowdown) ** 2
     scale = Scale(group_share=COPY_SHARE)
     fit = even(
         Problem(
@@ -89,42 +89,64 @@ def _account(pairs: Pairs, sd: float, apart: float) -> tuple[Ratio, float]:
             member=in_copy,
             mean=np.zeros(1),
             sd=np.array([sd]),
-            wander=(WANDER * sd * slowdown) ** 2,
+            wander=wander,
             scales=Scales(scale, scale),
         )
     )
-    slope, information = float(fit.beta[0]), float(fit.information[0, 0])
+    slope, known = float(fit.beta[0]), float(fit.information[0, 0]) + sd**-2.0
     share = in_copy * fit.weight
     share /= share.sum(axis=1, keepdims=True)
-    at_rest = share @ (pairs.log_ratio - slope * slowdown)
-    variance = fit.sd**2 + (WANDER * sd * slowdown) ** 2
-    luck, of_copy = combine(
-        at_rest,
-        share**2 @ variance,
-        max(COPY_SHARE * fit.sd, COPY_FLOOR),
-        COPIES_KNOWN,
-        restricted=True,
+    prior_sd = max(COPY_SHARE * fit.sd, COPY_FLOOR)
+    of_copies = _combined(
+        share @ (pairs.log_ratio - slope * slowdown),
+        share**2 @ (fit.sd**2 + wander),
+        (prior_sd, COPIES_KNOWN),
     )
-    in_process = (copies[:, 0] == processes) * of_copy
-    precision = in_process.sum(axis=1)
-    levels = in_process @ at_rest / precision
-    _, of_process = combine(
-        levels, 1 / precision, PROCESS_SHARE * math.sqrt(luck), PROCESSES_KNOWN, restricted=True
-    )
-    total = float(of_process.sum())
-    far = float(of_process @ (in_process @ (share @ slowdown) / precision)) / total
-    own = information + sd**-2.0
-    feeling = far**2 * (1 / own + LASTING**2 * (slope**2 + 1 / own)) + (slope * pairs.quiet_se) ** 2
-    parts = np.array([1 / precision.sum(), max(1 / total - 1 / precision.sum(), 0.0)])
-    known = np.array([COPIES_KNOWN, PROCESSES_KNOWN]) - 1
-    known += [_effective(of_copy), _effective(of_process)]
-    log_ratio = float(of_process @ levels) / total
-    # How likely the pairs are whatever d is (Laplace): what a wide prior wastes counts against it.
-    likelihood = fit.log_likelihood - (slope / sd) ** 2 / 2 - math.log(own * sd**2) / 2
-    likelihood -= (log_ratio / apart) ** 2 / 2 + math.log(apart)
+    member = (copies[:, 0] == processes) * of_copies.precision
+    precision = member.sum(axis=1)
+    member /= precision[:, None]
+    prior_sd = PROCESS_SHARE * of_copies.between_sd
+    of_processes = _combined(member @ of_copies.value, 1 / precision, (prior_sd, PROCESSES_KNOWN))
+    log_ratio, far = (of_processes.mean(v) for v in (of_processes.value, member @ share @ slowdown))
+    feeling = far**2 * (1 / known + LASTING**2 * (slope**2 + 1 / known))
+    feeling += (slope * pairs.quiet_se) ** 2
     # Satterthwaite's, for the noise; what d adds is no better known than that.
-    dof = float(parts.sum() ** 2 / (parts**2 / known).sum())
-    return Ratio(log_ratio, math.sqrt(float(parts.sum()) + feeling), dof), likelihood
+    parts = np.array([of_copies.variance, of_processes.variance - of_copies.variance])
+    dof = of_processes.variance**2 / float((parts**2 / [of_copies.dof, of_processes.dof]).sum())
+    # How likely the pairs are whatever d is (Laplace): what a wide prior wastes counts against it.
+    likelihood = fit.log_likelihood - (slope / sd) ** 2 / 2 - math.log(known * sd**2) / 2
+    likelihood -= (log_ratio / apart) ** 2 / 2 + math.log(apart)
+    return Ratio(log_ratio, math.sqrt(of_processes.variance + feeling), dof), likelihood
+
+
+@dataclass(frozen=True, slots=True)
+class _Combined:
+    """Levels with the ``precision`` that each counts with, the standard deviation between them and
+    how many of them it is known from.
+    """
+
+    value: Array
+    precision: Array
+    between_sd: float
+    dof: float
+
+    @property
+    def variance(self) -> float:
+        """Of their mean."""
+        return 1 / float(self.precision.sum())
+
+    def mean(self, values: Array) -> float:
+        """Of values, one a level."""
+        return float(self.precision @ values) * self.variance
+
+
+def _combined(value: Array, noise: Array, prior: tuple[float, float]) -> _Combined:
+    """Levels of which each has a noise (a variance) of its own. The ``prior`` of the standard
+    deviation between them: its value, and from how many levels that is known.
+    """
+    between, precision = combine(value, noise, *prior, restricted=True)
+    effective = float(precision.sum() ** 2 / (precision**2).sum())
+    return _Combined(value, precision, math.sqrt(between), prior[1] + effective - 1)
 
 
 def _slowdown(pairs: Pairs, in_process: NDArray[np.bool_]) -> Array:
@@ -132,8 +154,3 @@ def _slowdown(pairs: Pairs, in_process: NDArray[np.bool_]) -> Array:
     spread = 1.4826 * float(np.median(np.abs(pairs.log_ratio - np.median(pairs.log_ratio))))
     # Of two bursts' noise the mean has half of what their difference has.
     return calibrated(pairs.slowdown[:, None], in_process, np.array([spread / 2]))[:, 0]
-
-
-def _effective(weight: Array) -> float:
-    """How many equally weighted ones would say as much."""
-    return float(weight.sum() ** 2 / (weight**2).sum())

@@ -31,7 +31,7 @@ class Effort:
     """
 
     processes: int = 4
-    seconds: float = 5.0
+    seconds: float = 4.5
     sessions: int = 3
     tolerance: float = TOLERANCE
     confidence: float = 0.95
