@@ -127,7 +127,7 @@ def redrawn(
             pairs, label = processes[index]
             slots = list(pairs)
             part = pairs[slots[rng.integers(len(slots))]].of_process(label)
-            if part.log_ratio.size > 1:
+            if part.log_ratio.size:
                 parts.append(part)
         if len(parts) > 1:
             found.append(compare_pairs(("A", "A"), pooled(parts), confidence=effort.confidence))

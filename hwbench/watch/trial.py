@@ -30,7 +30,7 @@ class Effort:
     ``sessions``. ``tolerance`` is the relative difference that nobody minds.
     """
 
-    processes: int = 4
+    processes: int = 3
     seconds: float = 4.5
     sessions: int = 3
     tolerance: float = TOLERANCE
