@@ -5,15 +5,20 @@
 against itself (one session), or against one of 102 or 103 (sessions until the verdict is clear,
 three at most), in fresh processes that load only the two. Half of the trials have the machine to
 themselves, a quarter each runs beside a neighbour that computes or streams.
+
+``python -m results.gate sequential FOLDER --seconds 600`` adds what a benchmark in CI has of the
+same nets under the same conditions: each after the other, a second in a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
+import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,40 +30,105 @@ from scipy import stats
 from hwbench.devices import get_device
 from hwbench.devices.models import GraphModel
 from hwbench.errors import InconclusiveError
+from hwbench.graph import Graph, GraphBuilder
+from hwbench.measure.process import WorkerProcess
 from hwbench.records import Measurement
 from hwbench.store import Store
 from hwbench.verify.repeatability import neighbour
+from hwbench.verify.workloads import bottlenecks, dense, depthwise
 from hwbench.watch.calibration import redrawn, smallest_seen
-from hwbench.watch.comparison import Comparison
-from hwbench.watch.gate import CONFIDENCE, ruled_by_pair
+from hwbench.watch.comparison import Comparison, together
+from hwbench.watch.gate import CONFIDENCE, ruled, ruled_by_pair
 from hwbench.watch.pairs import pairs_of
 from hwbench.watch.trial import Effort, Outcome, Side, compare_live
-from results.watch import CONDITIONS, LEVELS, NETS, UNITS, say
 
+UNITS = 100
+CONDITIONS = ("idle", "compute", "idle", "stream")
+LEVELS = (0.95, 0.98, 0.99)
 #: Units more than the baseline has; a round has each once, A/A twice.
 ADDED = (0, 2, 0, 3)
 #: As ``hwbench gate`` has it.
 EFFORT = Effort(confidence=CONFIDENCE)
 #: A trial's second look at an alarm comes on top.
 _LONGEST_S = 40.0
+#: A sequential benchmark's nets, by the units that they have more, and its time for each (s).
+SEQUENCE, BENCHMARK_S = {"A": 0, "A again": 0, "+2": 2, "+3": 3}, 1.0
+#: Statistics that such benchmarks compare, and from which change on they call it one.
+THRESHOLDS = (("median", 0.1), ("median", 0.05), ("mean", 0.05), ("min", 0.05), ("min", 0.02))
+
+
+def conv(units: int) -> Graph:
+    """Plain 3x3 convolutions of 16 channels on 14 px."""
+    b = GraphBuilder("conv")
+    x = b.activation(b.conv(b.input("x", (1, 3, 28, 28)), 16, kernel=3, stride=2), "relu")
+    for _ in range(units):
+        x = b.activation(b.conv(x, 16, kernel=3), "relu")
+    return b.build(x)
+
+
+NETS: dict[str, Callable[[int], Graph]] = {
+    "conv": conv,
+    "bottleneck": lambda units: bottlenecks(units, 8, 3, 28),
+    "depthwise": lambda units: depthwise(units, 48, 3, 32),
+    "dense": lambda units: dense(units, 160),
+}
 
 
 def trials(folder: Path, kinds: Sequence[str], seconds: float) -> None:
     """Trials where an earlier run ended, one after the other: a row each in ``trials.jsonl``."""
-    began = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
-    with Store.open(folder / "gate.db") as store, (folder / "trials.jsonl").open("a+") as file:
+    with Store.open(folder / "gate.db") as store:
+
+        def row(number: int) -> dict[str, Any]:
+            turn, place = divmod(number, len(ADDED))
+            kind, condition = _turn(turn, kinds)
+            with neighbour(condition):
+                return trial(store, kind, ADDED[place], condition)
+
+        _go_on(folder / "trials.jsonl", row, seconds - _LONGEST_S)
+
+
+def benchmarks(folder: Path, kinds: Sequence[str], seconds: float) -> None:
+    """Sequential benchmarks where an earlier run ended: a row each in ``sequential.jsonl``."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def row(number: int) -> dict[str, Any]:
+        kind, condition = _turn(number, kinds)
+        with neighbour(condition):
+            return {"kind": kind, "condition": condition, **sequential(kind)}
+
+    _go_on(folder / "sequential.jsonl", row, seconds - _LONGEST_S / 4)
+
+
+def _turn(number: int, kinds: Sequence[str]) -> tuple[str, str]:
+    """The kind of net and the condition of a turn."""
+    return kinds[number % len(kinds)], CONDITIONS[number // len(kinds) % len(CONDITIONS)]
+
+
+def _go_on(path: Path, row: Callable[[int], dict[str, Any]], seconds: float) -> None:
+    """Add a row after the other to a file, by their numbers, until the time is up."""
+    end = time.monotonic() + seconds
+    with path.open("a+", encoding="utf-8") as file:
         file.seek(0)
         number = len(file.readlines())
-        while time.monotonic() - began + _LONGEST_S < seconds:
-            turn, place = divmod(number, len(ADDED))
-            kind = kinds[turn % len(kinds)]
-            condition = CONDITIONS[turn // len(kinds) % len(CONDITIONS)]
-            with neighbour(condition):
-                row = trial(store, kind, ADDED[place], condition)
-            file.write(json.dumps(row) + "\n")
+        while time.monotonic() < end:
+            file.write(json.dumps(row(number)) + "\n")
             file.flush()
             number += 1
+
+
+def sequential(kind: str) -> dict[str, dict[str, float]]:
+    """Statistics of each net of the ``SEQUENCE`` (ns), measured one after the other."""
+    device, found = get_device("cpu"), {}
+    for name, more in SEQUENCE.items():
+        job = device.job(GraphModel(NETS[kind](UNITS + more), name), 1)
+        with tempfile.TemporaryDirectory() as folder, WorkerProcess(sys.executable) as worker:
+            worker.load("m", job.build(Path(folder)))
+            worker.ask("warm", "m", 0.05, 3, 60, expect_s=60)
+            times = worker.ask("warm", "m", BENCHMARK_S, 5, 100_000, expect_s=60)["ns"]
+        statistics = {"median": np.median, "mean": np.mean, "min": np.min}
+        found[name] = {each: float(of(times)) for each, of in statistics.items()}
+    return found
 
 
 def trial(store: Store, kind: str, added: int, condition: str) -> dict[str, Any]:
@@ -79,31 +149,59 @@ def trial(store: Store, kind: str, added: int, condition: str) -> dict[str, Any]
 
     row: dict[str, Any] = {**about, "began": datetime.now(UTC).isoformat()[:16]}
     try:
-        row["ruling"] = ruled_by_pair(before, after, compared, effort.tolerance).word
+        ruled_by_pair(before, after, compared, effort.tolerance)
     except InconclusiveError as error:
-        row |= {"ruling": "inconclusive", "error": str(error)}
+        row["error"] = str(error)
     return {**row, "looks": [asdict(each) for each in looks], "wall_s": time.monotonic() - start}
+
+
+def say(text: str) -> None:
+    """Print a line."""
+    sys.stdout.write(text + "\n")
 
 
 def table(folder: Path, draws: int) -> None:
     """Print all figures."""
-    lines = (folder / "trials.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
+    rows = _rows(folder / "trials.jsonl")
     for added in sorted({row["added"] for row in rows}):
         for condition in ("idle", "compute", "stream", "all"):
-            own = [
-                row
-                for row in rows
-                if row["added"] == added and condition in (row["condition"], "all")
-            ]
-            if own:
-                say(f"+{added} units, {condition}: {_words(own)}")
+            _tell(added, condition, rows)
+        for kind in NETS:
+            _tell(added, kind, rows)
     first = [Comparison(**row["looks"][0]) for row in rows if row["added"] == "0" and row["looks"]]
     say(f"A/A, a session: {_bare(first)}")
-    drawn = list(_drawn(folder, draws))
-    say(f"A/A drawn anew: {_bare(drawn)}")
-    for tolerance in (0.0, 0.01):
-        say(f"smallest seen, tolerance {tolerance:.0%}: {smallest_seen(drawn, tolerance)}")
+    if (folder / "gate.db").exists():
+        drawn = list(_drawn(folder, draws))
+        say(f"A/A drawn anew: {_bare(drawn)}")
+        for tolerance in (0.0, 0.01):
+            say(f"smallest seen, tolerance {tolerance:.0%}: {smallest_seen(drawn, tolerance)}")
+    _rivals(_rows(folder / "sequential.jsonl"))
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def _tell(added: str, of: str, rows: Sequence[dict[str, Any]]) -> None:
+    """A line on the trials of a size under a condition, or of a kind of net."""
+    chosen = [
+        row
+        for row in rows
+        if row["added"] == added and of in (row["condition"], row["kind"], "all")
+    ]
+    if chosen:
+        say(f"+{added} units, {of}: {_words(chosen)}")
+
+
+def _rivals(rows: Sequence[dict[str, Any]]) -> None:
+    """Sequential statistics with a threshold: false alarms, and regressions found."""
+    for statistic, threshold in THRESHOLDS if rows else ():
+        counts = []
+        for name in list(SEQUENCE)[1:]:
+            found = sum(r[name][statistic] / r["A"][statistic] > 1 + threshold for r in rows)
+            counts.append(f"{name}: {found} of {len(rows)}")
+        say(f"sequential {statistic}, alarm beyond {threshold:.0%}: {', '.join(counts)}")
 
 
 def _words(rows: Sequence[dict[str, Any]]) -> str:
@@ -112,7 +210,7 @@ def _words(rows: Sequence[dict[str, Any]]) -> str:
     tolerance = EFFORT.tolerance
     first = [look.word(tolerance) for look in looks]
     said = [f"n {len(rows)}", *(f"{word} {first.count(word)}" for word in sorted(set(first)))]
-    rulings = [row["ruling"] for row in rows]
+    rulings = [_ruling(row) for row in rows]
     said.append("ruled " + ", ".join(f"{w} {rulings.count(w)}" for w in sorted(set(rulings))))
     percent = np.array([100 * (look.ratio - 1) for look in looks])
     half = np.median([50 * (look.interval[1] - look.interval[0]) for look in looks])
@@ -120,6 +218,14 @@ def _words(rows: Sequence[dict[str, Any]]) -> str:
     seconds = [look.seconds for look in looks]
     said.append(f"{np.mean(seconds):.1f} s a comparison, {max(seconds):.1f} at most")
     return ", ".join(said)
+
+
+def _ruling(row: dict[str, Any]) -> str:
+    """What the gate says by the comparisons of a row."""
+    looks = iter([Comparison(**look) for look in row["looks"]])
+    if "error" in row:
+        return "inconclusive"
+    return ruled(row["kind"], looks.__next__, EFFORT.tolerance, joined=together).word
 
 
 def _bare(comparisons: Sequence[Comparison]) -> str:
@@ -159,7 +265,7 @@ def _drawn(folder: Path, draws: int) -> Iterator[Comparison]:
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("verb", choices=("measure", "table"))
+    parser.add_argument("verb", choices=("measure", "sequential", "table"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--nets", nargs="+", choices=[*NETS], default=[*NETS][:3])
     parser.add_argument("--seconds", type=float, default=600)
@@ -167,6 +273,8 @@ def main() -> None:
     told = parser.parse_args()
     if told.verb == "measure":
         trials(told.folder, told.nets, told.seconds)
+    elif told.verb == "sequential":
+        benchmarks(told.folder, told.nets, told.seconds)
     else:
         table(told.folder, told.draws)
 

@@ -87,7 +87,7 @@ def check(
 
     A baseline that git or a folder has is run beside the model. Otherwise the model is measured
     and held against what the store has of it, on the same device, since its level last changed.
-    An alarm is measured again before it is raised.
+    An alarm is measured again, and stands where the second time is beyond the tolerance as well.
 
     Example:
 

@@ -81,7 +81,7 @@ def measure(
     order = list(jobs)
     if not plan.pairs:
         session.random.shuffle(order)
-    number = -(-len(order) // plan.loaded)
+    number = 1 if plan.pairs else -(-len(order) // plan.loaded)
     # Strided, so that the blocks are equally large.
     blocks = [_Block(session, order[index::number]) for index in range(number)]
     together = max(1, round(TURNS_SECONDS / (plan.seconds * plan.loaded)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from scipy import special
@@ -111,6 +111,27 @@ def compare_pairs(
         pairs=pairs.log_ratio.size,
         rejected=pairs.rejected,
         seconds=seconds,
+    )
+
+
+def together(first: Comparison, second: Comparison) -> Comparison:
+    """Two comparisons of the same two models, of sessions that share nothing: their mean by what
+    each is known to.
+    """
+    weights = [each.se**-2.0 for each in (first, second)]
+    total = sum(weights)
+    logs = (first.log_ratio, second.log_ratio)
+    spent = sum(w**2 / each.dof for w, each in zip(weights, (first, second), strict=True))
+    return replace(
+        second,
+        log_ratio=sum(w * log for w, log in zip(weights, logs, strict=True)) / total,
+        se=total**-0.5,
+        dof=total**2 / spent,
+        share=1.0,
+        processes=first.processes + second.processes,
+        pairs=first.pairs + second.pairs,
+        rejected=first.rejected + second.rejected,
+        seconds=first.seconds + second.seconds,
     )
 
 

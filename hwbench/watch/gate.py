@@ -3,7 +3,8 @@
 Where the baseline can be run, both are run side by side (:mod:`.trial`). Where it cannot, the model
 is measured and held against what the store has of it on the same device: the level that the series
 ends on, or the points of one commit. Either way an alarm is measured again, from fresh processes,
-before it is raised: the second time says what holds.
+before it is raised. What the second time does not find beyond the tolerance is none; so an alarm
+is false no more often than the first time's error allows, and seldom that often.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from hwbench.errors import HwbenchError, InconclusiveError
 from hwbench.measure.jobs import Job
 from hwbench.records import CanaryEpoch, Measurement
-from hwbench.watch.comparison import Comparison, Word, latency_spread
+from hwbench.watch.comparison import Comparison, Word, latency_spread, together
 from hwbench.watch.segments import changes
 from hwbench.watch.selection import changed_facts, series_key
 from hwbench.watch.trial import Outcome, Side, told_apart
@@ -48,14 +49,22 @@ def ruled(
     compare: Callable[[], Comparison],
     tolerance: float,
     notes: Sequence[str] = (),
+    *,
+    joined: Callable[[Comparison, Comparison], Comparison] = lambda first, second: second,
 ) -> Ruling:
-    """Compare; where that is an alarm, compare again, and believe the second time."""
+    """Compare; where that is an alarm, compare again.
+
+    The alarm stands where the second time is beyond the tolerance as well, and the two ``joined``
+    are beyond doubt. Where they share what they were held against, the second time stands for both.
+    """
     first = compare()
     word = first.word(tolerance)
     if word != "slower":
         return Ruling(name, word, first, notes=tuple(notes))
     second = compare()
-    return Ruling(name, second.word(tolerance), second, first, tuple(notes))
+    again = second.log_ratio > math.log1p(tolerance)
+    found = joined(first, second) if again else second
+    return Ruling(name, found.word(tolerance), found, first, tuple(notes))
 
 
 def ruled_by_pair(
@@ -73,7 +82,7 @@ def ruled_by_pair(
             raise found
         return found
 
-    return ruled(after.workload.name, once, tolerance)
+    return ruled(after.workload.name, once, tolerance, joined=together)
 
 
 def ruled_by_history(

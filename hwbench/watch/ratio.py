@@ -15,10 +15,11 @@ Error in Nonlinear Models*, 4).
 
 ``L`` is the copies' luck. Where a model's buffers lie moves it by one to four per cent, anew each
 time that it is loaded, in one process as in many (of 180 processes that held nets of three kinds
-against each other, the levels differed by a fifth of that beyond what their four copies told). So
-the copy is the unit, and a process's copies are combined as in a random-effects meta-analysis,
-with the variance between them learned from the pairs; processes are combined again in the same
-way, should they share more than their copies tell.
+against each other, the levels differed by a fifth of that beyond what their four copies told; of
+156 that held one net against itself, by rather more). So the copy is the unit, and a process's
+copies are combined as in a random-effects meta-analysis, with the variance between them learned
+from the pairs; processes are combined again in the same way, should they share more than their
+copies tell.
 
 ``e`` is the noise of a pair, with the tails of Student's t, and larger where neighbours came and
 went than where there was none, or one all the while.
@@ -48,12 +49,12 @@ WANDER, LASTING = 0.1, 0.3
 #: of that between processes, as a share of that between copies, before any was seen; and as from
 #: how many of them.
 COPY_SHARE, COPY_FLOOR, COPIES_KNOWN = 0.5, 0.002, 1.0
-PROCESS_SHARE, PROCESSES_KNOWN = 0.2, 3.0
+PROCESS_SHARE, PROCESSES_KNOWN = 0.3, 3.0
 #: The pairs that tell the spread of the one in their middle: so many, or this part of all; and the
-#: spread of all counts as so many more. Calm is what this share of all are, and what has twice
-#: their variance or less: where all are alike, chance alone must not give some more weight.
+#: spread of all counts as so many more. Calm is what this share of all are, and what has three
+#: times their variance or less: chance alone must not give some pairs more weight than others.
 NEIGHBOURS, PART, NEIGHBOURS_KNOWN = 20, 8, 5
-CALM, LEAST_UNREST = 0.25, 2.0
+CALM, LEAST_UNREST = 0.25, 3.0
 
 Array = NDArray[np.float64]
 
@@ -88,8 +89,9 @@ def _account(pairs: Pairs, sd: float, apart: float) -> tuple[Ratio, float]:
     copies, copy = np.unique(labels, axis=0, return_inverse=True)
     in_copy = copy.reshape(-1) == np.arange(len(copies))[:, None]
     processes = np.unique(pairs.process)[:, None]
-    slowdown = _slowdown(pairs, pairs.process == processes)
-    wander = (WANDER * sd * slowdown) ** 2 + _unrest(pairs)
+    variance = _variance(pairs)
+    slowdown = _slowdown(pairs, pairs.process == processes, variance)
+    wander = (WANDER * sd * slowdown) ** 2 + _unrest(variance)
     scale = Scale(group_share=COPY_SHARE)
     fit = even(
         Problem(
@@ -158,31 +160,32 @@ def _combined(value: Array, noise: Array, prior: tuple[float, float]) -> _Combin
     return _Combined(value, precision, math.sqrt(between), prior[1] + effective - 1)
 
 
-def _unrest(pairs: Pairs) -> Array:
-    """The variance (P,) that each pair has beyond that of the calmest.
+def _variance(pairs: Pairs) -> Array:
+    """The variance (P,) of each pair's log ratio, that of those nearest to it in slowdown.
 
     Where both bursts met no neighbour, or both met one all the while, they agree to two to four
-    per cent; where a neighbour came or went they differ by ten, and their mean tells which: the
-    spread is that of the pairs nearest in slowdown.
+    per cent; where a neighbour came or went they differ by ten; and their mean tells which.
     """
     count = pairs.log_ratio.size
-    near = max(NEIGHBOURS, count // PART)
-    if count < 2 * near:
-        return np.zeros(count)
+    near = min(max(NEIGHBOURS, count // PART), count)
     order = np.argsort(pairs.slowdown, kind="stable")
     window = np.lib.stride_tricks.sliding_window_view(pairs.log_ratio[order], near)
     middle = np.median(window, axis=1, keepdims=True)
     variance = (1.4826 * np.median(np.abs(window - middle), axis=1)) ** 2
-    whole = np.median(variance)
-    variance = (near * variance + NEIGHBOURS_KNOWN * whole) / (near + NEIGHBOURS_KNOWN)
+    variance = near * variance + NEIGHBOURS_KNOWN * np.median(variance)
     at = np.clip(np.arange(count) - near // 2, 0, len(variance) - 1)
-    unrest = np.empty(count)
-    unrest[order] = np.maximum(variance[at] - LEAST_UNREST * np.quantile(variance, CALM), 0)
-    return unrest
+    found = np.empty(count)
+    found[order] = variance[at] / (near + NEIGHBOURS_KNOWN)
+    return found
 
 
-def _slowdown(pairs: Pairs, in_process: NDArray[np.bool_]) -> Array:
+def _unrest(variance: Array) -> Array:
+    """What each pair's variance (P,) has beyond that of the calmest."""
+    return np.maximum(variance - LEAST_UNREST * np.quantile(variance, CALM), 0)
+
+
+def _slowdown(pairs: Pairs, in_process: NDArray[np.bool_], variance: Array) -> Array:
     """The expected slowdown of each pair, given the noise of its two bursts."""
-    spread = 1.4826 * float(np.median(np.abs(pairs.log_ratio - np.median(pairs.log_ratio))))
     # Of two bursts' noise the mean has half of what their difference has.
-    return calibrated(pairs.slowdown[:, None], in_process, np.array([spread / 2]))[:, 0]
+    noise_sd = np.array([math.sqrt(float(np.median(variance))) / 2])
+    return calibrated(pairs.slowdown[:, None], in_process, noise_sd)[:, 0]

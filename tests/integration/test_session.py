@@ -199,6 +199,23 @@ def test_models_of_one_space_are_estimated_together(
     assert [name for name, found in of_a_family.items() if not found] == ["few", "none"]
 
 
+def test_the_two_of_a_pair_meet_copy_by_copy(tmp_path: Path, target: LocalTarget) -> None:
+    """All in memory at once, whatever the plan says of that; answers in the jobs' order."""
+    jobs = [job(f"net{number}", runner(tmp_path, us=20 + number)) for number in range(4)]
+    plan = Plan(processes=2, seconds=0.1, loaded=1, pairs=True, seed=0)
+    found = list(measure(target, jobs, plan, None))
+    assert [m.workload.name for m in found] == [each.workload.name for each in jobs]
+    for pair in (found[:2], found[2:]):
+        turns = []
+        for one in pair:
+            assert isinstance(one, Measurement)
+            rows = zip(one.bursts.process, one.bursts.round, one.bursts.copy, strict=True)
+            turns.append(sorted((int(p), int(r), int(c)) for p, r, c in rows))
+        assert turns[0] == turns[1]
+        assert {process for process, *_ in turns[0]} == {0, 1}
+        assert max(copy for *_, copy in turns[0]) > 0
+
+
 def test_few_samples_refuse_percentiles() -> None:
     (result,) = measure(CPU, [CPU.job(tiny_net(), 1)], SHORTEST, None)
     assert isinstance(result, Measurement)

@@ -19,7 +19,7 @@ from hwbench.records import Fingerprint, Measurement
 from hwbench.watch.baselines import baseline_files
 from hwbench.watch.calibration import redrawn, smallest_seen
 from hwbench.watch.commits import commit_of, file_at, git_tags
-from hwbench.watch.comparison import Comparison
+from hwbench.watch.comparison import Comparison, together
 from hwbench.watch.gate import against_level, ruled, stored_level
 from hwbench.watch.pairs import pairs_of
 from hwbench.watch.segments import changes
@@ -100,6 +100,35 @@ class TestRuling:
     def test_the_second_time_says_what_holds(self, second: float, word: str) -> None:
         answers = iter([made(4.0), made(second)])
         assert ruled("net", lambda: next(answers), 0.01).word == word
+
+    @pytest.mark.parametrize(
+        ("second", "word"), [(0.0, "same"), (0.9, "inconclusive"), (1.4, "slower"), (3.8, "slower")]
+    )
+    def test_of_sessions_that_share_nothing_both_count(self, second: float, word: str) -> None:
+        """But where the second is within the tolerance, what made the first may be no chance."""
+        answers = iter([made(4.0), made(second, 0.003)])
+        ruling = ruled("net", lambda: next(answers), 0.01, joined=together)
+        assert ruling.word == word
+        both = second > 1
+        assert ruling.comparison == (
+            together(made(4.0), made(second, 0.003)) if both else made(second, 0.003)
+        )
+
+    def test_joined_they_may_be_in_doubt(self) -> None:
+        answers = iter([made(4.0, 0.01), made(1.05, 0.004)])
+        ruling = ruled("net", lambda: next(answers), 0.01, joined=together)
+        assert (ruling.word, ruling.comparison.share) == ("inconclusive", 1.0)
+
+    @given(st.floats(-9, 9), st.floats(-9, 9), st.floats(1e-3, 0.1), st.floats(1e-3, 0.1))
+    def test_together_they_know_more(self, a: float, b: float, sd: float, other: float) -> None:
+        first, second = made(a, sd), made(b, other)
+        both = together(first, second)
+        assert both.se < min(sd, other)
+        assert both.dof >= 10.0 - 1e-9
+        ends = sorted((first.log_ratio, second.log_ratio))
+        assert ends[0] - 1e-12 <= both.log_ratio <= ends[1] + 1e-12
+        turned = together(second, first)
+        assert turned.log_ratio == pytest.approx(both.log_ratio, abs=1e-12)
 
     @pytest.mark.parametrize("percent", [0.0, -4.0, 1.1])
     def test_no_alarm_is_measured_once(self, percent: float) -> None:
