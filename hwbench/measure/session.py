@@ -47,6 +47,8 @@ from hwbench.measure.turns import Rota, Step
 from hwbench.records import CanaryEpoch, Measurement, Workload
 
 LATENCY_MULTIPLE = 20
+#: A launch holds one copy of a model, where a process of a pair has many: so many more launches.
+PAIRED_LAUNCHES = 2
 #: Blocks take turns that together last about this long: what an interrupt may cost.
 TURNS_SECONDS = 90.0
 #: Pause before a canary when a runtime's own threads may still spin.
@@ -73,6 +75,8 @@ def measure(
         return
     threads = threads_of(jobs)
     if (launcher := target.launcher(threads)) is not None:
+        if plan.pairs:
+            plan = replace(plan, processes=PAIRED_LAUNCHES * plan.processes)
         yield from measure_launches(
             target, launcher, jobs, plan, epoch, progress=progress, watch=watch
         )
