@@ -20,8 +20,9 @@ from hwbench.measure.estimate import KINDS, undisturbed
 from hwbench.measure.result import burst_evidence, burst_times
 from hwbench.records import CAUSES, Bursts, Measurement
 
-#: Where no canary tells what a quiet machine is, it is what this share of the pairs were faster in.
-QUIET_SHARE = 0.1
+#: Where no canary tells what a quiet machine is, it is what this share of the pairs were faster in:
+#: a smaller one finds what noise made fast.
+QUIET_SHARE = 0.2
 _KEPT = CAUSES.index("kept")
 
 
@@ -32,7 +33,8 @@ class Pairs:
     ``log_ratio`` (P,) is of B over A; ``slowdown`` (P,) is how much slower both were than on a
     quiet machine, the mean of their log times over that of their undisturbed latencies, which is
     known to a standard error of ``quiet_se``. ``process`` (P,) are labels, and ``copy`` (P,) such
-    within a process. ``rejected`` more pairs had a burst that does not count.
+    within a process. ``rejected`` more pairs had a burst that does not count. All are of so many
+    ``sessions``.
     """
 
     log_ratio: NDArray[np.float64]
@@ -41,6 +43,7 @@ class Pairs:
     copy: NDArray[np.integer]
     quiet_se: float
     rejected: int = 0
+    sessions: int = 1
 
     def of_process(self, label: int) -> Pairs:
         """The pairs of one process."""
@@ -127,6 +130,7 @@ def pooled(parts: Sequence[Pairs]) -> Pairs:
         copy=np.concatenate([part.copy for part in parts]),
         quiet_se=float(np.mean([part.quiet_se for part in parts])),
         rejected=sum(part.rejected for part in parts),
+        sessions=sum(part.sessions for part in parts),
     )
 
 

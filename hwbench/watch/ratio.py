@@ -19,7 +19,7 @@ against each other, the levels differed by a fifth of that beyond what their fou
 156 that held one net against itself, by rather more). So the copy is the unit, and a process's
 copies are combined as in a random-effects meta-analysis, with the variance between them learned
 from the pairs; processes are combined again in the same way, should they share more than their
-copies tell.
+copies tell. Sessions differ by a share of that once more, as those of single models do.
 
 ``e`` is the noise of a pair, with the tails of Student's t, and larger where neighbours came and
 went than where there was none, or one all the while.
@@ -33,7 +33,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hwbench.measure.estimate import calibrated, combine
+from hwbench.measure.estimate import SESSION_SHARE, calibrated, combine
 from hwbench.measure.regression import Problem, Scale, Scales, even
 from hwbench.watch.pairs import Pairs
 
@@ -44,11 +44,11 @@ from hwbench.watch.pairs import Pairs
 KINSHIPS = ((0.01, 0.1), (0.1, 0.1), (0.5, 1.0))
 #: How d changes from pair to pair, and how far the d of what lasted all the while differs from that
 #: of what came and went (a clock slows all alike, a neighbour does not): shares of the above.
-WANDER, LASTING = 0.1, 0.3
+WANDER, LASTING = 0.1, 0.35
 #: What is thought of the standard deviation between copies, as a share of that between pairs, and
 #: of that between processes, as a share of that between copies, before any was seen; and as from
 #: how many of them.
-COPY_SHARE, COPY_FLOOR, COPIES_KNOWN = 0.5, 0.002, 1.0
+COPY_SHARE, COPY_FLOOR, COPIES_KNOWN = 0.6, 0.002, 1.0
 PROCESS_SHARE, PROCESSES_KNOWN = 0.3, 3.0
 #: The pairs that tell the spread of the one in their middle: so many, or this part of all; and the
 #: spread of all counts as so many more. Calm is what this share of all are, and what has three
@@ -119,15 +119,17 @@ def _account(pairs: Pairs, sd: float, apart: float) -> tuple[Ratio, float]:
     prior_sd = PROCESS_SHARE * of_copies.between_sd
     of_processes = _combined(member @ of_copies.value, 1 / precision, (prior_sd, PROCESSES_KNOWN))
     log_ratio, far = (of_processes.mean(v) for v in (of_processes.value, member @ share @ slowdown))
-    feeling = far**2 * (1 / known + LASTING**2 * (slope**2 + 1 / known))
+    feeling = far**2 * (1 / known + LASTING**2 * (slope**2 + sd**2))
     feeling += (slope * pairs.quiet_se) ** 2
+    luck = of_copies.between_sd**2 * float((member**2).sum(axis=1).mean())
+    session = SESSION_SHARE**2 * (luck + of_processes.between_sd**2) / pairs.sessions
     # Satterthwaite's, for the noise; what d adds is no better known than that.
     parts = np.array([of_copies.variance, of_processes.variance - of_copies.variance])
     dof = of_processes.variance**2 / float((parts**2 / [of_copies.dof, of_processes.dof]).sum())
     # How likely the pairs are whatever d is (Laplace): what a wide prior wastes counts against it.
     likelihood = fit.log_likelihood - (slope / sd) ** 2 / 2 - math.log(known * sd**2) / 2
     likelihood -= (log_ratio / apart) ** 2 / 2 + math.log(apart)
-    return Ratio(log_ratio, math.sqrt(of_processes.variance + feeling), dof), likelihood
+    return Ratio(log_ratio, math.sqrt(of_processes.variance + session + feeling), dof), likelihood
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,8 +139,8 @@ def told(found: list[Comparison], word: Word, tolerance: float = 0.01) -> float:
     return float(np.mean([c.word(tolerance) == word for c in found]))
 
 
-#: Bursts of 1 % and pairs of 1.4 %, one copy of each model a process: such copies differ by 1 %.
-USUAL = {"walk": 0.0, "process_sd": 0.007}
+#: Bursts of 1 % and pairs of 1.4 %; processes and sessions differ as the priors say of such pairs.
+USUAL = {"walk": 0.0, "process_sd": 0.007, "session_sd": 0.003}
 
 
 class TestTheSameModelTwice:

@@ -82,15 +82,17 @@ class TestNeighbours:
 
 
 class TestKinship:
-    def test_models_that_feel_a_machine_differently(self) -> None:
-        """On one that is slow throughout, the raw ratio would be 10 % off."""
-        machine = {"beta": (1.0, 0.7), "slow": 0.3, "walk": 0.03}
+    @pytest.mark.parametrize("feels", [0.4, 0.7])
+    def test_models_that_feel_a_machine_differently(self, feels: float) -> None:
+        """On one that is slow throughout, the raw ratio would be 20 or 10 % off."""
+        machine = {"beta": (1.0, feels), "slow": 0.3, "walk": 0.03}
         every = [pairs(seed, **machine) for seed in range(30)]
         raw = np.median([np.median(each.log_ratio) for each in every])
         found = [undisturbed_ratio(each) for each in every]
-        assert raw < TRUTH - 0.1
+        assert raw < TRUTH - 0.3 * (1 - feels)
         assert np.mean([held(each) for each in found]) >= 0.9
-        assert np.median([each.log_ratio for each in found]) == pytest.approx(TRUTH, abs=0.02)
+        if feels > 0.5:  # no canary's prior thinks that a model feels so little
+            assert np.median([each.log_ratio for each in found]) == pytest.approx(TRUTH, abs=0.02)
 
     def test_versions_of_one_model_gain_by_being_alike(
         self, monkeypatch: pytest.MonkeyPatch
