@@ -446,6 +446,12 @@ class TestExport:
         with pytest.raises(UsageError, match="did you mean 'parquet'"):
             export([measurement(0)], tmp_path / "a", "parket")
 
+    def test_a_moment_that_utc_lacks_is_refused(self, tmp_path: Path) -> None:
+        early = dataclasses.replace(measurement(0), created="0001-01-01T00:00:00+02:34")
+        with pytest.raises(UsageError, match="created lies beyond the calendar"):
+            export([early], tmp_path / "a.jsonl")
+        assert list(tmp_path.iterdir()) == []
+
     @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.parquet"])
     def test_a_failure_leaves_the_old_file(self, tmp_path: Path, name: str) -> None:
         path = tmp_path / name
