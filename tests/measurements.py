@@ -186,7 +186,6 @@ random_workloads = st.builds(
 )
 
 
-
 def _of_a_year_that_utc_has(moment: datetime) -> bool:
     """Whether a measurement may be of that moment; of others, tests/unit/test_foreign.py."""
     try:
