@@ -100,6 +100,11 @@ class BudgetOracle:
         self._known: dict[bytes, _Known] = {}
 
     @property
+    def limited(self) -> bool:
+        """Whether there are limits beside the latency budget."""
+        return bool(self._limits)
+
+    @property
     def ledger(self) -> Ledger:
         """What was asked so far."""
         return self._ledger

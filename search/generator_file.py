@@ -43,10 +43,6 @@ def save_generator(
 ) -> None:
     """Write a generator file; ``objective`` names what was searched for, ``ledger`` its cost."""
     oracle = generator.oracle
-    with tempfile.TemporaryDirectory() as folder:
-        inside = Path(folder) / "oracle.hwp"
-        oracle.predictor.save(inside)
-        predictor = np.frombuffer(inside.read_bytes(), dtype=np.uint8)
     known = oracle.known
     own_meta, own_arrays = generator.parts()
     meta = {
@@ -62,7 +58,7 @@ def save_generator(
         "hwbench": hwbench.__version__,
     }
     arrays: dict[str, NDArray[np.generic]] = {
-        "predictor": predictor,
+        "predictor": enclosed(oracle.predictor),
         "kept": generator.kept.astype(np.int16),
         "known": known.codes.astype(np.int16),
         "known_ms": known.latency_ms,
@@ -96,7 +92,9 @@ def load_generator(
             f"{path} has version {meta.get('generator_version')!r} of the generator's format, this "
             f"hwbench reads {cls.version}: search again"
         )
-    predictor = _predictor(path, arrays, space, fingerprint_key)
+    if "predictor" not in arrays:
+        raise PredictorError(f"{path} has no predictor inside: search again")
+    predictor = disclosed(arrays["predictor"], path, space, fingerprint_key)
     try:
         oracle = _oracle(meta, arrays, predictor, measurer)
         kept = codes_of(arrays, "kept", oracle.predictor.space)
@@ -133,17 +131,24 @@ def _check_fixed(fixed: Mapping[str, Any], kept: Codes, space: Space) -> None:
 _MISFITS = (KeyError, TypeError, ValueError, OverflowError, UsageError, np.linalg.LinAlgError)
 
 
-def _predictor(
-    path: Path,
-    arrays: Mapping[str, NDArray[np.generic]],
-    space: Space | None,
-    fingerprint_key: str | None,
-) -> LatencyPredictor:
-    if "predictor" not in arrays:
-        raise PredictorError(f"{path} has no predictor inside: search again")
+def enclosed(predictor: LatencyPredictor) -> NDArray[np.uint8]:
+    """The whole file of a predictor (n,), to be an array of another file."""
     with tempfile.TemporaryDirectory() as folder:
         inside = Path(folder) / "oracle.hwp"
-        inside.write_bytes(arrays["predictor"].astype(np.uint8).tobytes())
+        predictor.save(inside)
+        return np.frombuffer(inside.read_bytes(), dtype=np.uint8)
+
+
+def disclosed(
+    content: NDArray[np.generic],
+    path: Path,
+    space: Space | None = None,
+    fingerprint_key: str | None = None,
+) -> LatencyPredictor:
+    """The predictor whose file (n,) was an array of ``path``; PredictorError as of a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        inside = Path(folder) / "oracle.hwp"
+        inside.write_bytes(content.astype(np.uint8).tobytes())
         try:
             return load_predictor(inside, space=space, fingerprint_key=fingerprint_key)
         except PredictorError as error:

@@ -28,7 +28,6 @@ from hwbench.cli.options import (
 )
 from hwbench.cli.search_options import (
     Budgets,
-    Fleet,
     Labels,
     On,
     Oracle,
@@ -49,7 +48,9 @@ if TYPE_CHECKING:
     from hwbench.predictors import LatencyPredictor
     from hwbench.predictors.oracle import Measurer
     from hwbench.search.accuracy import AccuracySource
+    from hwbench.search.ledger import SearchLedger
     from hwbench.search.pnag import Generator
+    from hwbench.search.pnag.seeds import Trainer
     from hwbench.spaces import Space, Value
     from hwbench.store import Store
 
@@ -86,6 +87,23 @@ _Measurements = Annotated[
 ]
 
 
+_Fleet = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Hosts of a fleet evaluate the supernet's networks, and train the seeds.",
+    ),
+]
+_Seeds = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Controllers to train, from --seed on; the best is kept, and what all have found.",
+    ),
+]
+
+
 def pnag(
     space: SpaceName,
     budgets: Budgets,
@@ -97,13 +115,14 @@ def pnag(
     supernet: _Supernet = None,
     data: _Data = None,
     on: On = "cpu",
-    fleet: Fleet = None,
+    fleet: _Fleet = None,
     tls: Tls = None,
     labels: Labels = 200,
     measurements: _Measurements = 0,
     confidence: Confidence = 0.98,
     out: Out = None,
     seed: Seed = 0,
+    seeds: _Seeds = 1,
     store: StoreUrl = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -124,12 +143,17 @@ def pnag(
 
     hwbench search pnag -s mbv3_small --budgets MS1,MS2 --supernet f.pt --data fashion-mnist
     --fleet tcp://127.0.0.1:8786
+
+    hwbench search pnag -s mbv3_small --budgets MS1,MS2 --seeds 8 --fleet tcp://127.0.0.1:8786
     """
     from hwbench.spaces import get_space
 
     if option and not measurements:
         raise UsageError("--option is for --measurements, of which there are none: leave it out")
-    _require_one_source(accuracy, supernet, data, on, fleet)
+    _require_one_source(accuracy, supernet, data, on)
+    if fleet is not None and supernet is None and seeds == 1:
+        raise UsageError("--fleet evaluates a --supernet's networks, or trains --seeds: give one")
+    require_on_cpu(fleet, on)
     budgets_ms = all_milliseconds(budgets)
     searched = get_space(space)
     path = out or Path(f"{device}-{space}.hwg")
@@ -146,7 +170,12 @@ def pnag(
         sourced = nullcontext(accuracy_source(searched, accuracy, dataset))
     else:
         sourced = supernet_source(searched, supernet, data, on, fleet, tls)
-    with opened(store) as results, sourced as (source, objective, fixed):
+    elsewhere = fleet if seeds > 1 else None
+    with (
+        opened(store) as results,
+        sourced as (source, objective, fixed),
+        _training(elsewhere, tls) as trainer,
+    ):
         measurer = None
         if measurements:
             require_here(path, predictor, device, option)
@@ -162,21 +191,20 @@ def pnag(
                 fixed=fixed,
                 confidence=confidence,
                 seed=seed,
+                seeds=seeds,
+                trainer=trainer,
                 progress=report,
             )
     save_generator(generator, path, objective=objective, ledger=ledger.row())
-    _show(path, generator, objective, ledger.row(), as_json=as_json)
+    _show(path, generator, objective, ledger, seed, as_json=as_json)
 
 
 def _require_one_source(
-    table: Path | None, supernet: Path | None, data: str | None, on: str, fleet: str | None
+    table: Path | None, supernet: Path | None, data: str | None, on: str
 ) -> None:
     """UsageError where options of a source are missing, or of two are given."""
     if on != "cpu" and supernet is None:
         raise UsageError("--on is for --supernet, of which there is none: leave it out")
-    if fleet is not None and supernet is None:
-        raise UsageError("--fleet evaluates the networks of a --supernet: give one")
-    require_on_cpu(fleet, on)
     if (supernet is None) != (data is None):
         raise UsageError("--supernet FILE and --data NAME go together: give both, or neither")
     if supernet is not None and table is not None:
@@ -229,8 +257,31 @@ def supernet_source(
         yield kept_labels(source, supernet, hosts=hosts), objective, source.fixed
 
 
+@contextmanager
+def _training(fleet: str | None, tls: Path | None) -> Iterator[Trainer]:
+    """What trains controllers: this machine, or a fleet's hosts where there is one."""
+    from hwbench.search.pnag.seeds import trained_here
+
+    if fleet is None:
+        yield trained_here
+        return
+    from hwbench.fleet.computing import hosts_of
+    from hwbench.fleet.link import connected
+    from hwbench.search.pnag.afar import trainer_afar
+
+    with connected(fleet, tls) as client:
+        hosts_of(client)
+        yield trainer_afar(client)
+
+
 def _show(
-    path: Path, generator: Generator, objective: str, ledger: dict[str, float], *, as_json: bool
+    path: Path,
+    generator: Generator,
+    objective: str,
+    ledger: SearchLedger,
+    seed: int,
+    *,
+    as_json: bool,
 ) -> None:
     provenance = generator.oracle.predictor.meta.provenance
     if as_json:
@@ -244,9 +295,13 @@ def _show(
                 "confidence": generator.confidence,
                 "range_ms": list(generator.range_ms),
                 "kept": len(generator.kept),
-                "ledger": ledger,
+                "ledger": ledger.row(),
+                "by_seed": {seed + i: worth for i, worth in enumerate(ledger.by_seed)},
             }
         )
         return
     title = f"{generator.space.name} on {provenance.device}, by {objective}"
-    show_cost(title, ledger, generator.range_ms, path)
+    show_cost(title, ledger.row(), generator.range_ms, path)
+    if ledger.by_seed:
+        worth = ", ".join(f"{seed + i}: {each:.2%}" for i, each in enumerate(ledger.by_seed))
+        console.note(f"by itself, each seed would answer with this, predicted: {worth}")

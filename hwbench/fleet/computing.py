@@ -54,17 +54,22 @@ class Computing:
         name = hashlib.sha256(parcel).hexdigest()
         self._place = leave(client, name, {_PARCEL: parcel})
 
-    def answers(self, task: Task, orders: Sequence[str]) -> list[str]:
+    def answers(
+        self,
+        task: Task,
+        orders: Sequence[str],
+        progress: Callable[[float], None] = lambda share: None,
+    ) -> list[str]:
         """``task(parcel, order)`` of each order, by the hosts that are free; in their order.
 
-        What a lost host was at is done elsewhere. Raises DeviceError where the scheduler, or the
-        last host, has gone for good.
+        ``progress`` is told the share that is done. What a lost host was at is done elsewhere.
+        Raises DeviceError where the scheduler, or the last host, has gone for good.
         """
         from distributed.scheduler import KilledWorker
 
         futures = [self._submit(task, order) for order in orders]
         try:
-            self._wait(futures)
+            self._wait(futures, progress)
             return [str(answer) for answer in self._client.gather(futures)]
         except KilledWorker:
             raise DeviceError("each host that computed this died of it: out of memory?") from None
@@ -80,11 +85,12 @@ class Computing:
         how = {"resources": _COMPUTING, "priority": _PRIORITY, "pure": False}
         return self._client.submit(_done, task, self._place, order, **how)
 
-    def _wait(self, futures: Sequence[Future]) -> None:
+    def _wait(self, futures: Sequence[Future], progress: Callable[[float], None]) -> None:
         from distributed import wait
 
         seen = time.monotonic()
-        while any(future.status == "pending" for future in futures):
+        while pending := sum(future.status == "pending" for future in futures):
+            progress(1 - pending / len(futures))
             with suppress(TimeoutError), self._client.as_current():
                 wait(futures, timeout=min(_LOOK_S, PATIENCE_S))
             if time.monotonic() - seen > PATIENCE_S / 4 and _number(self._client):

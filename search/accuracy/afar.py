@@ -7,7 +7,6 @@ that ``torch.load(weights_only=True)`` reads: no code in them runs.
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -15,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-import hwbench
-from hwbench.errors import HwbenchError, UsageError
 from hwbench.fleet.computing import Computing
 from hwbench.search.accuracy.judge import Judge
 from hwbench.search.accuracy.supernet import Evaluate
 from hwbench.search.data import Part
+from hwbench.search.hosts import answer, order, told
 from hwbench.search.supernet import Supernet
 from hwbench.spaces import get_space
 from hwbench.spaces.base import Codes
@@ -40,29 +38,14 @@ def accuracies_afar(client: Client, judge: Judge) -> Evaluate:
     def evaluate(rows: Sequence[Codes]) -> list[float]:
         shares = [list(range(i, len(rows), computing.hosts)) for i in range(computing.hosts)]
         shares = [share for share in shares if share]
-        orders = [_order([rows[i].tolist() for i in share]) for share in shares]
+        orders = [order({"codes": [rows[i].tolist() for i in share]}) for share in shares]
         found = [0.0] * len(rows)
         for share, text in zip(shares, computing.answers(accuracies_here, orders), strict=True):
-            answer = json.loads(text)
-            if "refused" in answer:
-                raise UsageError(f"a host of the fleet: {answer['refused']}")
-            for i, accuracy in zip(share, answer["accuracy"], strict=True):
+            for i, accuracy in zip(share, told(text)["accuracy"], strict=True):
                 found[i] = float(accuracy)
         return found
 
     return evaluate
-
-
-def _software() -> dict[str, str]:
-    """Versions that a network's answers may depend on."""
-    import onnxruntime
-
-    versions = {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__}
-    return {"hwbench": hwbench.__version__, **{k: v.partition("+")[0] for k, v in versions.items()}}
-
-
-def _order(codes: list[list[int]]) -> str:
-    return json.dumps({"software": _software(), "codes": codes})
 
 
 def packed(judge: Judge) -> bytes:
@@ -99,17 +82,10 @@ def unpacked(parcel: bytes) -> Judge:
 
 def accuracies_here(parcel: bytes, text: str) -> str:
     """Task: the accuracies of an order's codes, or why they are refused; as JSON."""
-    order = json.loads(text)
-    if order["software"] != _software():
-        ours, theirs = (
-            " ".join(f"{name} {version}" for name, version in software.items())
-            for software in (_software(), order["software"])
-        )
-        refused = f"it has {ours}, this machine {theirs}: install the same on both"
-        return json.dumps({"refused": refused})
-    try:
+
+    def judged(asked: dict[str, Any]) -> dict[str, Any]:
         judge = unpacked(parcel)
-        rows = judge.net.space.check(order["codes"])
-        return json.dumps({"accuracy": judge.accuracies(list(rows))})
-    except HwbenchError as error:
-        return json.dumps({"refused": str(error)})
+        rows = judge.net.space.check(asked["codes"])
+        return {"accuracy": judge.accuracies(list(rows))}
+
+    return answer(text, judged)

@@ -23,8 +23,8 @@ from hwbench.search.confirm import AT_ONCE, calibrated, confirm
 from hwbench.search.labels import spend_labels
 from hwbench.search.ledger import SearchLedger
 from hwbench.search.pnag.generator import Generator, front_layers
-from hwbench.search.pnag.training import Schedule, train_policy
-from hwbench.search.scoring import Scorer
+from hwbench.search.pnag.seeds import Course, Trainer, chosen, trained_here
+from hwbench.search.pnag.training import Schedule
 from hwbench.spaces.base import NOTHING_FIXED, Value
 from hwbench.spaces.design import candidates
 
@@ -57,6 +57,8 @@ def train_generator(
     fixed: Mapping[str, Value] = NOTHING_FIXED,
     confidence: float = CONFIDENCE,
     seed: int = 0,
+    seeds: int = 1,
+    trainer: Trainer = trained_here,
     progress: Tell = lambda what, share: None,
 ) -> tuple[Generator, SearchLedger]:
     """Train a generator for any budget between the first and the last of ``budgets_ms`` (K,).
@@ -65,8 +67,12 @@ def train_generator(
     measures what lies close to a budget, if measurements are to be spent (the oracle needs a
     measurer then); if enough, the bounds of all others are calibrated on it. ``fixed`` pins
     decisions in the search and in all answers, as ``{"r": 28}`` for a source that knows no other
-    resolution. UsageError where the budgets, the source or the oracle do not fit.
+    resolution. Of ``seeds`` controllers, of ``seed`` and those after it, the best one is kept, and
+    what all have found; ``trainer`` trains them. UsageError where the budgets, the source or the
+    oracle do not fit.
     """
+    if seeds < 1:
+        raise UsageError(f"{seeds} seeds train no controller: give at least 1")
     costs = costs or Costs()
     budgets = checked_budgets(budgets_ms)
     if source.space.name != oracle.predictor.space.name:
@@ -80,16 +86,16 @@ def train_generator(
         progress("labelling", 0.0)
         labelled = spend_labels(source, oracle, costs.labels, rng, ledger, fixed)
         evaluator = fit_accuracy(source.space, labelled.codes, labelled.accuracy)
-        scorer = Scorer(source.space, evaluator, oracle, confidence, ledger)
-        policy, archive = train_policy(
-            scorer,
-            budgets,
-            labelled.codes,
-            seed=seed,
-            fixed=fixed,
-            plan=costs.plan,
-            progress=lambda share: progress("training the controller", share),
+        course = Course(evaluator, oracle, confidence, budgets, fixed, costs.plan, ledger)
+        trained = trainer(
+            course,
+            range(seed, seed + seeds),
+            lambda share: progress("training the controller", share),
         )
+        best = trained[0]
+        if seeds > 1:
+            best, ledger.by_seed = chosen(course, trained)
+        archive = best.archive
         if costs.measurements:
             progress("measuring what is close", 0.0)
             between = np.geomspace(budgets[0], budgets[-1], _CONFIRMED)
@@ -105,7 +111,7 @@ def train_generator(
             )
             archive = calibrated(archive, oracle, before, confidence, ledger)
         kept = archive.codes[front_layers(archive)]
-    return Generator(policy, evaluator, oracle, kept, confidence, fixed), ledger
+    return Generator(best.policy, evaluator, oracle, kept, confidence, fixed), ledger
 
 
 def checked_budgets(budgets_ms: Sequence[float]) -> Array:

@@ -96,8 +96,9 @@ def train_policy(
             goal = goal + _imitation(controller, archive, budgets_ms, plan, rng)
             controller.ascend(goal)
             progress((step + 1) / (plan.steps + plan.last))
-        for _ in range(plan.last):
+        for step in range(plan.last):
             controller.ascend(_imitation(controller, archive, budgets_ms, plan, rng))
+            progress((plan.steps + step + 1) / (plan.steps + plan.last))
         scorer.ledger.training_steps += plan.steps + plan.last
         return controller.policy(), archive
 

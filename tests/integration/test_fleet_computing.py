@@ -7,8 +7,7 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from hwbench.fleet.computing import Computing
 from hwbench.fleet.seats import Seats, seats_of
 from hwbench.fleet.standing import standing
 from hwbench.fleet.sweep import FleetSweep
+from hwbench.search import hosts as hosts_module
 from hwbench.search.accuracy import afar
 from hwbench.search.accuracy.afar import accuracies_afar, packed, unpacked
 from hwbench.search.accuracy.supernet import SupernetAccuracy
@@ -33,33 +33,12 @@ from hwbench.spaces import get_space
 from hwbench.spaces.mbv3 import MobileNetV3Space
 from hwbench.store import Store
 from tests.fleet_devices import LAUNCH, install
+from tests.fleet_hosts import hosts
 from tests.supernets import TINY
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 SMALL = get_space("mbv3_small")
 SPACE = MobileNetV3Space(replace(TINY, name="tiny_digits", classes=10))
-
-
-@contextmanager
-def hosts(number: int, seats: Seats, *, computes: bool = True) -> Iterator:
-    """A client of so many workers of this process, each with these devices."""
-    link.require_dask()
-    from distributed import Client, LocalCluster
-
-    options = link.worker_options(seats, computes=computes)
-    pages = options.pop("dashboard_address")
-    with (
-        LocalCluster(
-            n_workers=number,
-            threads_per_worker=4,
-            processes=False,
-            dashboard_address=pages,
-            worker_dashboard_address=pages,
-            **options,
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +79,7 @@ def test_labels_are_those_of_this_machine_bit_for_bit(
         assert kept.count("accuracy") == len(codes)
 
         evaluate = accuracies_afar(client, here.judge)
-        monkeypatch.setattr(afar, "_software", lambda: {"torch": f"{time.time_ns()}"})
+        monkeypatch.setattr(hosts_module, "software", lambda: {"torch": f"{time.time_ns()}"})
         with pytest.raises(UsageError, match="install the same on both"):
             evaluate(list(codes[:1]))
 
