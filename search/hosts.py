@@ -14,6 +14,7 @@ import torch
 
 import hwbench
 from hwbench.errors import HwbenchError, UsageError
+from hwbench.predictors import BudgetOracle
 
 
 def software() -> dict[str, str]:
@@ -22,6 +23,15 @@ def software() -> dict[str, str]:
 
     versions = {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__}
     return {"hwbench": hwbench.__version__, **{k: v.partition("+")[0] for k, v in versions.items()}}
+
+
+def require_plain(oracle: BudgetOracle) -> None:
+    """UsageError where an oracle rests on more than its predictor, which alone can travel."""
+    if oracle.limited or len(oracle.known):
+        raise UsageError(
+            "an oracle that has other limits, or knows latencies, is not asked by a fleet's hosts: "
+            "train the seeds here"
+        )
 
 
 def order(content: Mapping[str, Any]) -> str:

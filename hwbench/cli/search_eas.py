@@ -27,18 +27,23 @@ from hwbench.cli.search_options import (
     On,
     Oracle,
     Out,
+    Seeds,
     all_milliseconds,
+    by_seed,
     evaluating,
     predictor_of,
     predictor_path,
     require_on_cpu,
     show_cost,
+    show_seeds,
+    training_on,
 )
 from hwbench.cli.supernet import images_of
 from hwbench.errors import UsageError
 
 if TYPE_CHECKING:
     from hwbench.search.eas import TaskGenerator
+    from hwbench.search.ledger import SearchLedger
 
 #: Images that each label rests on.
 _EACH_IMAGES = 1000
@@ -74,6 +79,7 @@ def eas(
     confidence: Confidence = 0.98,
     out: Out = None,
     seed: Seed = 0,
+    seeds: Seeds = 1,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -88,7 +94,7 @@ def eas(
     --tasks groups.json
 
     hwbench search eas -s mbv3_small --budgets MS1,MS2 --supernet f.pt --data fashion-mnist
-    --tasks groups.json --fleet tcp://127.0.0.1:8786
+    --tasks groups.json --seeds 4 --fleet tcp://127.0.0.1:8786
     """
     from hwbench.spaces import get_space
 
@@ -103,7 +109,9 @@ def eas(
     from hwbench.predictors import BudgetOracle
     from hwbench.search.data import check_fits
     from hwbench.search.eas import EasCosts, read_tasks, train_task_generator
+    from hwbench.search.eas.afar import task_trainer_afar
     from hwbench.search.generator_file import save_generator
+    from hwbench.search.seeds import trained_here
     from hwbench.search.supernet import load_supernet, training_device
 
     predictor = predictor_of(oracle, searched, device)
@@ -118,7 +126,11 @@ def eas(
             f"{supernet} was trained without --tasks: its paths never learned to tell the classes "
             f"of a group apart by themselves; hwbench supernet --tasks {tasks} trains one that does"
         )
-    with evaluating(fleet, tls) as (elsewhere, _), console.stages() as report:
+    with (
+        evaluating(fleet, tls) as (elsewhere, _),
+        training_on(fleet if seeds > 1 else None, tls) as client,
+        console.stages() as report,
+    ):
         generator, ledger = train_task_generator(
             net,
             found,
@@ -128,12 +140,14 @@ def eas(
             costs=costs,
             confidence=confidence,
             seed=seed,
+            seeds=seeds,
+            trainer=trained_here if client is None else task_trainer_afar(client),
             elsewhere=elsewhere,
             progress=report,
         )
     objective = f"cross-entropy on tasks of {found.name}"
     save_generator(generator, path, objective=objective, ledger=ledger.row())
-    _show(path, generator, ledger.row(), as_json=as_json)
+    _show(path, generator, ledger, seed, as_json=as_json)
 
 
 def _labels_each(labels: int, groups: int) -> int:
@@ -146,7 +160,9 @@ def _labels_each(labels: int, groups: int) -> int:
     return labels // (groups + 1)
 
 
-def _show(path: Path, generator: TaskGenerator, ledger: dict[str, float], *, as_json: bool) -> None:
+def _show(
+    path: Path, generator: TaskGenerator, ledger: SearchLedger, seed: int, *, as_json: bool
+) -> None:
     groups, provenance = generator.groups, generator.oracle.predictor.meta.provenance
     if as_json:
         console.write_json(
@@ -161,10 +177,12 @@ def _show(path: Path, generator: TaskGenerator, ledger: dict[str, float], *, as_
                 "confidence": generator.confidence,
                 "range_ms": list(generator.range_ms),
                 "kept": len(generator.kept),
-                "ledger": ledger,
+                "ledger": ledger.row(),
+                "by_seed": by_seed(ledger, seed),
             }
         )
         return
     names = ", ".join(group.name for group in groups.groups)
     title = f"{generator.space.name} on {provenance.device}, for tasks of {groups.data}: {names}"
-    show_cost(title, ledger, generator.range_ms, path)
+    show_cost(title, ledger.row(), generator.range_ms, path)
+    show_seeds(by_seed(ledger, seed))

@@ -17,8 +17,11 @@ from hwbench.cli.options import device_of
 from hwbench.errors import UsageError
 
 if TYPE_CHECKING:
+    from distributed import Client
+
     from hwbench.predictors import LatencyPredictor
     from hwbench.search.accuracy.supernet import Elsewhere
+    from hwbench.search.ledger import SearchLedger
     from hwbench.spaces import Space
 
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
@@ -42,7 +45,16 @@ On = Annotated[
 Fleet = Annotated[
     str | None,
     typer.Option(
-        metavar="ADDRESS", help="Evaluate the supernet's networks on the hosts of a fleet."
+        metavar="ADDRESS",
+        help="Hosts of a fleet evaluate the supernet's networks, and train the seeds.",
+    ),
+]
+Seeds = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Generators to train, from --seed on; the best is kept, and what all have found.",
     ),
 ]
 
@@ -67,6 +79,20 @@ def evaluating(fleet: str | None, tls: Path | None) -> Iterator[tuple[Elsewhere 
 
     with connected(fleet, tls) as client:
         yield partial(accuracies_afar, client), hosts_of(client)
+
+
+@contextmanager
+def training_on(fleet: str | None, tls: Path | None) -> Iterator[Client | None]:
+    """A client of the fleet whose hosts train the seeds, where there is one."""
+    if fleet is None:
+        yield None
+        return
+    from hwbench.fleet.computing import hosts_of
+    from hwbench.fleet.link import connected
+
+    with connected(fleet, tls) as client:
+        hosts_of(client)
+        yield client
 
 
 def milliseconds(text: str) -> float:
@@ -134,3 +160,15 @@ def show_cost(
         ),
         f"Budgets from {least} to {most} ms can be kept. Written to {path}",
     )
+
+
+def by_seed(ledger: SearchLedger, first: int) -> dict[int, float]:
+    """What each seed is worth by itself, of a search that had several from ``first`` on."""
+    return {first + i: worth for i, worth in enumerate(ledger.by_seed)}
+
+
+def show_seeds(worth: dict[int, float]) -> None:
+    """What each of several seeds would have answered with by itself."""
+    if worth:
+        told = ", ".join(f"{seed}: {each:.2%}" for seed, each in worth.items())
+        console.note(f"accuracy of what each seed would answer by itself: {told}")

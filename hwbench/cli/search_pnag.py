@@ -28,17 +28,22 @@ from hwbench.cli.options import (
 )
 from hwbench.cli.search_options import (
     Budgets,
+    Fleet,
     Labels,
     On,
     Oracle,
     Out,
+    Seeds,
     all_milliseconds,
+    by_seed,
     evaluating,
     predictor_of,
     predictor_path,
     require_here,
     require_on_cpu,
     show_cost,
+    show_seeds,
+    training_on,
 )
 from hwbench.cli.supernet import images_of
 from hwbench.errors import UsageError
@@ -50,7 +55,6 @@ if TYPE_CHECKING:
     from hwbench.search.accuracy import AccuracySource
     from hwbench.search.ledger import SearchLedger
     from hwbench.search.pnag import Generator
-    from hwbench.search.pnag.seeds import Trainer
     from hwbench.spaces import Space, Value
     from hwbench.store import Store
 
@@ -87,23 +91,6 @@ _Measurements = Annotated[
 ]
 
 
-_Fleet = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ADDRESS",
-        help="Hosts of a fleet evaluate the supernet's networks, and train the seeds.",
-    ),
-]
-_Seeds = Annotated[
-    int,
-    typer.Option(
-        min=1,
-        metavar="N",
-        help="Controllers to train, from --seed on; the best is kept, and what all have found.",
-    ),
-]
-
-
 def pnag(
     space: SpaceName,
     budgets: Budgets,
@@ -115,14 +102,14 @@ def pnag(
     supernet: _Supernet = None,
     data: _Data = None,
     on: On = "cpu",
-    fleet: _Fleet = None,
+    fleet: Fleet = None,
     tls: Tls = None,
     labels: Labels = 200,
     measurements: _Measurements = 0,
     confidence: Confidence = 0.98,
     out: Out = None,
     seed: Seed = 0,
-    seeds: _Seeds = 1,
+    seeds: Seeds = 1,
     store: StoreUrl = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -163,6 +150,8 @@ def pnag(
 
     from hwbench.predictors import BudgetOracle
     from hwbench.search.pnag import Costs, require_reachable, save_generator, train_generator
+    from hwbench.search.pnag.afar import trainer_afar
+    from hwbench.search.seeds import trained_here
 
     predictor = predictor_of(oracle, searched, device)
     sourced: AbstractContextManager[_Source]
@@ -170,11 +159,10 @@ def pnag(
         sourced = nullcontext(accuracy_source(searched, accuracy, dataset))
     else:
         sourced = supernet_source(searched, supernet, data, on, fleet, tls)
-    elsewhere = fleet if seeds > 1 else None
     with (
         opened(store) as results,
         sourced as (source, objective, fixed),
-        _training(elsewhere, tls) as trainer,
+        training_on(fleet if seeds > 1 else None, tls) as client,
     ):
         measurer = None
         if measurements:
@@ -192,7 +180,7 @@ def pnag(
                 confidence=confidence,
                 seed=seed,
                 seeds=seeds,
-                trainer=trainer,
+                trainer=trained_here if client is None else trainer_afar(client),
                 progress=report,
             )
     save_generator(generator, path, objective=objective, ledger=ledger.row())
@@ -257,23 +245,6 @@ def supernet_source(
         yield kept_labels(source, supernet, hosts=hosts), objective, source.fixed
 
 
-@contextmanager
-def _training(fleet: str | None, tls: Path | None) -> Iterator[Trainer]:
-    """What trains controllers: this machine, or a fleet's hosts where there is one."""
-    from hwbench.search.pnag.seeds import trained_here
-
-    if fleet is None:
-        yield trained_here
-        return
-    from hwbench.fleet.computing import hosts_of
-    from hwbench.fleet.link import connected
-    from hwbench.search.pnag.afar import trainer_afar
-
-    with connected(fleet, tls) as client:
-        hosts_of(client)
-        yield trainer_afar(client)
-
-
 def _show(
     path: Path,
     generator: Generator,
@@ -296,12 +267,10 @@ def _show(
                 "range_ms": list(generator.range_ms),
                 "kept": len(generator.kept),
                 "ledger": ledger.row(),
-                "by_seed": {seed + i: worth for i, worth in enumerate(ledger.by_seed)},
+                "by_seed": by_seed(ledger, seed),
             }
         )
         return
     title = f"{generator.space.name} on {provenance.device}, by {objective}"
     show_cost(title, ledger.row(), generator.range_ms, path)
-    if ledger.by_seed:
-        worth = ", ".join(f"{seed + i}: {each:.2%}" for i, each in enumerate(ledger.by_seed))
-        console.note(f"by itself, each seed would answer with this, predicted: {worth}")
+    show_seeds(by_seed(ledger, seed))

@@ -55,6 +55,19 @@ class Labels:
         """The accuracy of a canonical code (L,) on a task, where it is known."""
         return self._known.get((task.classes, code.tobytes()))
 
+    def joined(self, other: Labels) -> Labels:
+        """With those of another that are not among these."""
+        new = [
+            i
+            for i, (task, code) in enumerate(zip(other.tasks, other.codes, strict=True))
+            if (task, code.tobytes()) not in self._known
+        ]
+        return Labels(
+            [*self.tasks, *(other.tasks[i] for i in new)],
+            np.concatenate([self.codes, other.codes[new]]),
+            np.concatenate([self.accuracy, other.accuracy[new]]),
+        )
+
     def rows(self, task: Task) -> NDArray[np.intp]:
         """Which are of a task."""
         return np.flatnonzero([classes == task.classes for classes in self.tasks])

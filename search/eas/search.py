@@ -19,9 +19,11 @@ from hwbench.predictors.oracle import CONFIDENCE
 from hwbench.search.answering import rounded
 from hwbench.search.eas.generator import Labels, TaskGenerator
 from hwbench.search.eas.policy import Choices, TaskPolicy
+from hwbench.search.eas.seeds import TaskCourse, TaskTrainer
 from hwbench.search.eas.tasks import Task, TaskGroups
 from hwbench.search.ledger import SearchLedger
 from hwbench.search.pnag.search import checked_budgets
+from hwbench.search.seeds import Progress, share_of, trained_here
 from hwbench.spaces.base import Codes, Value, unique_in_order
 
 if TYPE_CHECKING:
@@ -77,18 +79,23 @@ def train_task_generator(
     costs: EasCosts | None = None,
     confidence: float = CONFIDENCE,
     seed: int = 0,
+    seeds: int = 1,
+    trainer: TaskTrainer = trained_here,
     elsewhere: Elsewhere | None = None,
     progress: Tell = lambda what, share: None,
 ) -> tuple[TaskGenerator, SearchLedger]:
     """Train a generator for unions of ``groups``, and budgets from the least to the largest.
 
     It learns on the validation images: the supernet knows the others. The resolution is that of
-    the images where the space has it. ``elsewhere`` gives what evaluates the labels in the place of
-    this machine. UsageError where the parts do not fit together.
+    the images where the space has it. Of ``seeds`` generators, of ``seed`` and those after it, the
+    one with the best labels is kept, and the candidates and labels of all; ``trainer`` trains them.
+    ``elsewhere`` gives what evaluates the labels in the place of this machine. UsageError where the
+    parts do not fit together.
     """
     from hwbench.search.accuracy.supernet import SupernetAccuracy
-    from hwbench.search.eas.training import train_policy
 
+    if seeds < 1:
+        raise UsageError(f"{seeds} seeds train no generator: give at least 1")
     costs = costs or EasCosts()
     budgets = checked_budgets(budgets_ms)
     space = net.space
@@ -102,32 +109,34 @@ def train_task_generator(
     tasks = [*groups.groups, groups.every]
     source = partial(SupernetAccuracy, net, data, images=costs.images, elsewhere=elsewhere)
     sources = [source(classes=task.classes) for task in tasks]
-    ledger = SearchLedger()
+    ledger, plan = SearchLedger(), costs.plan
+    course = TaskCourse(net, data.validation, oracle, groups, choices, budgets, confidence, plan)
+
+    def answering(policy: TaskPolicy, kept: Codes, labels: Labels) -> TaskGenerator:
+        return TaskGenerator(policy, groups, choices.fixed, labels, oracle, kept, confidence)
+
     with ledger.timed():
-        policy = train_policy(
-            net,
-            data.validation,
-            oracle,
-            groups,
-            choices,
-            budgets,
-            confidence=confidence,
-            seed=seed,
-            plan=costs.plan,
-            progress=lambda share: progress("training the generator", share),
+        policies = trainer(
+            course,
+            range(seed, seed + seeds),
+            lambda share: progress("training the generator", share),
         )
-        ledger.training_steps = costs.plan.first + costs.plan.steps
-        ledger.evaluator_calls = costs.plan.steps * costs.plan.scenarios
-        ledger.oracle_queries = ledger.training_steps * costs.plan.kept
-        kept = candidates_of(policy, groups, choices, tasks, budgets)
-        labels = Labels([], kept[:0], np.zeros(0))
-        plain = TaskGenerator(policy, groups, choices.fixed, labels, oracle, kept, confidence)
-        labels = _validated(plain, tasks, sources, budgets, costs.labels, progress)
+        ledger.training_steps = seeds * (plan.first + plan.steps)
+        ledger.evaluator_calls = seeds * plan.steps * plan.scenarios
+        ledger.oracle_queries = ledger.training_steps * plan.kept
+        kept = [candidates_of(policy, groups, choices, tasks, budgets) for policy in policies]
+        labels, worth = Labels([], kept[0][:0], np.zeros(0)), list[float]()
+        tell = partial(progress, "validating")
+        for i, (policy, own) in enumerate(zip(policies, kept, strict=True)):
+            plain, part = answering(policy, own, labels), share_of(tell, i, seeds)
+            found, accuracy = _validated(plain, tasks, sources, budgets, costs.labels, part)
+            labels = labels.joined(found)
+            worth.append(accuracy)
         ledger.validations = len(labels.tasks)
-    return (
-        TaskGenerator(policy, groups, choices.fixed, labels, oracle, kept, confidence),
-        ledger,
-    )
+    if seeds > 1:
+        ledger.by_seed = worth
+    best = policies[int(np.argmax(worth))]
+    return answering(best, unique_in_order(np.concatenate(kept)), labels), ledger
 
 
 def fixed_for(net: Supernet, data: Dataset) -> Mapping[str, Value]:
@@ -181,19 +190,23 @@ def _validated(
     sources: Sequence[AccuracySource],
     budgets: Array,
     count: int,
-    progress: Tell,
-) -> Labels:
-    """Accuracies of what the generator answers to ``count`` budgets for each task."""
+    progress: Progress,
+) -> tuple[Labels, float]:
+    """Accuracies of what the generator answers to ``count`` budgets for each task; and their mean
+    over all of these, 0 where none are asked for.
+    """
     low, high = generator.range_ms
     between = np.clip(np.geomspace(budgets[0], budgets[-1], max(count, 1)), low, high)[:count]
-    of, codes, accuracy = [], [generator.kept[:0]], [np.zeros(0)]
+    labels, answered = Labels([], generator.kept[:0], np.zeros(0)), list[float]()
     for i, (task, source) in enumerate(zip(tasks, sources, strict=True)):
-        progress("validating", i / len(tasks))
+        progress(i / len(tasks))
         answers = generator.generate([(task, float(b)) for b in between])
         if not answers:
             continue
-        rows = unique_in_order(np.stack([answer.code for answer in answers]))
-        codes.append(rows)
-        accuracy.append(source.accuracy(rows))
-        of += [task.classes] * len(rows)
-    return Labels(of, np.concatenate(codes), np.concatenate(accuracy))
+        codes = np.stack([answer.code for answer in answers])
+        accuracy = source.accuracy(codes)
+        answered += accuracy.tolist()
+        _, at = np.unique(codes, axis=0, return_index=True)
+        at.sort()
+        labels = labels.joined(Labels([task.classes] * len(at), codes[at], accuracy[at]))
+    return labels, float(np.mean(answered)) if answered else 0.0

@@ -7,7 +7,7 @@ within (:mod:`hwbench.predictors.files`), in which nothing is executed.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from functools import lru_cache, partial
 from pathlib import Path
@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from hwbench.errors import UsageError
 from hwbench.fleet.computing import Computing
 from hwbench.predictors import BudgetOracle, files
 from hwbench.search.accuracy.model import AccuracyModel, Scales
 from hwbench.search.answering import codes_of, numbers_of
 from hwbench.search.generator_file import disclosed, enclosed
-from hwbench.search.hosts import answer, order, told
+from hwbench.search.hosts import answer, order, require_plain, told
 from hwbench.search.ledger import SearchLedger
 from hwbench.search.pnag.policy import Policy
 from hwbench.search.pnag.seeds import Course, Trained, Trainer
 from hwbench.search.pnag.training import Schedule
 from hwbench.search.scoring import Scored
+from hwbench.search.seeds import Progress
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -46,7 +46,7 @@ def trainer_afar(client: Client) -> Trainer:
 
 
 def _trained_afar(
-    client: Client, course: Course, seeds: Sequence[int], progress: Callable[[float], None]
+    client: Client, course: Course, seeds: Sequence[int], progress: Progress
 ) -> list[Trained]:
     orders = [order({"seed": seed}) for seed in seeds]
     computing = Computing(client, packed(course))
@@ -56,11 +56,7 @@ def _trained_afar(
 
 def packed(course: Course) -> bytes:
     """A course as bytes."""
-    if course.oracle.limited or len(course.oracle.known):
-        raise UsageError(
-            "an oracle that has other limits, or knows latencies, is not asked by a fleet's hosts: "
-            "train the seeds here"
-        )
+    require_plain(course.oracle)
     meta = {
         "space": course.space.name,
         "confidence": course.confidence,

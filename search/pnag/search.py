@@ -23,8 +23,9 @@ from hwbench.search.confirm import AT_ONCE, calibrated, confirm
 from hwbench.search.labels import spend_labels
 from hwbench.search.ledger import SearchLedger
 from hwbench.search.pnag.generator import Generator, front_layers
-from hwbench.search.pnag.seeds import Course, Trainer, chosen, trained_here
+from hwbench.search.pnag.seeds import Course, Trainer, chosen
 from hwbench.search.pnag.training import Schedule
+from hwbench.search.seeds import trained_here
 from hwbench.spaces.base import NOTHING_FIXED, Value
 from hwbench.spaces.design import candidates
 

@@ -1,8 +1,7 @@
 """Controllers of several seeds: the best of them answers, beside what all of them have found.
 
-A controller's training is a search by chance, and what one seed finds another may not. All seeds
-learn from the same accuracy labels and the same oracle, so that more of them cost nothing but
-time; and the hosts of a fleet train them at once (:mod:`hwbench.search.pnag.afar`).
+All learn from the same accuracy labels and the same oracle, here (:mod:`hwbench.search.seeds`) or
+on the hosts of a fleet (:mod:`hwbench.search.pnag.afar`).
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from hwbench.search.ledger import SearchLedger
 from hwbench.search.pnag.policy import Policy, Walk
 from hwbench.search.pnag.training import Schedule, train_policy
 from hwbench.search.scoring import Scored, Scorer, best_each
+from hwbench.search.seeds import Progress
 from hwbench.spaces import Space
 from hwbench.spaces.base import Value, unique_in_order
 
@@ -54,7 +54,7 @@ class Course:
         """By the evaluator and the oracle."""
         return Scorer(self.space, self.evaluator, self.oracle, self.confidence, self.ledger)
 
-    def trained(self, seed: int, progress: Callable[[float], None]) -> Trained:
+    def trained(self, seed: int, progress: Progress) -> Trained:
         """The controller of a seed: the same one each time, on as old a machine."""
         policy, archive = train_policy(
             self.scorer,
@@ -76,19 +76,8 @@ class Trained:
     archive: Scored
 
 
-#: Trains the controllers of a course's seeds, and tells which share of it is done.
-Trainer = Callable[[Course, Sequence[int], Callable[[float], None]], list[Trained]]
-
-
-def trained_here(
-    course: Course, seeds: Sequence[int], progress: Callable[[float], None]
-) -> list[Trained]:
-    """One seed after the other (a ``Trainer``)."""
-
-    def tell(done: int) -> Callable[[float], None]:
-        return lambda share: progress((done + share) / len(seeds))
-
-    return [course.trained(seed, tell(done)) for done, seed in enumerate(seeds)]
+#: Trains the controllers of a course's seeds.
+Trainer = Callable[[Course, Sequence[int], Progress], list[Trained]]
 
 
 def chosen(course: Course, trained: Sequence[Trained]) -> tuple[Trained, list[float]]:

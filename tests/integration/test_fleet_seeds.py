@@ -19,7 +19,7 @@ from hwbench.search.accuracy.proxy import CapacityProxy
 from hwbench.search.ledger import SearchLedger
 from hwbench.search.pnag import Costs, Schedule, train_generator
 from hwbench.search.pnag.afar import trainer_afar
-from hwbench.search.pnag.seeds import trained_here
+from hwbench.search.seeds import trained_here
 from hwbench.spaces import get_space
 from hwbench.testing.predictors import made_up_training
 from tests.fleet_hosts import hosts
@@ -92,7 +92,7 @@ def test_the_command_trains_them_there(
         found = json.loads(capsys.readouterr().out)
         assert {*found["by_seed"]} == {"0", "1"}
         assert main([*command, *fleet]) == 0
-        assert "by itself, each seed would answer" in capsys.readouterr().err
+        assert "what each seed would answer by itself: 0: " in capsys.readouterr().err
     with hosts(1, Seats(()), computes=False) as client:
         monkeypatch.setattr(link, "connected", lambda address, tls: nullcontext(client))
         assert main([*command, *fleet]) == NoDeviceError.exit_code

@@ -15,8 +15,9 @@ from hwbench.search.accuracy.model import fit_accuracy
 from hwbench.search.ledger import SearchLedger
 from hwbench.search.pnag import Costs, Schedule, train_generator
 from hwbench.search.pnag.afar import packed, trained_on_host, unpacked
-from hwbench.search.pnag.seeds import Course, Trained, chosen, trained_here
+from hwbench.search.pnag.seeds import Course, Trained, chosen
 from hwbench.search.scoring import best_each
+from hwbench.search.seeds import trained_here
 from hwbench.spaces import get_space
 from hwbench.testing.predictors import made_up_training
 
