@@ -7,7 +7,8 @@ that ``torch.load(weights_only=True)`` reads: no code in them runs.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache, partial
 from pathlib import Path
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def task_trainer_afar(client: Client) -> TaskTrainer:
-    """Trains by a fleet's hosts.
+    """Trains by a fleet's hosts, on as many threads each as this machine would: sums depend on it.
 
     It raises UsageError where a host has other software, or where the oracle has limits, or knows
     latencies, which a host would not have; NoDeviceError where none computes.
@@ -44,7 +45,8 @@ def task_trainer_afar(client: Client) -> TaskTrainer:
 def _trained_afar(
     client: Client, course: TaskCourse, seeds: Sequence[int], progress: Progress
 ) -> list[TaskPolicy]:
-    orders = [order({"seed": seed}) for seed in seeds]
+    threads = torch.get_num_threads()
+    orders = [order({"seed": seed, "threads": threads}) for seed in seeds]
     answers = Computing(client, packed(course)).answers(policy_on_host, orders, progress)
     groups, values = len(course.groups.groups), course.choices.size
     return [TaskPolicy.restored(told(each)["policy"], groups, values) for each in answers]
@@ -93,7 +95,18 @@ def policy_on_host(parcel: bytes, text: str) -> str:
     """Task: the policy of an order's seed, or why it is refused; as JSON."""
 
     def trained(asked: dict[str, Any]) -> dict[str, Any]:
-        policy = unpacked(parcel).trained(asked["seed"], lambda share: None)
+        with _threads(asked["threads"]):
+            policy = unpacked(parcel).trained(asked["seed"], lambda share: None)
         return {"policy": {name: array.tolist() for name, array in policy.state().items()}}
 
     return answer(text, trained)
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -189,9 +189,7 @@ def test_hosts_of_a_fleet_give_the_labels_of_this_machine_and_train_its_seeds(
     assert len(here["accuracy"]) >= 3
     assert here.keys() == there.keys()
     for name in here.keys() - {"predictor"}:
-        # A host computes on as many threads as it has cores, and so in another order.
-        most = 1e-5 if name.startswith("policy.") else 0.0
-        assert np.abs(here[name] - there[name]).max(initial=0.0) <= most, name
+        assert np.array_equal(here[name], there[name]), name
 
 
 @pytest.mark.parametrize(
