@@ -262,6 +262,10 @@ def main():
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     serve(sys.stdin, answers, note)
+    # Nothing is left to do, and to take runtimes apart in order lasts a quarter of a second.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":
