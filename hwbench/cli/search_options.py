@@ -171,4 +171,4 @@ def show_seeds(worth: dict[int, float]) -> None:
     """What each of several seeds would have answered with by itself."""
     if worth:
         told = ", ".join(f"{seed}: {each:.2%}" for seed, each in worth.items())
-        console.note(f"accuracy of what each seed would answer by itself: {told}")
+        console.note(f"mean score of what each seed would answer by itself: {told}")

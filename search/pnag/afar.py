@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,15 +101,13 @@ def trained_on_host(parcel: bytes, text: str) -> str:
     """Task: the controller of an order's seed, or why it is refused; as JSON."""
 
     def trained(asked: dict[str, Any]) -> dict[str, Any]:
-        course = unpacked(parcel)
-        before = asdict(course.ledger)
+        course = replace(unpacked(parcel), ledger=SearchLedger())  # of this training alone
         with threadpool_limits(1, user_api="blas"):
             made = course.trained(asked["seed"], lambda share: None)
-        after = asdict(course.ledger)
         return {
             "policy": {name: array.tolist() for name, array in made.policy.state().items()},
             "archive": {f.name: getattr(made.archive, f.name).tolist() for f in fields(Scored)},
-            "ledger": {name: after[name] - before[name] for name in _COUNTS},
+            "ledger": {name: getattr(course.ledger, name) for name in _COUNTS},
         }
 
     return answer(text, trained)

@@ -151,7 +151,7 @@ def test_a_folders_images_are_as_large_as_the_networks_take_them(
         (f"{SEARCH} ready.pt --data others.npz --budgets 1,2", "trained on other images than"),
         (f"{SEARCH} ready.pt --on gpu --budgets 1,2", "nothing is trained on 'gpu': give cpu"),
         ("search pnag -s mbv3_small --on cuda --budgets 1,2", "--on is for --supernet, of which"),
-        ("search pnag -s mbv3_small --fleet local --budgets 1,2", "networks of a --supernet: give"),
+        ("search pnag -s mbv3_small --fleet local --budgets 1,2", "or trains --seeds: give one"),
         (
             f"{SEARCH} ready.pt --on cuda --fleet local --budgets 1,2",
             "on CPUs: leave --on out",
