@@ -7,13 +7,14 @@ other software refuses.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 import hwbench
 from hwbench.errors import HwbenchError, UsageError
+from hwbench.fleet.computing import Computing, Task
 from hwbench.predictors import BudgetOracle
 
 
@@ -53,6 +54,16 @@ def answer(text: str, do: Callable[[dict[str, Any]], dict[str, Any]]) -> str:
         return json.dumps(do(asked))
     except HwbenchError as error:
         return json.dumps({"refused": str(error)})
+
+
+def ask(
+    computing: Computing,
+    task: Task,
+    contents: Sequence[Mapping[str, Any]],
+    progress: Callable[[float], None] = lambda share: None,
+) -> list[dict[str, Any]]:
+    """What hosts answer to orders of these contents; UsageError where one refused."""
+    return [told(text) for text in computing.answers(task, [order(c) for c in contents], progress)]
 
 
 def told(text: str) -> dict[str, Any]:

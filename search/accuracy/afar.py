@@ -18,7 +18,7 @@ from hwbench.fleet.computing import Computing
 from hwbench.search.accuracy.judge import Judge
 from hwbench.search.accuracy.supernet import Evaluate
 from hwbench.search.data import Part
-from hwbench.search.hosts import answer, order, told
+from hwbench.search.hosts import answer, ask
 from hwbench.search.supernet import Supernet
 from hwbench.spaces import get_space
 from hwbench.spaces.base import Codes
@@ -38,10 +38,10 @@ def accuracies_afar(client: Client, judge: Judge) -> Evaluate:
     def evaluate(rows: Sequence[Codes]) -> list[float]:
         shares = [list(range(i, len(rows), computing.hosts)) for i in range(computing.hosts)]
         shares = [share for share in shares if share]
-        orders = [order({"codes": [rows[i].tolist() for i in share]}) for share in shares]
+        orders = [{"codes": [rows[i].tolist() for i in share]} for share in shares]
         found = [0.0] * len(rows)
-        for share, text in zip(shares, computing.answers(accuracies_here, orders), strict=True):
-            for i, accuracy in zip(share, told(text)["accuracy"], strict=True):
+        for share, told in zip(shares, ask(computing, accuracies_here, orders), strict=True):
+            for i, accuracy in zip(share, told["accuracy"], strict=True):
                 found[i] = float(accuracy)
         return found
 

@@ -25,7 +25,7 @@ from hwbench.search.eas.search import Lesson
 from hwbench.search.eas.seeds import TaskCourse, TaskTrainer
 from hwbench.search.eas.tasks import TaskGroups
 from hwbench.search.generator_file import disclosed, enclosed
-from hwbench.search.hosts import answer, order, require_plain, told
+from hwbench.search.hosts import answer, ask, require_plain
 from hwbench.search.seeds import Progress
 from hwbench.search.supernet import Supernet
 
@@ -45,11 +45,10 @@ def task_trainer_afar(client: Client) -> TaskTrainer:
 def _trained_afar(
     client: Client, course: TaskCourse, seeds: Sequence[int], progress: Progress
 ) -> list[TaskPolicy]:
-    threads = torch.get_num_threads()
-    orders = [order({"seed": seed, "threads": threads}) for seed in seeds]
-    answers = Computing(client, packed(course)).answers(policy_on_host, orders, progress)
+    orders = [{"seed": seed, "threads": torch.get_num_threads()} for seed in seeds]
+    found = ask(Computing(client, packed(course)), policy_on_host, orders, progress)
     groups, values = len(course.groups.groups), course.choices.size
-    return [TaskPolicy.restored(told(each)["policy"], groups, values) for each in answers]
+    return [TaskPolicy.restored(each["policy"], groups, values) for each in found]
 
 
 def packed(course: TaskCourse) -> bytes:

@@ -21,7 +21,7 @@ from hwbench.predictors import BudgetOracle, files
 from hwbench.search.accuracy.model import AccuracyModel, Scales
 from hwbench.search.answering import codes_of, numbers_of
 from hwbench.search.generator_file import disclosed, enclosed
-from hwbench.search.hosts import answer, order, require_plain, told
+from hwbench.search.hosts import answer, ask, require_plain
 from hwbench.search.ledger import SearchLedger
 from hwbench.search.pnag.policy import Policy
 from hwbench.search.pnag.seeds import Course, Trained, Trainer
@@ -48,9 +48,8 @@ def trainer_afar(client: Client) -> Trainer:
 def _trained_afar(
     client: Client, course: Course, seeds: Sequence[int], progress: Progress
 ) -> list[Trained]:
-    orders = [order({"seed": seed}) for seed in seeds]
-    computing = Computing(client, packed(course))
-    found = map(told, computing.answers(trained_on_host, orders, progress))
+    orders = [{"seed": seed} for seed in seeds]
+    found = ask(Computing(client, packed(course)), trained_on_host, orders, progress)
     return [_unpacked(course, each) for each in found]
 
 

@@ -55,7 +55,7 @@ class Course:
         return Scorer(self.space, self.evaluator, self.oracle, self.confidence, self.ledger)
 
     def trained(self, seed: int, progress: Progress) -> Trained:
-        """The controller of a seed: the same one each time, on as old a machine."""
+        """The controller of a seed: the same one each time."""
         policy, archive = train_policy(
             self.scorer,
             self.budgets_ms,
