@@ -16,6 +16,8 @@ from hwbench.lower import create_session
 
 ort.set_default_logger_severity(3)
 
+LOADS_TOGETHER = True
+
 
 def random_input(rng, dtype, shape):
     """Standard normal floats; 0 or 1 for integers, which are valid indices almost anywhere."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -167,6 +168,11 @@ class WorkerProcess:
     def load(self, slot: str, runner: RunnerSpec) -> dict[str, Any]:
         """Load a runner under the name ``slot``."""
         return self.ask("load", slot, runner.file, dict(runner.args), expect_s=LOAD_S)
+
+    def load_together(self, runners: Sequence[tuple[str, RunnerSpec]]) -> None:
+        """Load several, by their slots, at once where their runtime can."""
+        loads = [(slot, runner.file, dict(runner.args)) for slot, runner in runners]
+        self.ask("load_together", loads, expect_s=LOAD_S * len(loads))
 
     def _obituary(self, op: str) -> str:
         code = self._end(2)

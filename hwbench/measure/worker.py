@@ -6,11 +6,12 @@ one JSON answer a line; a crash, a hang or an out-of-memory kill ends this proce
 else. What is run comes from *runner files*: Python files with a function
 ``load(args: dict) -> runner``, where ``runner.run(n)`` makes n timed runs and returns n
 integer nanoseconds. A runner may also have ``info()``, ``check()`` (raises ``ValueError`` on an
-output that is no number) and ``profile(n)``.
+output that is no number) and ``profile(n)``. A file whose runtime lets several threads load at once
+says ``LOADS_TOGETHER = True``.
 
-Requests: ``load``, ``warm``, ``round``, ``check``, ``profile``, ``memory``. The one
-argument, if given, is the descriptor of a file of ``NOTE_BYTES``, in which this process keeps the
-slot whose turn it is: it survives any death, and tells the parent whose fault that was.
+Requests: ``load``, ``load_together``, ``warm``, ``round``, ``check``, ``profile``, ``memory``. The
+one argument, if given, is the descriptor of a file of ``NOTE_BYTES``, in which this process keeps
+the slot whose turn it is: it survives any death, and tells the parent whose fault that was.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ import os
 import platform
 import signal
 import sys
+import threading
 import time
 import traceback
 
@@ -141,6 +143,29 @@ class Worker:
         grown = None if resident is None else max(memory()["now"] - resident, 0)
         launch_bound = bool(getattr(runner, "launch_bound", False))
         return {**times, "resident": resident, "grown": grown, "launch_bound": launch_bound}
+
+    def load_together(self, loads):
+        """Load several, each ``(slot, file, args)``, a thread each where all runtimes allow it."""
+        if not all(getattr(runner_module(file), "LOADS_TOGETHER", False) for _, file, _ in loads):
+            for each in loads:
+                self.load(*each)
+            return {}
+        errors = []
+
+        def load(each):
+            try:
+                self.load(*each)
+            except Exception as error:  # noqa: BLE001 - it is raised below, by the thread that answers
+                errors.append(error)
+
+        threads = [threading.Thread(target=load, args=(each,)) for each in loads]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if errors:
+            raise errors[0]
+        return {}
 
     def warm(self, slot, seconds, least, most):
         """Run until ``seconds`` have passed, within ``least`` and ``most`` runs."""

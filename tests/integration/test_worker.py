@@ -39,6 +39,65 @@ def refusal(caught: pytest.ExceptionInfo[Exception]) -> str:
     return text
 
 
+_MEETING = """
+import os, time
+
+{word}
+
+class Runner:
+    def run(self, n):
+        return [1000] * n
+
+def load(args):
+    if args.get("refused"):
+        raise ValueError("refused by its runner")
+    open(args["own"], "w").close()
+    end = time.monotonic() + args["patience"]
+    while not os.path.exists(args["other"]):
+        if time.monotonic() > end:
+            raise ValueError("nobody came")
+        time.sleep(0.001)
+    return Runner()
+"""
+
+
+class TestLoadingTogether:
+    """Two runners that each wait, while they are loaded, until the other one is loaded too."""
+
+    @staticmethod
+    def pair(folder: Path, word: str, patience: float, **more: object) -> list[tuple[str, Any]]:
+        source = _MEETING.format(word=word)
+        files = [str(folder / name) for name in "ab"]
+        return [
+            (name, runner_file(folder, source, own=own, other=other, patience=patience, **more))
+            for name, own, other in zip("ab", files, files[::-1], strict=True)
+        ]
+
+    def test_at_once_where_the_runtime_allows_it(self, tmp_path: Path) -> None:
+        with WorkerProcess(sys.executable) as opened:
+            opened.load_together(self.pair(tmp_path, "LOADS_TOGETHER = True", 60))
+            for slot in "ab":
+                assert opened.ask("warm", slot, 0.0, 2, 2)["ns"] == [1000, 1000]
+
+    def test_one_after_the_other_where_it_does_not(self, tmp_path: Path) -> None:
+        with (
+            WorkerProcess(sys.executable) as opened,
+            pytest.raises(ModelError, match="nobody came"),
+        ):
+            opened.load_together(self.pair(tmp_path, "", 0.1))
+
+    def test_a_refusal_is_told_and_the_worker_lives(self, tmp_path: Path) -> None:
+        sound = self.pair(tmp_path, "LOADS_TOGETHER = True", 60)
+        refused = self.pair(tmp_path, "LOADS_TOGETHER = True", 60, refused=True)
+        with WorkerProcess(sys.executable) as opened:
+            for pair in ([sound[0], refused[1]], [refused[0], sound[1]]):
+                (tmp_path / "a").touch()
+                (tmp_path / "b").touch()
+                with pytest.raises(ModelError, match="refused by its runner"):
+                    opened.load_together(pair)
+            opened.load_together(sound)
+
+
 class TestOnnxruntime:
     @pytest.fixture
     def loaded(self, tmp_path: Path) -> Iterator[tuple[WorkerProcess, dict[str, Any]]]:

@@ -21,7 +21,7 @@ class Written:
 
     def __init__(self) -> None:
         self.turns: list[list[str]] = []
-        self.loaded: list[str] = []
+        self.loaded: list[list[str]] = []
         self.read = 0
 
     def ask(self, op: str, turns: list[Any], canaries: list[Any], *_: Any, **__: Any) -> Any:
@@ -34,9 +34,8 @@ class Written:
             readings.append([self.read] if canaries else [])
         return {"bursts": [{"slot": slot} for slot, *_ in turns], "readings": readings}
 
-    def load(self, slot: str, runner: object) -> dict[str, Any]:
-        self.loaded.append(slot)
-        return {}
+    def load_together(self, runners: list[tuple[str, object]]) -> None:
+        self.loaded.append([slot for slot, _ in runners])
 
 
 def steps(count: int, copies: int = 3) -> list[Step]:
@@ -105,9 +104,17 @@ class TestCopies:
         worker = Written()
         count = self.load(worker)
         assert count == copies_module.MOST_PAIRED
-        assert sorted(worker.loaded) == sorted(
-            f"w{model}#{copy}" for model in range(2) for copy in range(1, count)
-        )
+        both = [[f"w{model}#{copy}" for model in range(2)] for copy in range(1, count)]
+        assert [sorted(pair) for pair in worker.loaded] == both
+        assert both != worker.loaded != [pair[::-1] for pair in both]
+
+    def test_of_two_workers_each_loads_its_own(self) -> None:
+        workers = Written(), Written()
+        models = [(worker, "model", None) for worker in workers]
+        end = time.monotonic() + 60
+        assert load_paired(models, 10**8, end, random.Random(0), threads=1) == 5  # type: ignore[arg-type]
+        for worker in workers:
+            assert worker.loaded == [[f"model#{copy}"] for copy in range(1, 5)]
 
     def test_no_more_than_memory_holds(self) -> None:
         worker = Written()
