@@ -54,8 +54,8 @@ lint: dev  ## style, types, and the direction of imports
 # phones and processes much of its time: three share two cores, in an order in which the longest
 # files (tests/faults) come first. Each has one thread: those of a BLAS or of torch that found no
 # core would wait for each other in a loop, which takes twice the time.
-ALONE := $(patsubst %,tests/integration/test_%.py,cli_watch demo interpreters litert new_device \
-  onnx_cpu pytest_plugin readme session)
+ALONE := $(patsubst %,tests/integration/test_%.py,cli_watch demo interpreters litert \
+  pytest_plugin readme session)
 
 test: lint  ## lint, then every test but the slow ones
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \

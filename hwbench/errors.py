@@ -135,3 +135,7 @@ class InconclusiveError(HwbenchError):
     """The data at hand do not decide the question."""
 
     exit_code = EXIT_INCONCLUSIVE
+
+
+class NoHistoryError(InconclusiveError):
+    """A store has nothing to hold a measurement against."""

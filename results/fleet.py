@@ -1,11 +1,11 @@
 """What a fleet costs and gives: throughput, overhead, kills, and whether its worker disturbs.
 
-    python -m results.fleet              # everything, about six minutes
-    python -m results.fleet throughput   # one part: or overhead, quiet, killed, cpu
+    python -m results.fleet              # everything, about twelve minutes
+    python -m results.fleet throughput   # one part: or overhead, quiet, killed, cpu, stopped
 
 From the clone's root. Scheduler and workers are processes of their own on loopback. The phones are
 the tests' (``tests/fleet_devices.py``): a launch sleeps for some time, and all else is real. The
-part ``cpu`` measures this CPU.
+parts ``cpu`` and ``stopped`` measure this CPU.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import itertools
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,16 +30,22 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from scipy import stats
 
+from hwbench.devices import get_device
+from hwbench.devices.models import GraphModel
 from hwbench.devices.profile import PROFILE_PLAN, architecture_jobs, sample_codes
 from hwbench.fleet.link import connected
 from hwbench.fleet.sweep import FleetSweep
 from hwbench.measure.campaign import anchor
+from hwbench.measure.copies import copy_slot
+from hwbench.measure.process import WorkerProcess
 from hwbench.measure.session import measure
 from hwbench.records import CanaryEpoch, Measurement
 from hwbench.spaces import get_space
 from hwbench.spaces.base import Codes
 from hwbench.store import Store
+from results.gate import NETS, UNITS
 from tests.fleet_devices import LAUNCH, FakePhone, install
 
 SPACE = get_space("mbv3_small")
@@ -189,8 +196,6 @@ def beside(folder: Path, rounds: int = 6, n: int = 10) -> dict[str, object]:
     In the fleet the worker's process stands beside each session, and runs it. Which of the two
     goes first takes turns.
     """
-    from hwbench.devices import get_device
-
     codes = sample_codes(SPACE, n)
     found: dict[str, list[dict[str, Measurement]]] = {"alone": [], "fleet": []}
     with Store.open(folder / "cpu.db") as store:
@@ -245,13 +250,66 @@ def _of_the_fleet(
         return _by_arch(sweep.run(store, PROFILE_PLAN, sweep.keys, campaign=f"{index}"))
 
 
+def stopped(
+    folder: Path, turns: int = 100, seconds: float = 1.5, copies: int = 6
+) -> dict[str, dict[str, float]]:
+    """Nets beside an idle worker and its scheduler, which are stopped in every other turn.
+
+    The same copies of the same nets in one process, so that nothing but the two differs. A worker
+    that is stopped for a turn misses a heartbeat or two, and nobody notices. Which of a pair of
+    turns is first is drawn.
+    """
+    dice, kinds = random.Random(0), [*NETS][:3]
+    log_ratio: dict[str, list[float]] = {kind: [] for kind in kinds}
+    with ExitStack() as stack:
+        scheduler, told = stack.enter_context(process("scheduler", "tcp://127.0.0.1:0"))
+        how = ("worker", told.split()[-1], "--devices", "cpu", "--name", "here")
+        idle = scheduler, stack.enter_context(process(*how))[0]
+        opened = stack.enter_context(WorkerProcess(sys.executable))
+        for kind in kinds:
+            (folder / kind).mkdir()
+            runner = get_device("cpu").job(GraphModel(NETS[kind](UNITS), kind), 1)
+            spec = runner.build(folder / kind)
+            for copy in range(copies):
+                opened.load(copy_slot(kind, copy), spec)
+
+        def turn(sign: signal.Signals) -> dict[str, float]:
+            """The median burst of each kind (log ns) while the two run, or are stopped."""
+            for each in idle:
+                each.send_signal(sign)
+            took: dict[str, list[float]] = {kind: [] for kind in kinds}
+            end = time.monotonic() + seconds
+            for copy in itertools.cycle(range(copies)):
+                steps = [[copy_slot(kind, copy), 5, 1] for kind in kinds]
+                for burst in opened.ask("round", steps, [])["bursts"]:
+                    level = float(np.quantile(burst["ns"], 0.25))  # as the engine takes it
+                    took[burst["slot"].partition("#")[0]].append(level)
+                if copy == copies - 1 and time.monotonic() > end:
+                    break
+            return {kind: float(np.log(np.median(ns))) for kind, ns in took.items()}
+
+        for _ in range(turns):
+            order = dice.sample((signal.SIGCONT, signal.SIGSTOP), 2)
+            by = {sign: turn(sign) for sign in order}
+            for kind, found in log_ratio.items():
+                found.append(by[signal.SIGCONT][kind] - by[signal.SIGSTOP][kind])
+    return {kind: _mean_of(np.array(found)) for kind, found in log_ratio.items()}
+
+
+def _mean_of(pairs: np.ndarray) -> dict[str, float]:
+    """The mean of pairs, the wildest tenth at either end aside, with its 95 % interval."""
+    mean, se = stats.trim_mean(pairs, 0.1), stats.mstats.trimmed_stde(pairs, (0.1, 0.1))
+    half = float(stats.t.ppf(0.975, 0.8 * pairs.size - 1) * se)
+    return {"slower_by": float(mean), "low": float(mean) - half, "high": float(mean) + half}
+
+
 def _by_arch(answers: Iterator[object]) -> dict[str, Measurement]:
     return {m.workload.arch or "": m for m in answers if isinstance(m, Measurement)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    names = ("throughput", "overhead", "quiet", "killed", "cpu")
+    names = ("throughput", "overhead", "quiet", "killed", "cpu", "stopped")
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(names))
     asked = parser.parse_args().parts or names
     with tempfile.TemporaryDirectory() as name:
@@ -265,6 +323,7 @@ def main() -> None:
             "quiet": quiet,
             "killed": partial(killed, folder),
             "cpu": partial(beside, folder),
+            "stopped": partial(stopped, folder),
         }
         for part in asked:
             print(json.dumps({part: parts[part]()}, indent=2), flush=True)  # noqa: T201

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,9 +27,24 @@ def root() -> Path:
     return ROOT
 
 
+@pytest.fixture(scope="session")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Paths that are new, one after the other. A folder for each of thousands of tests takes its
+    time.
+    """
+    folder = tmp_path_factory.mktemp("stores")
+    return (folder / f"{number}.db" for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The default store of this test alone (subprocesses inherit it)."""
+def no_users_store(places: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A default store of this test alone (subprocesses inherit it)."""
+    monkeypatch.setenv("HWBENCH_STORE", str(next(places)))
+
+
+@pytest.fixture
+def own_store(no_users_store: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where that is, in the test's folder."""
     path = tmp_path / "store.db"
     monkeypatch.setenv("HWBENCH_STORE", str(path))
     return path

@@ -13,6 +13,7 @@ import re
 import secrets
 import shlex
 import shutil
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -78,6 +79,7 @@ class Shell(ABC):
         self._session = session_name()
         self.folder = f"{self.base}/{self._session}"
         self._made_base = self._unfinished = False
+        self._one_at_a_time = threading.Lock()
 
     @abstractmethod
     def _call(self, script: str, timeout_s: float) -> Ended:
@@ -104,7 +106,7 @@ class Shell(ABC):
         )
 
     def run(self, script: str, timeout_s: float) -> Completed:
-        """Run a script. A non-zero exit code is an answer, not an error.
+        """Run a script. A non-zero exit code is an answer, not an error. Threads take turns.
 
         Raises ShellTimeoutError when it takes longer, and ShellError (or DeviceOfflineError)
         when it did not come to its end; both hold the ``partial`` output. What such a script left
@@ -112,6 +114,10 @@ class Shell(ABC):
         """
         if "\0" in script:
             raise UsageError("a script for a device holds a zero byte")
+        with self._one_at_a_time:  # another thread's script would pass for a left-over, and die
+            return self._run(script, timeout_s)
+
+    def _run(self, script: str, timeout_s: float) -> Completed:
         token = secrets.token_hex(16)
         first = f"{kill_script(self._session)}; " if self._unfinished else ""
         wrapped = (

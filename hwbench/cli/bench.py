@@ -118,6 +118,7 @@ def bench(
         return
     if data is not None:
         raise UsageError("--data goes with a manifest.json: other models take random inputs")
+    require_distinct(models)
     plan = Plan(
         seconds=seconds,
         precision=precision / 100,
@@ -178,6 +179,19 @@ def jobs_of(
         for path, mine in zip(paths, inputs, strict=True)
     ]
     return [target.job(file, threads) for file in files]
+
+
+def require_distinct(models: Sequence[Path]) -> None:
+    """UsageError for two files of one name, whose histories the store could not tell apart."""
+    named = defaultdict[str, dict[Path, Path]](dict)
+    for path in models:
+        named[path.name].setdefault(path.resolve(), path)
+    for name, files in named.items():
+        if len(files) > 1:
+            shown = " and ".join(map(str, list(files.values())[:2]))
+            raise UsageError(
+                f"{shown} are both called {name}, by which the store tells models apart: rename one"
+            )
 
 
 def is_torch_module(path: Path) -> bool:

@@ -234,7 +234,7 @@ def live(
 
 
 def show(outcomes: Sequence[Outcome], tolerance: float, *, as_json: bool) -> int:
-    """Print every outcome; the exit code that they call for. A lone failure is raised."""
+    """Print every outcome; the exit code that they call for."""
     from hwbench.watch.comparison import Comparison, sentence, verdicts
 
     found = [outcome for outcome in outcomes if isinstance(outcome, Comparison)]
@@ -249,18 +249,19 @@ def show(outcomes: Sequence[Outcome], tolerance: float, *, as_json: bool) -> int
                 console.write_text(console.printable(sentence(comparison, word)) + "\n")
         if len(found) > 1:
             console.show(to_table(found, words))
-    for failure in failures[1:]:
+    for failure in failures:
         console.error(str(failure))
-    if failures:
-        raise failures[0]
-    return exit_code(words)
+    return exit_code(words, failures)
 
 
-def exit_code(words: Sequence[Word]) -> int:
-    """1 where anything is slower, else 3 where anything is undecided."""
+def exit_code(words: Sequence[Word], failures: Sequence[HwbenchError]) -> int:
+    """1 where anything is slower, whatever failed beside it; else that of the worst failure, and 3
+    where anything is undecided.
+    """
     if "slower" in words:
         return EXIT_REGRESSION
-    return EXIT_INCONCLUSIVE if "inconclusive" in words else EXIT_OK
+    undecided = EXIT_INCONCLUSIVE if "inconclusive" in words else EXIT_OK
+    return max([undecided, *(failure.exit_code for failure in failures)])
 
 
 def to_json(comparison: Comparison, word: Word) -> dict[str, Any]:

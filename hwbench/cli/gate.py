@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from hwbench import console
-from hwbench.cli.bench import jobs_of, run_on
+from hwbench.cli.bench import jobs_of, require_distinct, run_on
 from hwbench.cli.compare import Seconds, Sessions, Tolerance, exit_code, to_json
 from hwbench.cli.fleet import Fleet, Priority, Tls, fleet_models
 from hwbench.cli.gate_fleet import AllOver
@@ -30,11 +31,16 @@ from hwbench.cli.options import (
     opened,
     shapes,
 )
-from hwbench.errors import EXIT_OK, HwbenchError
+from hwbench.errors import EXIT_OK, EXIT_USAGE, HwbenchError, UsageError
 
 if TYPE_CHECKING:
     from hwbench.watch.calibration import Calibration
-    from hwbench.watch.gate import Ruling
+    from hwbench.watch.gate import Ruling, Unchanged
+
+    Found = Ruling | Unchanged | HwbenchError
+
+
+_SECONDS_BESIDE, _SECONDS_ALONE = 4.5, 2.0
 
 
 class GateGroup(TyperGroup):
@@ -70,7 +76,15 @@ def check(
     shape: Shapes = None,
     tolerance: Tolerance = 1.0,
     confidence: Confidence = 0.98,
-    seconds: Seconds = 4.5,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            max=600,
+            metavar="S",
+            help="Time for a model in each session [4.5; 2 where the store has its baseline].",
+        ),
+    ] = None,
     sessions: Sessions = 3,
     summary: Annotated[
         Path | None,
@@ -87,7 +101,9 @@ def check(
 
     A baseline that git or a folder has is run beside the model. Otherwise the model is measured
     and held against what the store has of it, on the same device, since its level last changed.
-    An alarm is measured again, and stands where the second time is beyond the tolerance as well.
+    A model that is the same file as in git is held against what the store has of that commit, if
+    it has something. An alarm is measured again, and stands where the second time is beyond the
+    tolerance as well.
 
     Example:
 
@@ -99,36 +115,59 @@ def check(
     from hwbench.watch.trial import Effort
 
     effort = Effort(
-        seconds=seconds, sessions=sessions, tolerance=tolerance / 100, confidence=confidence
+        seconds=seconds or _SECONDS_BESIDE,
+        sessions=sessions,
+        tolerance=tolerance / 100,
+        confidence=confidence,
     )
+    alone_s = seconds or _SECONDS_ALONE
+    require_distinct(models)
+    if summary is not None:
+        _require_summary(summary)
     given = shapes(shape or ())
     target = device_of(device, option) if fleet is None else None
     if target is not None:
         run_on(core_list(cores))
-    with opened(store) as results, baseline_files(baseline, models) as (files, commit):
-        found: list[Ruling | HwbenchError]
+    with opened(store) as results, baseline_files(baseline, models) as baselines:
         if target is not None:
             here = Here(target, effort, results)
-            found = ruled_all(here, models, files, baseline, commit, given, threads)
+            found = ruled_all(here, models, baselines, baseline, given, threads, alone_s)
         else:
             with fleet_models(fleet or "", tls, device, option, cores, threads, priority) as far:
                 over = AllOver(far, effort, results)
-                found = ruled_all(over, models, files, baseline, commit, given, threads)
-    rulings = [each for each in found if not isinstance(each, HwbenchError)]
-    failures = [each for each in found if isinstance(each, HwbenchError)]
+                found = ruled_all(over, models, baselines, baseline, given, threads, alone_s)
+    code = _show(found, baseline, as_json=as_json)
     if summary is not None:
-        with summary.open("a", encoding="utf-8") as out:
-            out.write(markdown(rulings, failures, baseline))
-    raise typer.Exit(_show(rulings, failures, as_json=as_json))
+        try:
+            with summary.open("a", encoding="utf-8") as out:
+                out.write(markdown(found, baseline))
+        except OSError as error:  # the verdict stands
+            console.error(f"cannot add to {summary}: {error.strerror}")
+            code = code or EXIT_USAGE
+    raise typer.Exit(code)
 
 
-def _show(rulings: Sequence[Ruling], failures: Sequence[HwbenchError], *, as_json: bool) -> int:
-    """Print what was ruled; the exit code. A regression stands above a failure."""
+def _require_summary(path: Path) -> None:
+    """UsageError where no summary could be added to a file, before anything is measured."""
+    if path.is_dir():  # as an empty name is, which an unset variable leaves
+        raise UsageError(f"summary {str(path)!r} is a folder, or was empty: name a file")
+    place = path if path.exists() else path.parent
+    if not os.access(place, os.W_OK):
+        raise UsageError(f"summary {path}: {place} cannot be written, or is not there")
+
+
+def _show(found: Sequence[Found], baseline: str, *, as_json: bool) -> int:
+    """Print what was found of each model; the exit code."""
     from hwbench.watch.comparison import sentence
+    from hwbench.watch.gate import Ruling, Unchanged
 
+    rulings = [each for each in found if isinstance(each, Ruling)]
+    failures = [each for each in found if isinstance(each, HwbenchError)]
+    unchanged = [each.name for each in found if isinstance(each, Unchanged)]
     if as_json:
         entries = [ruling_json(ruling) for ruling in rulings]
-        console.write_json({"gate": entries, "errors": [str(e) for e in failures]})
+        errors = [str(failure) for failure in failures]
+        console.write_json({"gate": entries, "unchanged": unchanged, "errors": errors})
     for ruling in rulings:
         if not as_json:
             line = f"{ruling.word.upper()}: {sentence(ruling.comparison, ruling.word)}"
@@ -138,11 +177,12 @@ def _show(rulings: Sequence[Ruling], failures: Sequence[HwbenchError], *, as_jso
             console.note(f"{ruling.name}: measured again after an alarm of {by:+.1f} %")
         for note in ruling.notes:
             console.note(f"{ruling.name}: {note}")
+    for name in unchanged if not as_json else ():
+        line = f"UNCHANGED: {name} is the file that {baseline} has, and no measurement of that is "
+        console.write_text(console.printable(line + "stored: nothing to compare") + "\n")
     for failure in failures:
         console.error(str(failure))
-    code = exit_code([ruling.word for ruling in rulings])
-    others = [failure.exit_code for failure in failures]
-    return code if code == 1 or not others else max(code, *others)
+    return exit_code([ruling.word for ruling in rulings], failures)
 
 
 def ruling_json(ruling: Ruling) -> dict[str, Any]:
@@ -156,23 +196,31 @@ def ruling_json(ruling: Ruling) -> dict[str, Any]:
     }
 
 
-def markdown(rulings: Sequence[Ruling], failures: Sequence[HwbenchError], baseline: str) -> str:
+def markdown(found: Sequence[Found], baseline: str) -> str:
     """A summary as a table of GitHub's Markdown; names are escaped."""
+    from hwbench.watch.gate import Ruling, Unchanged
+
     lines = [
         f"### Latency against {_escaped(baseline)}",
         "",
         "| model | verdict | change | interval | basis |",
         "| --- | --- | ---: | ---: | --- |",
     ]
-    for ruling in rulings:
-        found = ruling.comparison
-        low, high = (100 * (end - 1) for end in found.interval)
-        basis = f"{found.processes} processes" if found.paired else _escaped(found.a)
-        again = ", measured twice" if ruling.alarm is not None else ""
+    for each in found:
+        if isinstance(each, Unchanged):
+            lines.append(f"| {_escaped(each.name)} | **unchanged** | | | the same file |")
+        if not isinstance(each, Ruling):
+            continue
+        comparison = each.comparison
+        low, high = (100 * (end - 1) for end in comparison.interval)
+        paired = comparison.paired
+        basis = f"{comparison.processes} processes" if paired else _escaped(comparison.a)
+        again = ", measured twice" if each.alarm is not None else ""
         lines.append(
-            f"| {_escaped(ruling.name)} | **{ruling.word}** | {100 * (found.ratio - 1):+.1f} % "
+            f"| {_escaped(each.name)} | **{each.word}** | {100 * (comparison.ratio - 1):+.1f} % "
             f"| {low:+.1f} to {high:+.1f} % | {basis}{again} |"
         )
+    failures = [each for each in found if isinstance(each, HwbenchError)]
     lines += [f"\n:warning: {_escaped(str(failure))}" for failure in failures]
     return "\n".join(lines) + "\n\n"
 

@@ -77,8 +77,9 @@ class AllOver:
         """Measure a model on a device that the store has a history of it on, else on any."""
         from hwbench.fleet.models import OneDevice, first_that_finishes
         from hwbench.measure.plan import Plan
+        from hwbench.watch.gate import GATED
 
-        plan = Plan(seconds=seconds, tags=self.tags)
+        plan = Plan(seconds=seconds, tags={**self.tags, **GATED})
         named = {device.fingerprint: name for name, (_, device) in self.target.devices.items()}
         keys = dict.fromkeys(m.fingerprint.key for m in reversed(history))
         known = [named[key] for key in keys if key in named]

@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from hwbench.cli.bench import Maker, jobs_of
 from hwbench.cli.compare import live
-from hwbench.errors import HwbenchError, InconclusiveError
+from hwbench.errors import HwbenchError, InconclusiveError, NoHistoryError
 
 if TYPE_CHECKING:
     from hwbench.devices.base import Device
     from hwbench.measure.jobs import Job
     from hwbench.records import Measurement
     from hwbench.store import Store
-    from hwbench.watch.gate import Ruling
+    from hwbench.watch.baselines import Baselines
+    from hwbench.watch.gate import Ruling, Unchanged
     from hwbench.watch.trial import Effort, Outcome, Side
-
-_SECONDS_OF_HISTORY = 2.0
 
 Case = tuple[Path, "Job"]
 Answer = TypeVar("Answer")
@@ -59,24 +58,30 @@ class Judge(Protocol):
 def ruled_all(
     judge: Judge,
     models: Sequence[Path],
-    files: Mapping[Path, Path],
+    baselines: Baselines,
     baseline: str,
-    commit: str | None,
     given: Mapping[str, tuple[int, ...]],
     threads: int,
-) -> list[Ruling | HwbenchError]:
-    """The ruling on each model, or why it has none: the others still have theirs."""
-    from hwbench.watch.baselines import without
+    seconds: float,
+) -> list[Ruling | Unchanged | HwbenchError]:
+    """The ruling on each model, or why it has none: the others still have theirs.
 
-    def rule(case: Case) -> Ruling | HwbenchError:
+    ``seconds`` are for one that is measured alone.
+    """
+    from hwbench.watch.baselines import without
+    from hwbench.watch.gate import Unchanged
+
+    def rule(case: Case) -> Ruling | Unchanged | HwbenchError:
         path, job = case
         try:
-            if (file := files.get(path)) is not None:
+            if (file := baselines.files.get(path)) is not None:
                 (before,) = jobs_of(judge.target, [file], given, threads)
                 return judge.side_by_side(before, job)
             if Path(baseline).is_dir():
                 raise InconclusiveError(without(baseline, path))
-            return _against_store(judge, job, commit)
+            return _against_store(judge, job, baselines.commit, seconds)
+        except NoHistoryError as error:
+            return Unchanged(job.workload.name) if path in baselines.unchanged else error
         except HwbenchError as error:
             return error
 
@@ -84,15 +89,17 @@ def ruled_all(
     return judge.each(rule, list(zip(models, jobs, strict=True)))
 
 
-def _against_store(judge: Judge, job: Job, commit: str | None) -> Ruling:
+def _against_store(judge: Judge, job: Job, commit: str | None, seconds: float) -> Ruling:
     """Measure the model, and hold it against the store."""
     from hwbench.watch.gate import ruled_by_history
+    from hwbench.watch.selection import of_commit
 
     name = job.workload.name
     history = judge.results.measurements(name=name, with_bursts=False)
-    if not history:
-        raise InconclusiveError(
-            f"{name}: the store has nothing of it: run hwbench bench on the baseline"
+    if not (history if commit is None else of_commit(history, commit)):
+        of = "" if commit is None else f" as of commit {commit[:12]}"
+        raise NoHistoryError(
+            f"{name}: the store has nothing of it{of}: run hwbench bench on the baseline"
         )
 
     def rule(once: Callable[[], Measurement]) -> Ruling:
@@ -106,7 +113,7 @@ def _against_store(judge: Judge, job: Job, commit: str | None) -> Ruling:
             confidence=judge.effort.confidence,
         )
 
-    return judge.against_store(job, history, rule, _SECONDS_OF_HISTORY)
+    return judge.against_store(job, history, rule, seconds)
 
 
 @dataclass(frozen=True)
@@ -142,8 +149,9 @@ class Here:
         from hwbench.measure.plan import Plan
         from hwbench.records import Measurement
         from hwbench.watch.commits import git_tags
+        from hwbench.watch.gate import GATED
 
-        plan = Plan(seconds=seconds, tags=git_tags())
+        plan = Plan(seconds=seconds, tags={**git_tags(), **GATED})
 
         def once() -> Measurement:
             (current,) = measure(self.target, [job], plan, self.results)

@@ -71,6 +71,8 @@ def merge(
 ) -> None:
     """Add what another store has measured, without doubling what is known; all or nothing.
 
+    The verdicts on claims stay there: they are of the machine that made them.
+
     Example:
 
     hwbench store merge laptop.db
@@ -78,9 +80,13 @@ def merge(
     from hwbench.store import Store
 
     with Store.open(other, create=False, foreign=True) as source, opened(store) as results:
-        report = results.merge([*source.epochs(), *source.measurements()])
+        report = results.merge([*source.epochs(), *source.canary_runs(), *source.measurements()])
+        verdicts = len(source.verdicts())
     if as_json:
         console.write_json(report)
         return
     added = console.counted(report.added, "measurement")
     console.write_text(f"{added} added, {report.known:,} known already\n")
+    if verdicts:
+        left = console.counted(verdicts, "verdict")
+        console.note(f"{left} on claims left out, of that machine: hwbench verify makes this one's")

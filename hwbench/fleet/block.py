@@ -7,14 +7,24 @@ to be measured (:mod:`.work`) is named, or is a model's file.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 import hwbench
-from hwbench.errors import DeviceError, HwbenchError, InconclusiveError, ModelError, UsageError
+from hwbench.errors import (
+    DelegateError,
+    DeviceError,
+    HwbenchError,
+    InconclusiveError,
+    ModelError,
+    ToolOutputError,
+    UsageError,
+    WorkerError,
+)
 from hwbench.fleet.anchors import anchor, epoch_in
 from hwbench.fleet.common import Place
 from hwbench.fleet.seats import Seat, Seats, SetAsideError
@@ -145,6 +155,10 @@ class Answer:
         )
 
 
+#: A model that is refused, or that ends what runs it, would elsewhere too; and heat passes.
+_NOT_THE_DEVICE = (UsageError, WorkerError, DelegateError, ToolOutputError, InconclusiveError)
+
+
 def _error(kind: str, text: str) -> HwbenchError:
     known = {"InconclusiveError": InconclusiveError, "ModelError": ModelError}
     return known.get(kind, DeviceError)(text)
@@ -163,7 +177,7 @@ def describe(text: str) -> str:
                 jobs = order.work.jobs(seat.device, order.threads, folder)
             options = [list(pair) for job in jobs[:1] for pair in job.workload.options]
             told.append([seat.name, fingerprint, canaries, options, ""])
-        except HwbenchError as error:
+        except (HwbenchError, OSError) as error:
             told.append([seat.name, "", "", [], str(error)])
     return json.dumps(told)
 
@@ -185,19 +199,31 @@ def perform(text: str) -> str:
         order = Order.of(text)
         with _seats().taken(order.kind, order.name) as seat:
             answer.device = seat.name
-            with scratch() as folder:
+            with _host_errors(), scratch() as folder:
                 # First: what cannot be run is told before a minute is spent on calibrating.
                 jobs = order.work.jobs(seat.device, order.threads, folder)
                 answer.epoch = _anchor(seat, order)
                 if jobs:
                     _measure(seat, order, jobs, answer)
     except SetAsideError as error:
-        answer.shut = str(error)
+        if _seats().of(order.kind):  # the one that was named alone is
+            answer.broken = str(error)
+        else:
+            answer.shut = str(error)
     except UsageError as error:
         answer.refused = str(error)
     except HwbenchError as error:
         answer.broken = str(error)
     return answer.text()
+
+
+@contextmanager
+def _host_errors() -> Iterator[None]:
+    """What the host refuses (a full disk, say) is the fault of its devices, not of the order."""
+    try:
+        yield
+    except OSError as error:
+        raise DeviceError(f"its host: {error.strerror or error}") from error
 
 
 def _seats() -> Seats:
@@ -226,15 +252,18 @@ def _measure(seat: Seat, order: Order, jobs: Sequence[Job], answer: Answer) -> N
     answer.kinds = tuple(canary.kind for canary in seat.target.canaries(order.threads))
     # By the workload itself: two items may be equal in all that a workload says.
     items = {id(job.workload): i for job, i in zip(jobs, order.work.items, strict=True)}
-    for result in measure(seat.target, jobs, order.plan, answer.epoch, watch=floors.append):
-        item = items[id(result.workload)]
-        if isinstance(result, Measurement):
-            answer.measured.append((item, result))
-        else:
-            answer.failed.append((item, result.error))
+    try:
+        for result in measure(seat.target, jobs, order.plan, answer.epoch, watch=floors.append):
+            item = items.pop(id(result.workload))
+            if isinstance(result, Measurement):
+                answer.measured.append((item, result))
+            else:
+                answer.failed.append((item, result.error))
+    except InconclusiveError as error:  # it does not cool down, say
+        answer.failed += [(item, error) for item in items.values()]
     if floors:
         answer.floors = tuple(map(float, floors[0]))
     causes = [error for _, error in answer.failed]
-    if causes and not answer.measured and not any(isinstance(e, UsageError) for e in causes):
+    if causes and not answer.measured and not any(isinstance(e, _NOT_THE_DEVICE) for e in causes):
         answer.failed.clear()  # not one went well, and no model is at fault: the device is
         raise causes[0]

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     from hwbench.fleet.seats import Seats
 
-#: In place of an address: a cluster inside this process, which opens no port.
+#: In place of an address: a cluster inside this process, whose messages go through no port.
 LOCAL = "local"
 #: Files in the folder of ``--tls``: the authority's certificate, one's own, and its key.
 TLS_FILES = ("ca.pem", "cert.pem", "key.pem")
 #: Beside a device's own a worker has one thread that answers questions about them.
 SPARE_THREADS = 1
-#: Dask's web pages, which are not switched off altogether.
+#: Dask's web server, which is not switched off altogether: it has no pages (``http.routes``).
 PAGES = "127.0.0.1:0"
 CONNECT_S = 10
 
@@ -38,6 +38,8 @@ _QUIET = {
     # A session's models run in processes of their own: a worker that goes was not ended by them.
     "distributed.scheduler.allowed-failures": 10,
     "distributed.scheduler.active-memory-manager.start": False,
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
     "distributed.admin.large-graph-warning-threshold": "1GiB",  # models are sent
 }
 #: A scheduler that answered once may be busy for a while: a client asks it again. The scheduler
@@ -148,7 +150,9 @@ def connected(address: str, tls: Path | None) -> Iterator[Client]:
 
 @contextmanager
 def local_cluster(seats: Seats) -> Iterator[Client]:
-    """A client of a cluster in this process that has these devices. No port is opened for it."""
+    """A client of a cluster in this process that has these devices. Its messages go through no
+    port; Dask's pages, which are empty, are served on loopback.
+    """
     require_dask()
     from distributed import Client, LocalCluster
 

@@ -88,11 +88,10 @@ class FleetModels(Spread):
         names = {str(index): job for index, job in enumerate(jobs)}
         anchors = self._anchors(store)
         order = Order(self.kind, models_of(names), self.threads, plan, anchors, on, anchored)
-        worker = None if on is None else self.devices[on][0]
-        workers = [] if worker is None else [worker]
-        future = self.tasks.submit(order, workers, only=worker is not None)
-        answer = Answer(broken="its host has gone")
-        for ended in self.tasks.as_they_end({future: None}, worker):
+        workers = [] if on is None else [self._host_of(on)]
+        future = self.tasks.submit(order, workers, only=on is not None)
+        answer = Answer(broken="it was taken back")
+        for ended in self.tasks.as_they_end({future: None}):
             answer = self.tasks.answer(ended)
         if answer.refused:
             raise UsageError(f"{answer.device or 'a worker'}: {answer.refused}")
@@ -107,6 +106,19 @@ class FleetModels(Spread):
             where = answer.device or on or self.kind
             raise LostError(f"{where}: {answer.broken or answer.shut or 'it was left out'}")
         return answer, [found[item] for item in names]
+
+    def _host_of(self, device: str) -> str:
+        """The worker that has a device now: it may have come, or come back, since all were asked.
+
+        Raises LostError where none has.
+        """
+        known = self.devices.get(device)
+        if known is None or known[0] not in self.tasks.workers():
+            self.__dict__.pop("devices", None)  # so that all are asked again
+            known = self.devices.get(device)
+        if known is None:
+            raise LostError(f"{device}: its host has gone")
+        return known[0]
 
     def keep(self, store: Store, answer: Answer) -> None:
         """Store what a session measured, and its point of the watched series."""

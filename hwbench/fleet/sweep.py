@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from hwbench.errors import DeviceError, UsageError
+from hwbench.errors import DeviceError, StoreError, UsageError
 from hwbench.fleet.anchors import leave_anchors
 from hwbench.fleet.block import Answer, Described, Order
 from hwbench.fleet.common import Place
@@ -88,7 +88,7 @@ class Spread(ABC):
         ill = [d for each in found.values() for d in each if d.error]
         fit = {d.device: (w, d) for w, each in found.items() for d in each if not d.error}
         if not fit:
-            words = "; ".join(f"{d.device}: {d.error}" for d in ill) or "all are set aside"
+            words = "; ".join(f"{d.device}: {d.error}" for d in ill) or "all are set aside, or gone"
             raise DeviceError(f"no device of the kind {self.kind!r} can be had: {words}")
         return fit
 
@@ -114,7 +114,7 @@ class Spread(ABC):
         for name in missing:
             worker, _ = self.devices[name]
             order = self._order(self.work(()), Plan(), name=name)
-            asked[self.tasks.submit(order, [worker])] = name
+            asked[self.tasks.submit(order, [worker], only=True)] = name
         for future in self.tasks.as_they_end(asked):
             answer = self.tasks.answer(future)
             self._adopt(store, answer)
@@ -207,9 +207,13 @@ class Spread(ABC):
         return done, tuple(open_)
 
     def _adopt(self, store: Store, answer: Answer) -> None:
-        """Store an epoch that a worker made."""
+        """Store an epoch that a worker made, unless another client just has."""
         if answer.epoch is not None and not store.epochs(id=answer.epoch.id):
-            store.add_epoch(answer.epoch)
+            try:
+                store.add_epoch(answer.epoch)
+            except StoreError:
+                if not store.epochs(id=answer.epoch.id):
+                    raise
 
     def _watch(self, store: Store, answer: Answer, done: Iterable[Measurement | Failure]) -> None:
         """Add the session to the watched series of its device's canaries."""

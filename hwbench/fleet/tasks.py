@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hwbench.errors import DeviceError, NoDeviceError
@@ -25,12 +26,22 @@ _LOOK_S = 1.0
 _AT_ONCE = 1_000_000
 
 
+@dataclass(frozen=True, slots=True)
+class _Pinned:
+    """A task that only some workers may do, and what of it is sent to any where they have gone."""
+
+    workers: frozenset[str]
+    otherwise: Order | None
+
+
 class Tasks:
     """Orders for the devices of one kind, and what became of them."""
 
     def __init__(self, client: Client, kind: str, priority: int) -> None:
         self.client, self.kind, self._priority = client, kind, priority
         self._shut: dict[str, str] = {}
+        self._pinned: dict[Future, _Pinned] = {}
+        self._lost: set[Future] = set()
         self._ended = False
 
     def workers(self) -> list[str]:
@@ -46,7 +57,10 @@ class Tasks:
             raise DeviceError(f"all devices of the kind {self.kind!r} are set aside: {words}")
 
     def described(self, order: Order) -> dict[str, list[Described]]:
-        """What each worker says of its devices of the kind. NoDeviceError where there are none."""
+        """What each worker says of its devices of the kind, but for those that go meanwhile.
+
+        Raises NoDeviceError where there are none.
+        """
         workers = self.workers()
         if not workers:
             known = {kind for w in workers_of(self.client).values() for kind in w["resources"]}
@@ -54,37 +68,46 @@ class Tasks:
                 f"no worker of the fleet has a device of the kind {self.kind!r}; there is "
                 f"{', '.join(sorted(known - {HOST})) or 'none at all'}"
             )
-        text = order.text()
-        asked = {
-            worker: self.client.submit(
-                describe, text, workers=[worker], priority=_AT_ONCE, pure=False
-            )
-            for worker in workers
-        }
-        return {worker: described(self._result(future)) for worker, future in asked.items()}
+        asked: dict[Future, str] = {}
+        text, found = order.text(), {}
+        for worker in workers:
+            how = {"workers": [worker], "priority": _AT_ONCE, "pure": False}
+            future = self.client.submit(describe, text, **how)
+            self._pinned[future] = _Pinned(frozenset([worker]), None)
+            asked[future] = worker
+        for future in self.as_they_end(asked):
+            if future not in self._lost:
+                found[asked[future]] = described(self._result(future))
+        return found
 
     def submit(self, order: Order, workers: Sequence[str], *, only: bool = False) -> Future:
-        """To one of these workers while there is one, else to any but where ``only`` they do."""
-        return self.client.submit(
+        """To one of these workers while there is one, else to any but where ``only`` they do.
+
+        Dask is never told that others may do it: it then forgets what a task takes, also when it
+        hands one to a worker without such a device, and loses count.
+        """
+        future = self.client.submit(
             perform,
             order.text(),
             resources={self.kind: 1, **MEASURING},
             workers=list(workers) or None,
-            allow_other_workers=bool(workers) and not only,
             priority=self._priority,
             pure=False,
         )
+        if workers:
+            self._pinned[future] = _Pinned(frozenset(workers), None if only else order)
+        return future
 
     def end(self) -> None:
         """Let whoever waits, in other threads, wait no more: their tasks are taken back."""
         self._ended = True
 
-    def as_they_end(self, pending: dict[Future, Any], only: str | None = None) -> Iterator[Future]:
+    def as_they_end(self, pending: dict[Future, Any]) -> Iterator[Future]:
         """Futures as they end, taken out of ``pending`` afterwards; those added meanwhile too.
 
-        What is left when the caller ends early is taken back. Ends without them where the
-        ``only`` worker that may do them has gone. Raises DeviceError where the scheduler, or the
-        last worker, has gone for good.
+        One whose workers have gone ends as lost, or goes on as another that any may do. What is
+        left when the caller ends early is taken back. Raises DeviceError where the scheduler, or
+        the last worker, has gone for good.
         """
         from distributed import wait
 
@@ -95,14 +118,16 @@ class Tasks:
                     wait(list(pending), timeout=_LOOK_S, return_when="FIRST_COMPLETED")
                 for future in [each for each in pending if each.status != "pending"]:
                     yield future
-                    del pending[future]
+                    self._forget(future, pending)
                     seen = time.monotonic()
                 # An answer of the scheduler's is as long as the fleet is large: it is asked rarely.
                 if not pending or time.monotonic() - max(seen, looked) < PATIENCE_S / _LOOKS:
                     continue
                 looked, workers = time.monotonic(), self.workers()
-                if only is not None and only not in workers:
-                    return
+                for future in self._deserted(pending, workers):
+                    self._lost.add(future)
+                    yield future
+                    self._forget(future, pending)
                 if workers:
                     seen = looked
                 elif looked - seen > PATIENCE_S:
@@ -117,10 +142,34 @@ class Tasks:
                 with suppress(OSError):
                     self.client.cancel(list(pending))
 
+    def _deserted(self, pending: dict[Future, Any], workers: Sequence[str]) -> list[Future]:
+        """The futures that are lost with their workers; the others of these are sent to any."""
+        without = {
+            future: pinned
+            for future in pending
+            if (pinned := self._pinned.get(future)) and pinned.workers.isdisjoint(workers)
+        }
+        self.client.cancel(list(without))
+        lost = []
+        for future, pinned in without.items():
+            if pinned.otherwise is None:
+                lost.append(future)
+            else:
+                pending[self.submit(pinned.otherwise, [])] = pending[future]
+                self._forget(future, pending)
+        return lost
+
+    def _forget(self, future: Future, pending: dict[Future, Any]) -> None:
+        del pending[future]
+        self._pinned.pop(future, None)
+        self._lost.discard(future)
+
     def answer(self, future: Future) -> Answer:
         """What a block's future holds; where Dask gave it up, that is the answer."""
         from distributed.scheduler import KilledWorker
 
+        if future in self._lost:
+            return Answer(broken="its host has gone")
         try:
             return Answer.of(self._result(future))
         except KilledWorker:

@@ -44,7 +44,8 @@ class GraphBuilder:
     def build(self, outputs: str | Sequence[str]) -> Graph:
         """The graph with these outputs."""
         outputs = (outputs,) if isinstance(outputs, str) else tuple(outputs)
-        return Graph(self.name, tuple(self._inputs), outputs, tuple(self._ops))
+        inputs, ops = tuple(self._inputs), tuple(self._ops)
+        return Graph.inferred(self.name, inputs, outputs, ops, self._tensors)
 
     def input(self, name: str, shape: Sequence[int], dtype: str = "float32") -> str:
         """Declare an input; shape NCHW or NCL for images and sequences."""

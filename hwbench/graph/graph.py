@@ -36,6 +36,21 @@ class Graph:
         if len({op.name for op in self.ops}) != len(self.ops):
             raise GraphError(f"graph {self.name!r}: two ops share a name")
 
+    @classmethod
+    def inferred(
+        cls,
+        name: str,
+        inputs: tuple[tuple[str, TensorSpec], ...],
+        outputs: tuple[str, ...],
+        ops: tuple[Op, ...],
+        tensors: Mapping[str, TensorSpec],
+    ) -> Graph:
+        """A graph whose ``tensors`` were inferred op by op already: a third of what it costs."""
+        graph = cls.__new__(cls)
+        graph.__dict__["tensors"] = MappingProxyType(dict(tensors))
+        cls.__init__(graph, name, inputs, outputs, ops)
+        return graph
+
     def __reduce__(self) -> tuple[type[Graph], tuple[object, ...]]:
         return Graph, (self.name, self.inputs, self.outputs, self.ops)  # without the caches
 

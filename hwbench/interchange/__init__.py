@@ -7,6 +7,7 @@ The modules behind load pyarrow or pyperf when they are first needed.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,13 @@ from typing import TYPE_CHECKING, Final
 
 from hwbench.errors import UnknownNameError, UsageError
 from hwbench.inputs import require_finite
-from hwbench.interchange.archive import FORMAT, MAX_ARCHIVE_BYTES, read_archive, write_archive
+from hwbench.interchange.archive import (
+    FORMAT,
+    MAX_ARCHIVE_BYTES,
+    opened,
+    read_archive,
+    write_archive,
+)
 from hwbench.interchange.files import replacing
 from hwbench.interchange.foreign import ENDINGS, ForeignResults, foreign_files, read_foreign
 from hwbench.records import CanaryEpoch, Measurement
@@ -157,7 +164,7 @@ def _is_archive(path: Path) -> bool:
     """Whether a file that ends as foreign ones do begins as our archive does."""
     try:
         require_finite(path)
-        with path.open("rb") as file:
+        with opened(path) as file:
             return FORMAT.encode() in file.read(64)
-    except OSError:
+    except (OSError, EOFError, zlib.error):
         return False  # whoever reads it says so

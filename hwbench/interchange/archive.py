@@ -175,7 +175,7 @@ class _Lines(Iterator[dict[str, Any]]):
         self._sha = hashlib.sha256()
         self.raw = b""
         with self.failing():
-            self._file = _open(path)
+            self._file = opened(path)
 
     @property
     def sha256(self) -> str:
@@ -221,7 +221,8 @@ class _Lines(Iterator[dict[str, Any]]):
             self.fail(" ".join(str(error).split()))
 
 
-def _open(path: Path) -> IO[bytes] | gzip.GzipFile:
+def opened(path: Path) -> IO[bytes] | gzip.GzipFile:
+    """A file's bytes, unpacked where they begin as gzip's do."""
     file = path.open("rb")
     if file.peek(2)[:2] != b"\x1f\x8b":
         return file

@@ -78,6 +78,19 @@ def external_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
     return (t for t in tensors if t.data_location == TensorProto.EXTERNAL)
 
 
+def external_files(content: bytes) -> list[str]:
+    """The files that hold a model's external data, relative to its own, by name; none for what is
+    no ONNX model. Not what lies outside the model's folder.
+    """
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(content)
+    except DecodeError:
+        return []
+    found = {external_location(tensor) for tensor in external_tensors(model)} - {RANDOM_LOCATION}
+    return sorted(location for location in found if _is_inside(location))
+
+
 def external_location(tensor: TensorProto) -> str:
     """Where an external tensor's data lies: a path relative to the model's folder."""
     places = [entry.value for entry in tensor.external_data if entry.key == "location"]
@@ -101,13 +114,18 @@ def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[TensorProto]
                 yield from _tensors(graph)
 
 
+def _is_inside(location: str) -> bool:
+    path = Path(location)
+    return bool(location) and not (path.is_absolute() or ".." in path.parts or "\0" in location)
+
+
 def _check_location(label: str, folder: Path | None, tensor: TensorProto) -> None:
     location = external_location(tensor)
     what = f"{label}: external data {location!r} of tensor {tensor.name!r}"
     if folder is None:
         raise ModelError(f"{what} needs a folder: give the model as a file")
     path = Path(location)
-    if not location or path.is_absolute() or ".." in path.parts or "\0" in location:
+    if not _is_inside(location):
         raise ModelError(f"{what} is not a path inside the model's folder")
     real = (folder / path).resolve()
     if not real.is_relative_to(folder.resolve()):

@@ -37,6 +37,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -170,6 +171,31 @@ class Evidence:
         if self.log_time.size < 2:
             raise ValueError("an estimate needs at least two bursts")
 
+    @cached_property
+    def groups(self) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+        """The model's copies (groups, 2), by process and layout, and that of each burst (B,)."""
+        layout = np.zeros_like(self.process) if self.layout is None else self.layout
+        pairs = np.column_stack([self.process, layout])
+        groups, group = np.unique(pairs, axis=0, return_inverse=True)
+        return groups, group.reshape(-1)
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The regression: the readings without their noise, the bursts by their groups."""
+        state, (groups, group) = self.state, self.groups
+        if self.noise_sd is not None:
+            of_process = self.process == np.unique(self.process)[:, None]
+            state = calibrated(state, of_process, self.noise_sd)
+        return Problem(
+            y=self.log_time,
+            x=state,
+            member=group == np.arange(len(groups))[:, None],
+            mean=self.prior.mean,
+            sd=self.prior.sd,
+            wander=((self.prior.wander * state) ** 2).sum(axis=1),
+            scales=self.scales,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
@@ -187,7 +213,7 @@ class Lesson:
 
 def lesson(evidence: Evidence) -> Lesson:
     """What the bursts say of the sensitivities and the noise."""
-    accounts, share = _accounts(_problem(evidence), (even, delayed))
+    accounts, share = _accounts(evidence.problem, (even, delayed))
     information = sum(s * a.information for s, a in zip(share, accounts, strict=True))
     pull = sum(s * a.pull for s, a in zip(share, accounts, strict=True))
     return Lesson(evidence.prior, np.asarray(information), np.asarray(pull), *accounts)
@@ -195,38 +221,13 @@ def lesson(evidence: Evidence) -> Lesson:
 
 def undisturbed(evidence: Evidence) -> Estimate:
     """Estimate the undisturbed latency from bursts."""
-    accounts, share = _accounts(_problem(evidence), (even, delayed))
+    accounts, share = _accounts(evidence.problem, (even, delayed))
     scales = (evidence.scales.even, evidence.scales.delayed)
     found = [
         _combined(evidence, levels(evidence, account), account, scale.weight)
         for account, scale in zip(accounts, scales, strict=False)
     ]
     return _averaged(found, share)
-
-
-def _problem(evidence: Evidence) -> Problem:
-    state, prior = evidence.state, evidence.prior
-    if evidence.noise_sd is not None:
-        of_process = evidence.process == np.unique(evidence.process)[:, None]
-        state = calibrated(state, of_process, evidence.noise_sd)
-    groups, group = _groups(evidence)
-    return Problem(
-        y=evidence.log_time,
-        x=state,
-        member=group == np.arange(len(groups))[:, None],
-        mean=prior.mean,
-        sd=prior.sd,
-        wander=((prior.wander * state) ** 2).sum(axis=1),
-        scales=evidence.scales,
-    )
-
-
-def _groups(evidence: Evidence) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-    """The copies of the model (groups, 2), by process and layout, and that of each burst (B,)."""
-    layout = np.zeros_like(evidence.process) if evidence.layout is None else evidence.layout
-    pairs = np.column_stack([evidence.process, layout])
-    groups, group = np.unique(pairs, axis=0, return_inverse=True)
-    return groups, group.reshape(-1)
 
 
 def _accounts(
@@ -252,7 +253,7 @@ class Levels:
 
 def levels(evidence: Evidence, account: Regression) -> Levels:
     """The groups of one account, combined to processes."""
-    problem, groups = _problem(evidence), _groups(evidence)[0]
+    problem, groups = evidence.problem, evidence.groups[0]
     of_process = groups[:, 0] == np.unique(evidence.process)[:, None]
     share = problem.member * account.weight
     share /= share.sum(axis=1, keepdims=True)

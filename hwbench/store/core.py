@@ -93,8 +93,9 @@ class Store:
         with self._writing(what) as connection:
             return rows.insert_measurement(connection, measurement, plan)[0]
 
-    def merge(self, records: Iterable[Measurement | CanaryEpoch]) -> ImportReport:
-        """Add foreign measurements and epochs, all or none, without doubling what is known.
+    def merge(self, records: Iterable[Measurement | CanaryEpoch | CanaryRun]) -> ImportReport:
+        """Add foreign measurements, epochs and canary runs, all or none, without doubling what is
+        known.
 
         ``records`` is consumed inside the transaction; an exception that it raises undoes all.
         An epoch of a known id must be the same epoch, StoreError otherwise. The measurements
@@ -105,6 +106,8 @@ class Store:
             for record in records:
                 if isinstance(record, CanaryEpoch):
                     _merge_epoch(connection, record)
+                elif isinstance(record, CanaryRun):
+                    _merge_canary_run(connection, record)
                 else:
                     _, is_new = rows.insert_measurement(connection, record, None)
                     counts[is_new] += 1
@@ -281,6 +284,18 @@ def _merge_epoch(connection: Connection, epoch: CanaryEpoch) -> None:
     # One of the two stores may know since which machine it is of, the other not.
     elif known != [replace(epoch, fingerprint_key=known[0].fingerprint_key)]:
         raise StoreError(f"epoch {epoch.id!r} differs from the stored one: epochs never change")
+
+
+def _merge_canary_run(connection: Connection, run: CanaryRun) -> None:
+    columns = schema.canary_runs.c
+    equal = {columns.session: run.session, columns.fingerprint_key: run.fingerprint_key}
+    known = rows.select_canary_runs(connection, equal)
+    if not any(
+        (each.canary_key, each.threads, each.created) == (run.canary_key, run.threads, run.created)
+        and np.array_equal(each.values_ns, run.values_ns)
+        for each in known
+    ):
+        rows.insert_canary_run(connection, run)
 
 
 def _microseconds(since: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -16,13 +17,22 @@ HISTORY: Final = "history"
 _LEAST_DIGITS: Final = 7
 
 
-@contextmanager
-def baseline_files(
-    reference: str, models: Sequence[Path]
-) -> Iterator[tuple[Mapping[Path, Path], str | None]]:
-    """The files that stand for the baselines of these models, and the commit that is meant.
+@dataclass(frozen=True, slots=True)
+class Baselines:
+    """What is to be held against: the ``files`` that stand for the baselines of models, the
+    ``commit`` that is meant, and the models that are ``unchanged`` since that commit.
+    """
 
-    A model without one, or whose file in git is the same, is for the store to compare with, but
+    files: Mapping[Path, Path]
+    commit: str | None = None
+    unchanged: frozenset[Path] = frozenset()
+
+
+@contextmanager
+def baseline_files(reference: str, models: Sequence[Path]) -> Iterator[Baselines]:
+    """The baselines of these models.
+
+    A model without a file, or whose file in git is the same, is for the store to compare with, but
     for one that a folder is :func:`without`. Raises UsageError where the reference is nothing that
     is known.
     """
@@ -32,14 +42,14 @@ def baseline_files(
     if given.is_dir():
         files = {m: given / m.name for m in models if (given / m.name).is_file()}
         _require_others(files)
-        yield files, None
+        yield Baselines(files)
     elif given.is_file():
         if len(models) != 1:
             raise UsageError(f"{given} is one file: name a folder of baselines for several models")
         _require_others({models[0]: given})
-        yield {models[0]: given}, None
+        yield Baselines({models[0]: given})
     elif reference == HISTORY:
-        yield {}, None
+        yield Baselines({})
     else:
         folder = models[0].resolve().parent
         commit = commit_of(reference, folder if folder.is_dir() else None)
@@ -49,14 +59,43 @@ def baseline_files(
                 "the store has"
             )
         with tempfile.TemporaryDirectory(prefix="hwbench-baseline-") as name:
-            files = {}
-            for index, model in enumerate(models if commit else ()):
-                content = file_at(commit or "", model)
-                if content is not None and content != model.read_bytes():
-                    files[model] = Path(name) / str(index) / model.name
-                    files[model].parent.mkdir()
-                    files[model].write_bytes(content)
-            yield files, commit or reference
+            yield _of_commit(commit, models, Path(name)) if commit else Baselines({}, reference)
+
+
+def _of_commit(commit: str, models: Sequence[Path], folder: Path) -> Baselines:
+    """The models as a commit has them, written into ``folder``, each with its external data."""
+    files, unchanged = {}, set()
+    for index, model in enumerate(models):
+        content = file_at(commit, model)
+        if content is None:
+            continue
+        place = folder / str(index) / model.name
+        parts = {place: content}
+        for location in _external_files(model, content):
+            data = file_at(commit, model.parent / location)
+            if data is not None:  # else whoever opens the model says what is missing
+                parts[place.parent / location] = data
+        same = [model.parent / part.relative_to(place.parent) for part in parts]
+        if all(_has(now, then) for now, then in zip(same, parts.values(), strict=True)):
+            unchanged.add(model)
+            continue
+        for part, data in parts.items():
+            part.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(data)
+        files[model] = place
+    return Baselines(files, commit, frozenset(unchanged))
+
+
+def _external_files(model: Path, content: bytes) -> list[str]:
+    if model.suffix.lower() != ".onnx":
+        return []
+    from hwbench.lower.onnx_file import external_files  # loads onnx
+
+    return external_files(content)
+
+
+def _has(file: Path, content: bytes) -> bool:
+    return file.is_file() and file.read_bytes() == content
 
 
 def _require_others(files: Mapping[Path, Path]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from hwbench.errors import UsageError
 
 _PATIENCE_S = 20
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def git_tags(folder: Path | None = None) -> dict[str, str]:
@@ -31,8 +32,16 @@ def commit_of(reference: str, folder: Path | None = None) -> str | None:
 
 
 def file_at(commit: str, path: Path) -> bytes | None:
-    """The content of a file as of a commit; ``None`` where the commit has no such file."""
-    return _run(path.resolve().parent, "show", f"{commit}:./{path.name}")
+    """The content of a file as of a commit, as a checkout of it has it (large files of Git LFS, if
+    that is installed); ``None`` where the commit has no such file.
+
+    UsageError where all there is of it is the pointer that Git LFS keeps.
+    """
+    place = f"{commit}:./{path.name}"
+    content = _run(path.resolve().parent, "cat-file", "--filters", place)
+    if content is not None and content.startswith(_LFS_POINTER):
+        raise UsageError(f"{path.name}: {commit[:12]} has it in Git LFS: run git lfs install")
+    return content
 
 
 def _git(folder: Path | None, *arguments: str) -> str | None:

@@ -4,7 +4,9 @@ Where the baseline can be run, both are run side by side (:mod:`.trial`). Where 
 is measured and held against what the store has of it on the same device: the level that the series
 ends on, or the points of one commit. Either way an alarm is measured again, from fresh processes,
 before it is raised. What the second time does not find beyond the tolerance is none; so an alarm
-is false no more often than the first time's error allows, and seldom that often.
+is false no more often than the first time's error allows, and seldom that often. Such an alarm's
+points stay in the store, and are no part of the level that the next run is held against: a gate
+that is run again says the same, until ``hwbench bench`` takes the new level for its baseline.
 """
 
 from __future__ import annotations
@@ -13,15 +15,16 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 import numpy as np
 
-from hwbench.errors import HwbenchError, InconclusiveError
+from hwbench.errors import HwbenchError, InconclusiveError, NoHistoryError
 from hwbench.measure.jobs import Job
 from hwbench.records import CanaryEpoch, Measurement
-from hwbench.watch.comparison import Comparison, Word, latency_spread, together
+from hwbench.watch.comparison import TOLERANCE, Comparison, Word, latency_spread, together
 from hwbench.watch.segments import changes
-from hwbench.watch.selection import changed_facts, series_key
+from hwbench.watch.selection import changed_facts, of_commit, series_key
 from hwbench.watch.trial import Outcome, Side, told_apart
 
 #: Two-sided: one alarm in a hundred at a regression of just the tolerance, and far fewer at none.
@@ -29,6 +32,8 @@ CONFIDENCE = 0.98
 #: Sessions of one model on one machine differ by about this much (log), beyond what their own
 #: intervals say: known as well as from so many points.
 BETWEEN, BETWEEN_KNOWN = 0.004, 3.0
+#: The tags of what is measured to be held against a store's history.
+GATED: Final = {"gate": "history"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,15 @@ class Ruling:
     comparison: Comparison
     alarm: Comparison | None = None
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """A model whose file is that of the baseline's commit, of which a store has nothing: there is
+    nothing to compare.
+    """
+
+    name: str
 
 
 def ruled(
@@ -97,7 +111,7 @@ def ruled_by_history(
 ) -> Ruling:
     """Measure, and hold that against a store's ``history``; ``epochs`` answers those it has then.
 
-    Raises InconclusiveError as :func:`stored_level` and :func:`against_level` do.
+    Raises NoHistoryError as :func:`stored_level` does, InconclusiveError as :func:`against_level`.
     """
     notes: tuple[str, ...] = ()
 
@@ -105,7 +119,9 @@ def ruled_by_history(
         nonlocal notes
         current = measure()
         epoch = next((epoch for epoch in epochs() if epoch.id == current.epoch), None)
-        level = stored_level(history, current, epoch, commit)
+        level = stored_level(
+            history, current, epoch, commit, tolerance=tolerance, confidence=confidence
+        )
         notes = level.notes
         return against_level(current, level, epoch, confidence=confidence)
 
@@ -131,17 +147,20 @@ def stored_level(
     current: Measurement,
     epoch: CanaryEpoch | None,
     commit: str | None = None,
+    *,
+    tolerance: float = TOLERANCE,
+    confidence: float = CONFIDENCE,
 ) -> Level:
     """The level in a store's ``history`` that a measurement has to hold.
 
-    Of the same series (name, threads, options, device with all facts) and epoch: the points of a
-    ``commit``, else all since the last change of level. Raises InconclusiveError where there is
-    none.
+    Of the same series (name, inputs, threads, options, device with all facts) and epoch: the points
+    of a ``commit``, else all since the last change of level but for those that a gate found slower
+    (by this ``tolerance`` and ``confidence``). Raises NoHistoryError where there is none.
     """
     name = current.workload.name
     same_name = [m for m in history if m.workload.name == name and m.session != current.session]
     series = [m for m in same_name if series_key(m) == series_key(current)]
-    notes = _strangers(current, same_name)
+    notes = _strangers(current, same_name, series)
     past = [m for m in series if _when(m) <= _when(current)]
     if len(past) < len(series):
         lost = len(series) - len(past)
@@ -156,26 +175,72 @@ def stored_level(
         lost = len(series) - len(usable)
         notes.append(f"{lost} points left out: another calibration, or no latency")
     if commit is not None:
-        usable = [m for m in usable if m.tags.get("commit", "").startswith(commit)]
+        whole = [m for m in usable if m.tags.get("commit", "").startswith(commit)]
+        usable = of_commit(whole, commit)
+        if len(usable) < len(whole):
+            lost = len(whole) - len(usable)
+            notes.append(f"{lost} points left out: measured with changes that are not in it")
     if not usable:
         of = f" of commit {commit[:12]}" if commit else ""
         why = f" ({'; '.join(notes)})" if notes else ""
-        raise InconclusiveError(
+        raise NoHistoryError(
             f"{name}: no measurement{of} on this device to compare with{why}: run hwbench bench on "
             "the baseline, or name a file of it"
         )
-    logs = [math.log(m.latency_ns or 1.0) for m in usable]
     if commit is None:
-        found = changes(logs)
-        if found:
-            usable, logs = usable[found[-1].index :], logs[found[-1].index :]
-            step = 100 * (found[-1].ratio - 1)
+        kept = _unalarming(usable, epoch, tolerance, confidence)
+        if len(kept) < len(usable):
+            lost = len(usable) - len(kept)
+            notes.append(
+                f"{lost} points left out: a gate found them slower, and no hwbench bench has taken "
+                "their level for the new one"
+            )
+        level, step = _since_last_change(kept)
+        usable = list(level)
+        if step is not None:
             notes.append(f"held against the level since {usable[0].created} ({step:+.1f} % then)")
-    return _level(logs, [latency_spread(m, epoch) or 0.0 for m in usable], tuple(notes))
+    return _level(usable, epoch, tuple(notes))
 
 
-def _level(logs: Sequence[float], spreads: Sequence[float], notes: tuple[str, ...]) -> Level:
-    x, n = np.array(logs), len(logs)
+def _unalarming(
+    points: Sequence[Measurement], epoch: CanaryEpoch | None, tolerance: float, confidence: float
+) -> list[Measurement]:
+    """Points without those that a gate measured, and found slower than what was before them.
+
+    Whatever was measured in another way since then, by ``hwbench bench`` say, has taken what
+    was there for granted.
+    """
+    trailing = len(points)
+    while trailing and GATED.items() <= points[trailing - 1].tags.items():
+        trailing -= 1
+    kept = list(points[:trailing])
+    for point in points[trailing:]:
+        fastest = min((m.latency_ns or math.inf for m in kept), default=math.inf)
+        if (point.latency_ns or 0.0) > fastest * (1 + tolerance):  # else no level calls it slower
+            level = _level(_since_last_change(kept)[0], epoch)
+            found = against_level(point, level, epoch, confidence=confidence)
+            if found.word(tolerance) == "slower":
+                continue
+        kept.append(point)
+    return kept
+
+
+def _since_last_change(
+    points: Sequence[Measurement],
+) -> tuple[Sequence[Measurement], float | None]:
+    """The points of the last level of a series, and by how much that differed (in per cent)."""
+    found = changes([math.log(m.latency_ns or 1.0) for m in points])
+    if not found:
+        return points, None
+    return points[found[-1].index :], 100 * (found[-1].ratio - 1)
+
+
+def _level(
+    points: Sequence[Measurement], epoch: CanaryEpoch | None, notes: tuple[str, ...] = ()
+) -> Level:
+    """The level of points that all have a latency."""
+    x, n = np.log([m.latency_ns or 1.0 for m in points]), len(points)
+    spreads = [latency_spread(m, epoch) or 0.0 for m in points]
     typical = BETWEEN**2 + float(np.median(np.square(spreads)))
     squares = float(((x - x.mean()) ** 2).sum())
     between = math.sqrt((BETWEEN_KNOWN * typical + squares) / (BETWEEN_KNOWN + n - 1))
@@ -213,10 +278,15 @@ def _when(measurement: Measurement) -> datetime:
     return datetime.fromisoformat(measurement.created)
 
 
-def _strangers(current: Measurement, same_name: Sequence[Measurement]) -> list[str]:
-    """A note on the points of the same name that another device, or another set-up, measured."""
+def _strangers(
+    current: Measurement, same_name: Sequence[Measurement], series: Sequence[Measurement]
+) -> list[str]:
+    """Notes on points of the same name that are of another device or set-up, or of other work."""
+    notes = []
     others = [m for m in same_name if m.fingerprint.key != current.fingerprint.key]
-    if not others:
-        return []
-    where = changed_facts(others[-1], current)
-    return [f"{len(others)} points left out, measured elsewhere: {where}"]
+    if others:
+        where = changed_facts(others[-1], current)
+        notes.append(f"{len(others)} points left out, measured elsewhere: {where}")
+    if lost := len(same_name) - len(others) - len(series):
+        notes.append(f"{lost} points left out: of other inputs, threads or options")
+    return notes

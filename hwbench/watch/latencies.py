@@ -23,7 +23,8 @@ from hwbench.watch import trial
 from hwbench.watch.baselines import HISTORY, baseline_files, without
 from hwbench.watch.commits import commit_of, git_tags
 from hwbench.watch.comparison import Word, sentence
-from hwbench.watch.gate import CONFIDENCE, Ruling, ruled_by_history, ruled_by_pair
+from hwbench.watch.gate import CONFIDENCE, GATED, Ruling, ruled_by_history, ruled_by_pair
+from hwbench.watch.selection import of_commit
 
 if TYPE_CHECKING:
     from hwbench.store import Store
@@ -134,11 +135,14 @@ def answered(question: Question, store: str | None, folder: Path) -> Found:
                 )
         else:
             model = Path(question.what)
-            files, commit = stack.enter_context(baseline_files(reference, [model]))
-            if model in files:
-                return asked.beside(asked.job(files[model]))
+            baselines = stack.enter_context(baseline_files(reference, [model]))
+            commit = baselines.commit
+            if model in baselines.files:
+                return asked.beside(asked.job(baselines.files[model]))
             if Path(reference).is_dir():
                 return asked.undecided(without(reference, model))
+            if model in baselines.unchanged and not asked.knows(commit):
+                return asked.alone()
         if results is None:
             raise UsageError(
                 f"baseline {reference!r}: only a store could have it: name one with "
@@ -170,10 +174,17 @@ class _Asked:
             raise UnknownNameError("model input", name, known)
         return self.target.job(read_model_file(path, shapes), 1)
 
+    def knows(self, commit: str | None) -> bool:
+        """Whether there is a store that has the model as of a commit."""
+        if self.results is None or commit is None:
+            return False
+        name = self.job(self.question.what).workload.name
+        return bool(of_commit(self.results.measurements(name=name, with_bursts=False), commit))
+
     def alone(self) -> Found:
         """Measured, and no more."""
         try:
-            measured = self._measured()
+            measured = self._measured({})
         except InconclusiveError as error:
             return self.undecided(str(error))
         if measured.status == "inconclusive":
@@ -213,7 +224,7 @@ class _Asked:
         return self._ruled(
             lambda: ruled_by_history(
                 name,
-                self._measured,
+                lambda: self._measured(GATED),
                 history,
                 results.epochs,
                 self.question.tolerance,
@@ -227,10 +238,11 @@ class _Asked:
         except InconclusiveError as error:
             return self.undecided(str(error))
 
-    def _measured(self) -> Measurement:
-        """A fresh measurement, in the store where there is one."""
+    def _measured(self, tags: Mapping[str, str]) -> Measurement:
+        """A fresh measurement, with these further tags in the store, where there is one."""
         job = self.job(self.question.what)
-        plan = Plan(seconds=self.question.seconds or _SECONDS_ALONE, tags=self.tags)
+        seconds = self.question.seconds or _SECONDS_ALONE
+        plan = Plan(seconds=seconds, tags={**self.tags, **tags})
         if self.results is None:
             (answer,) = measure(self.target, [job], plan, None)
         else:

@@ -1,14 +1,15 @@
 """What a store has to tell: devices and their state, every workload's series, the claims ledger.
 
-A series is one workload (by name, threads and options) on one device with all its facts; a device
-that changed starts new ones, and so does a new calibration within a series, for milliseconds of
-two do not mix. Levels are looked for in what is anchored alike, the newest calibration.
+A series is one workload (by name, inputs, threads and options) on one device with all its facts;
+a device that changed starts new ones, and so does a new calibration within a series, for
+milliseconds of two do not mix. Levels are looked for in what is anchored alike, the newest one.
 Architectures of a space that were measured too seldom for a history are a sample of it instead.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ import numpy as np
 
 from hwbench.records import CanaryEpoch, Fingerprint, Measurement, Verdict, Workload
 from hwbench.store.documents import microseconds
+from hwbench.watch.report_notes import notes_on
 from hwbench.watch.report_runs import Of, distributions, newest, of
 from hwbench.watch.segments import Change, changes
 from hwbench.watch.selection import Key, changed_facts, series_key
@@ -37,7 +39,8 @@ _NS_PER_MS = 1e6
 class Point:
     """One measurement: milliseconds, ``None`` where there are none, and where it came from.
 
-    ``anchored``: the latency is an undisturbed one, of the series' newest calibration.
+    ``anchored``: the latency is an undisturbed one, of the series' newest calibration. Latencies of
+    one ``calibration`` compare: an epoch, or the session of what has none.
     ``runs_ms`` are quantiles of its runs (:data:`.report_runs.SHARES`), of the newest ones alone.
     """
 
@@ -54,6 +57,7 @@ class Point:
     dirty: bool
     tags: Mapping[str, str]
     anchored: bool
+    calibration: str
     runs_ms: Sequence[float] = ()
 
 
@@ -221,14 +225,21 @@ def gather(
         groups.setdefault(series_key(m), []).append(m)
     drawn = [group for group in groups.values() if not _is_sample(group)]
     runs, damaged = distributions(store, newest(drawn))
+    alike = Counter(_label(group) for group in drawn)
     series = [
-        _series(f"s{number}", group, devices[group[0].fingerprint.key], runs)
+        _series(
+            f"s{number}",
+            group,
+            devices[group[0].fingerprint.key],
+            runs,
+            with_inputs=alike[_label(group)] > 1,
+        )
         for number, group in enumerate(drawn)
     ]
     series.sort(key=lambda s: (s.name.casefold(), s.device.id, s.threads))
     samples = _samples([group for group in groups.values() if _is_sample(group)], devices)
     ledger = sorted(store.verdicts(), key=lambda verdict: verdict.created, reverse=True)
-    notes = _notes(measurements, series, samples, list(devices.values()), created)
+    notes = notes_on(measurements, series, samples, list(devices.values()), created)
     if not measurements:
         notes.insert(
             0,
@@ -276,14 +287,26 @@ def _machine(fingerprint: Fingerprint) -> tuple[str | None, ...]:
     return (fingerprint.device, *(fingerprint.facts.get(name) for name in MACHINE))
 
 
+def _label(group: Sequence[Measurement]) -> tuple[str, int, str, str]:
+    """What a page calls a series, where no other one differs from it by its inputs alone."""
+    work = group[0].workload
+    return work.name, work.threads, _options(work), group[0].fingerprint.key
+
+
 def _series(
-    id: str, group: Sequence[Measurement], device: Device, runs: Mapping[Of, Sequence[float]]
+    id: str,
+    group: Sequence[Measurement],
+    device: Device,
+    runs: Mapping[Of, Sequence[float]],
+    *,
+    with_inputs: bool,
 ) -> Series:
     epoch = group[-1].epoch
     points = [_point(m, epoch, runs.get(of(m), ())) for m in group]
     logs = [math.log(point.ms) for point in points if point.anchored and point.ms]
     work = group[0].workload
-    return Series(id, work.name, work.threads, _options(work), device, points, changes(logs))
+    how = ", ".join(filter(None, [_options(work), _inputs(work) if with_inputs else ""]))
+    return Series(id, work.name, work.threads, how, device, points, changes(logs))
 
 
 def _samples(
@@ -312,9 +335,13 @@ def _options(work: Workload) -> str:
     return ", ".join(f"{name}={value}" for name, value in work.options)
 
 
+def _inputs(work: Workload) -> str:
+    return " and ".join(f"{'x'.join(map(str, i.shape))} {i.dtype}" for i in work.inputs)
+
+
 def _point(m: Measurement, epoch: str | None, runs_ms: Sequence[float] = ()) -> Point:
     observed: dict[float, float | None] = {p.q: p.value_ns for p in m.observed}
-    usable = m.status == "ok" and m.epoch == epoch and bool(m.latency_ns and m.latency_ns > 0)
+    usable = m.status == "ok" and m.epoch == epoch and m.epoch is not None
     return Point(
         created=m.created,
         session=m.session,
@@ -328,7 +355,8 @@ def _point(m: Measurement, epoch: str | None, runs_ms: Sequence[float] = ()) -> 
         commit=m.tags.get("commit", ""),
         dirty=m.tags.get("dirty") == "yes",
         tags=m.tags,
-        anchored=usable,
+        anchored=usable and bool(m.latency_ns and m.latency_ns > 0),
+        calibration=m.epoch or f"session {m.session}",
         runs_ms=runs_ms,
     )
 
@@ -343,44 +371,6 @@ def _number(text: str) -> float | None:
 
 def _ms(time_ns: float | None) -> float | None:
     return time_ns / _NS_PER_MS if time_ns is not None and math.isfinite(time_ns) else None
-
-
-def _notes(
-    measurements: Sequence[Measurement],
-    series: Sequence[Series],
-    samples: Sequence[Sample],
-    devices: Sequence[Device],
-    created: str,
-) -> list[str]:
-    """What is missing or odd, a line each."""
-    notes = []
-    if series and all(len(each.points) == 1 for each in series):
-        notes.append("Every workload was measured once: there is no history yet to tell a change.")
-    moved = [device for device in devices if device.changed]
-    if moved:
-        times = "Once" if len(moved) == 1 else f"{len(moved)} times"
-        notes.append(
-            f"{times} a machine's set-up changed (last: {moved[-1].changed}): what was measured "
-            "since then has series of its own."
-        )
-    later = sum(microseconds(m.created) > microseconds(created) for m in measurements)
-    if later:
-        bear = "1 measurement bears" if later == 1 else f"{later} measurements bear"
-        notes.append(f"{bear} a time that is yet to come: a clock was wrong.")
-    points = [p for each in series for p in each.points]
-    points += [p for each in samples for p in each.points.values()]
-    mixed = sum(not p.anchored and p.status == "ok" for p in points)
-    if mixed:
-        notes.append(
-            f"{mixed} latencies rest on an earlier calibration than the newest of their series: "
-            "they are shown, and not compared."
-        )
-    lost = sum(point.status != "ok" for point in points)
-    if lost:
-        notes.append(
-            f"{lost} measurements gave no undisturbed latency: inconclusive or observed only."
-        )
-    return notes
 
 
 def evidence(verdict: Verdict, most: int = 6) -> list[tuple[str, Any]]:

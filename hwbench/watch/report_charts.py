@@ -115,11 +115,13 @@ def _change_line(created: str) -> dict[str, Any]:
 
 
 def _row(point: Point) -> list[Any]:
-    """Time, commit, status, and the figures in ms, as the page's script puts them in a table."""
+    """Time, commit, status, the figures in ms, as the page's script puts them in a table, and the
+    calibration that they rest on.
+    """
     figures = (point.ms, point.low_ms, point.high_ms, point.p50_ms, point.p90_ms, point.p99_ms)
     shown = [None if value is None else float(f"{value:.5g}") for value in figures]
     commit = point.commit[:_DIGITS_OF_COMMIT] + ("*" if point.dirty else "")
-    return [point.created, commit, point.status, *shown, point.anchored]
+    return [point.created, commit, point.status, *shown, point.calibration]
 
 
 def histogram(sample: Sample) -> Chart | None:

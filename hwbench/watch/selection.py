@@ -15,8 +15,8 @@ from hwbench.watch.comparison import Comparison, compare_stored
 PREFIXES: Final = ("session:", "commit:", "tag:")
 _LEAST_DIGITS: Final = 4
 
-#: What one series is of: the same work by name, on the same device.
-Key = tuple[str, int, tuple[tuple[str, str], ...], str]
+#: What one series is of: the same work by name and inputs, on the same device.
+Key = tuple[str, tuple[tuple[str, tuple[int, ...]], ...], int, tuple[tuple[str, str], ...], str]
 
 
 def is_selection(text: str) -> bool:
@@ -33,7 +33,7 @@ def selected(measurements: Sequence[Measurement], text: str) -> list[Measurement
     if kind == "session" and value:
         chosen = [m for m in measurements if m.session == value]
     elif kind == "commit" and len(value) >= _LEAST_DIGITS:
-        chosen = [m for m in measurements if m.tags.get("commit", "").startswith(value)]
+        chosen = of_commit(measurements, value)
     elif kind == "tag" and "=" in value:
         name, _, wanted = value.partition("=")
         chosen = [m for m in measurements if m.tags.get(name) == wanted]
@@ -43,14 +43,29 @@ def selected(measurements: Sequence[Measurement], text: str) -> list[Measurement
             "tag:NAME=VALUE"
         )
     if not chosen:
-        raise InconclusiveError(f"no measurement of {text} in the store: measure it first")
+        changed = kind == "commit" and any(
+            m.tags.get("commit", "").startswith(value) for m in measurements
+        )
+        how = " but what has changes that are not in it" if changed else ""
+        raise InconclusiveError(f"no measurement of {text} in the store{how}: measure it first")
     return chosen
 
 
+def of_commit(measurements: Sequence[Measurement], commit: str) -> list[Measurement]:
+    """Those of a commit, by the first digits of its hash, without changes that are not in it."""
+    return [
+        m
+        for m in measurements
+        if m.tags.get("commit", "").startswith(commit) and m.tags.get("dirty") != "yes"
+    ]
+
+
 def series_key(measurement: Measurement) -> Key:
-    """What a measurement is one point of: name, threads, options, device with its facts."""
+    """What a measurement is one point of: name, inputs, threads, options, device with its facts."""
     work = measurement.workload
-    return work.name, work.threads, tuple(sorted(work.options)), measurement.fingerprint.key
+    inputs = tuple((entry.dtype, tuple(entry.shape)) for entry in work.inputs)
+    options = tuple(sorted(work.options))
+    return work.name, inputs, work.threads, options, measurement.fingerprint.key
 
 
 def compare_selections(

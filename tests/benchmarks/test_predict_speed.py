@@ -5,6 +5,8 @@ Run: ``pytest tests/benchmarks --benchmark-enable``.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
@@ -24,10 +26,15 @@ def hundred_thousand(space):
     return rng.integers(0, space.cardinalities, (100_000, len(space.cardinalities)), np.int16)
 
 
+@cache
+def fitted(name):
+    space = get_space(name)
+    return fit_predictor(space, made_up_training(space, 300), HERE)
+
+
 @each_space
 def test_100_000_predictions_with_sd(benchmark, name) -> None:
-    space = get_space(name)
-    predictor = fit_predictor(space, made_up_training(space, 300), HERE)
+    space, predictor = get_space(name), fitted(name)
     codes = hundred_thousand(space)
     with threadpool_limits(1):
         assert len(benchmark(predictor.predict, codes)) == 100_000
@@ -35,7 +42,7 @@ def test_100_000_predictions_with_sd(benchmark, name) -> None:
 
 def test_100_000_times_feasible(benchmark) -> None:
     space = get_space("ofa_mbv3")
-    oracle = BudgetOracle(fit_predictor(space, made_up_training(space, 300), HERE))
+    oracle = BudgetOracle(fitted("ofa_mbv3"))
     codes = hundred_thousand(space)
     with threadpool_limits(1):
         assert len(benchmark(oracle.feasible, codes, 1.0)) == 100_000
@@ -51,8 +58,4 @@ def test_fit_on_300(benchmark, name) -> None:
 def test_cost_tables(benchmark) -> None:
     space = get_space("ofa_mbv3")
 
-    def probe():
-        cost_tables.cache_clear()
-        return cost_tables(space)
-
-    assert benchmark(probe) is not None
+    assert benchmark(cost_tables.__wrapped__, space) is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -34,10 +35,10 @@ from tests.fleets import Start, told
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
-@pytest.fixture
-def ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A generator of a space that the verb knows by name."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a generator of a space that the verb knows by name."""
+    folder = tmp_path_factory.mktemp("made")
     space = get_space("mbv3_small")
     choices, place = Choices(space, {"r": 28}), Provenance("cpu", "0" * 32, "made up", 1)
     training = made_up_training(space, 40)
@@ -47,7 +48,15 @@ def ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     found = TaskGenerator(
         untrained(choices).policy(), GROUPS, choices.fixed, labels, asked, kept, 0.98
     )
-    save_generator(found, tmp_path / "tasks.hwg", objective="made up", ledger={})
+    save_generator(found, folder / "tasks.hwg", objective="made up", ledger={})
+    return folder
+
+
+@pytest.fixture
+def ready(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of its own."""
+    shutil.copy(made / "tasks.hwg", tmp_path)
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
@@ -105,10 +114,11 @@ def test_the_verb_refuses_in_one_line(
     assert words in err
 
 
-@pytest.fixture
-def searchable(ready: Path) -> Path:
-    """A predictor, a supernet that has hardly begun, and groups of digits."""
-    loaded, _ = load_generator(ready / "tasks.hwg")
+@pytest.fixture(scope="module")
+def filled(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a predictor, a supernet that has hardly begun, and groups of digits."""
+    ready = tmp_path_factory.mktemp("filled")
+    loaded, _ = load_generator(made / "tasks.hwg")
     loaded.oracle.predictor.save(ready / "cpu-mbv3_small.hwp")
     space, plan = get_space("mbv3_small"), TrainingPlan(steps=1, batch=4, fixed={"r": 28})
     groups = {"round": ["0", 6, 8, 9], "straight": [1, 4, 7]}
@@ -119,6 +129,14 @@ def searchable(ready: Path) -> Path:
     tasks = task_dropout(read_tasks(ready / "groups.json", data.name, data.classes))
     train(Supernet(space), data, plan, checkpoint=ready / "net.pt", tasks=tasks)
     (ready / "odd.json").write_text(json.dumps({"odd": ["1", "eleven"]}))
+    return ready
+
+
+@pytest.fixture
+def searchable(filled: Path, ready: Path) -> Path:
+    """A copy of its own, beside the generator."""
+    for path in filled.iterdir():
+        shutil.copy(path, ready)
     return ready
 
 

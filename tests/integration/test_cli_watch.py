@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 
 from hwbench import GraphBuilder
 from hwbench.cli import main
+from hwbench.cli.compare import show
 from hwbench.cli.gate import calibration_json
 from hwbench.devices import get_device
-from hwbench.errors import HwbenchError
+from hwbench.devices.models import read_model_file
+from hwbench.errors import DeviceError, HwbenchError, InconclusiveError
 from hwbench.lower import random_weights, to_onnx
 from hwbench.store import Store
 from hwbench.watch import trial
@@ -144,6 +147,22 @@ class TestCompare:
         assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("errors", "change", "code"),
+    [((), 10.0, 1), ((3,), 10.0, 1), ((4, 3), 10.0, 1), ((3,), 0.0, 3), ((3, 4), 0.0, 4)],
+)
+def test_a_regression_is_not_hidden_by_a_failure_beside_it(
+    errors: tuple[int, ...], change: float, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kinds = {3: InconclusiveError, 4: DeviceError}
+    failures = [kinds[n](f"net{n}: no") for n in errors]
+    found = Comparison("A", "B", change / 100, 0.001, 10.0)
+    assert show([*failures, found], 0.01, as_json=True) == code
+    said = capsys.readouterr()
+    assert json.loads(said.out)["errors"] == [str(failure) for failure in failures]
+    assert all(str(failure) in said.err for failure in failures)
+
+
 class TestGate:
     @pytest.mark.usefixtures("few_processes")
     def test_a_folder_of_baselines(
@@ -172,9 +191,10 @@ class TestGate:
         assert main(["gate", model, "--baseline", "history"]) == 3
         assert "the store has nothing of it" in capsys.readouterr().err
         slow = history("net.onnx", cpu.fingerprint(1), [1e4] * 6)
+        work = dataclasses.replace(slow[0].workload, inputs=read_model_file(models[0]).inputs)
+        changes = {"workload": work, "epoch": known.id, "beta": (1.0,) * len(known.names)}
         with Store.open(own_store) as store:
-            beta = (1.0,) * len(known.names)
-            store.merge(dataclasses.replace(m, epoch=known.id, beta=beta) for m in slow)
+            store.merge(dataclasses.replace(m, **changes) for m in slow)
         assert main(["gate", model, "--baseline", "history"]) == 0
         out = capsys.readouterr().out
         assert out.startswith("FASTER: net.onnx is ")
@@ -204,6 +224,52 @@ class TestGate:
         assert main(["gate", str(models[0]), "--baseline", str(copy), *sure, *FAST]) == 3
         (entry,) = printed(capsys)["gate"]
         assert entry["verdict"] == "inconclusive"
+
+    def test_an_unchanged_file_of_which_the_store_has_nothing(
+        self,
+        models: tuple[Path, Path],
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """As in a fresh clone on a build machine: nothing to compare is no failure."""
+        for what in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "one")):
+            who = ("-c", "user.name=a", "-c", "user.email=a@b")
+            subprocess.run(["git", *who, *what], cwd=models[0].parent, check=True)
+        summary = tmp_path / "summary.md"
+        asked = ("gate", str(models[0]), "--baseline", "HEAD")
+        assert main([*asked, "--summary", str(summary)]) == 0
+        assert capsys.readouterr().out.startswith("UNCHANGED: net.onnx is the file that HEAD has")
+        assert "| net.onnx | **unchanged** | | | the same file |" in summary.read_text()
+        assert main([*asked, "--json"]) == 0
+        assert printed(capsys) == {"gate": [], "unchanged": ["net.onnx"], "errors": []}
+
+    @pytest.mark.parametrize(
+        ("summary", "words"),
+        [
+            ("", "is a folder, or was empty"),
+            ("no/such/file.md", "cannot be written, or is not there"),
+        ],
+    )
+    def test_a_summary_that_cannot_be_is_told_before_anything_is_measured(
+        self,
+        summary: str,
+        words: str,
+        models: tuple[Path, Path],
+        own_store: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        asked = ("gate", str(models[0]), "--baseline", str(models[1]))
+        assert main([*asked, "--summary", summary]) == 2
+        assert words in capsys.readouterr().err
+        assert not own_store.exists()
+
+    @pytest.mark.parametrize("verb", ["bench", "gate"])
+    def test_models_of_one_name_would_have_one_history(
+        self, verb: str, models: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        more = ("--baseline", "history") if verb == "gate" else ()
+        assert main([verb, *map(str, models), *more]) == 2
+        assert "are both called net.onnx" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
         ("baseline", "words"),
@@ -271,11 +337,15 @@ class TestStores:
         other = str(filled(tmp_path))
         assert main(["store", "merge", other]) == 0
         assert main(["store", "merge", other, "--json"]) == 0
-        first, second = capsys.readouterr().out.split("\n", 1)
+        said = capsys.readouterr()
+        first, second = said.out.split("\n", 1)
         assert first == "120 measurements added, 0 known already"
+        assert "1 verdict on claims left out, of that machine" in said.err
         assert json.loads(second) == {"added": 0, "known": 120}
-        with Store.open(own_store) as store:
+        with Store.open(own_store) as store, Store.open(other) as source:
             assert len(store.epochs(imported=True)) == 2
+            assert len(store.canary_runs()) == len(source.canary_runs()) > 0
+            assert store.verdicts() == []
 
     def test_half_a_store_is_no_store(
         self, own_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

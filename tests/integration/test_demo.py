@@ -43,6 +43,10 @@ def test_the_demo_measures_predicts_keeps_and_reports(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(demo, "TEST_SAMPLES", 4)
+    # Two processes, and less time, where no answer has to be sure.
+    short = replace(demo.PROFILE_PLAN, processes=2, seconds=0.3)
+    monkeypatch.setattr(demo, "PROFILE_PLAN", short)
+    monkeypatch.setattr(demo, "Plan", partial(demo.Plan, processes=2))
     monkeypatch.setattr(demo, "Costs", partial(Costs, plan=Schedule(steps=10, last=15)))
     argv = ["demo", "-n", "20", "-o", str(tmp_path / "out"), "--json"]
     assert cli.main(argv) == 0

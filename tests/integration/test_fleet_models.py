@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hwbench import GraphBuilder
-from hwbench.cli import judges, main
+from hwbench.cli import main
 from hwbench.cli.bench import jobs_of
 from hwbench.devices import get_device
 from hwbench.errors import ModelError, UsageError
@@ -151,12 +151,11 @@ def test_a_gate_on_history_asks_the_device_that_has_one(
     tmp_path: Path,
     own_store: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(judges, "_SECONDS_OF_HISTORY", 0.2)
     model = net(tmp_path / "model.onnx", 3)
     fleet = ("--fleet", "local", "-d", "fake:1,fake:2,fake:3")
-    gate = ("gate", str(model), "--baseline", "history", "--tolerance", "10", "--json")
+    short = ("--tolerance", "10", "--seconds", "0.2", "--json")
+    gate = ("gate", str(model), "--baseline", "history", *short)
     assert main([*gate, *fleet]) == 3
     assert "run hwbench bench on the baseline" in capsys.readouterr().err
     assert main(["bench", str(model), "-d", "fake:3", *FAST]) == 0

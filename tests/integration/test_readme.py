@@ -11,19 +11,23 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 from hwbench.cli import bench, main
 from hwbench.devices import get_device, profile
 from hwbench.devices.base import Device
+from hwbench.devices.cuda import device
 from hwbench.devices.cuda.options import CudaOptions
+from hwbench.devices.cuda.probe import GpuFacts
 from hwbench.devices.litert import LiteRtOptions
 from hwbench.devices.phone.adb import Adb
 from hwbench.devices.phone.device import PhoneOptions
+from hwbench.errors import DeviceError
 from hwbench.graph import GraphBuilder
 from hwbench.lower import random_weights, to_onnx, to_tflite
 from hwbench.measure.campaign import anchor
@@ -108,7 +112,7 @@ def short_plans(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(bench, "measure", in_short)
     for module, name in ((profile, "PROFILE_PLAN"), (samples, "NETWORK_PLAN")):
-        plan = dataclasses.replace(getattr(module, name), seconds=0.3)
+        plan = dataclasses.replace(getattr(module, name), processes=2, seconds=0.3)
         monkeypatch.setattr(module, name, plan)
 
 
@@ -168,10 +172,32 @@ def test_the_tests_of_latency_pass(
     )
 
 
+@pytest.fixture(scope="module")
+def looked() -> Callable[..., GpuFacts]:
+    """What torch says of a GPU, once for all commands: each time it takes some seconds to load."""
+    answer = functools.cache(lambda *which: _outcome(device.look, *which))
+
+    def look(*which: Any) -> GpuFacts:
+        found = answer(*which)
+        if isinstance(found, DeviceError):
+            raise found
+        return found
+
+    return look
+
+
+def _outcome(look: Callable[..., GpuFacts], *which: Any) -> GpuFacts | DeviceError:
+    try:
+        return look(*which)
+    except DeviceError as error:
+        return error
+
+
 @pytest.mark.usefixtures("short_calibration", "short_plans")
 @pytest.mark.parametrize("command", commands(_DEVICES), ids=" ".join)
 def test_the_commands_of_the_devices_page_parse(
     command: list[str],
+    looked: Callable[..., GpuFacts],
     tmp_path: Path,
     own_store: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -179,6 +205,7 @@ def test_the_commands_of_the_devices_page_parse(
 ) -> None:
     """No phone and no GPU stands here: what is missing is said in one line, with exit code 4."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(device, "look", looked)
     graph = GraphBuilder("net")
     net = graph.build(graph.conv(graph.input("x", (1, 3, 16, 16)), 4))
     to_onnx(net, random_weights(net)).save(tmp_path / "model.onnx")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -322,6 +323,14 @@ def test_what_an_interrupt_left_running_is_ended_by_the_next_script(
     assert _sleeping("95.4")
     shell.run(":", 10)
     _wait_for(lambda: not _sleeping("95.4"))
+
+
+def test_threads_take_turns(shell: LocalShell) -> None:
+    """One that asks what the device is while another measures: none ends the other's script."""
+    scripts = [f"sleep 0.2; echo {n}" for n in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda script: shell.run(script, 20), scripts))
+    assert [each.output.strip() for each in done] == list("0123")
 
 
 def test_a_failing_removal_does_not_hide_what_happened(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ All data are drawn with fixed seeds; the truth is a latency of ``U`` ns.
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from hwbench.measure.estimate import (
 from tests.machines import LOG_U, PRIOR, READING_NOISE, Bursts, K, Machine, U, quiet
 
 
+@cache
 def limit(machine: Machine) -> float:
     """What the estimate comes to with ever more processes, less the truth (log)."""
     rng, many = np.random.default_rng(99), dataclasses.replace(machine, processes=150)

@@ -9,20 +9,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwbench.cli.gate import markdown
-from hwbench.errors import InconclusiveError, UsageError
-from hwbench.records import Fingerprint, Measurement
-from hwbench.watch.baselines import baseline_files
+from hwbench.errors import InconclusiveError, NoHistoryError, UsageError
+from hwbench.lower.onnx_file import external_files
+from hwbench.records import Fingerprint, InputSpec, Measurement
+from hwbench.watch.baselines import Baselines, baseline_files
 from hwbench.watch.calibration import redrawn, smallest_seen
 from hwbench.watch.commits import commit_of, file_at, git_tags
 from hwbench.watch.comparison import Comparison, together
-from hwbench.watch.gate import against_level, ruled, stored_level
+from hwbench.watch.gate import GATED, Unchanged, against_level, ruled, stored_level
 from hwbench.watch.pairs import pairs_of
 from hwbench.watch.segments import changes
+from hwbench.watch.selection import selected
 from hwbench.watch.trial import Effort
 from tests.measurements import measurement
 from tests.paired import KINDS, side_by_side
@@ -178,6 +181,51 @@ class TestStoredLevel:
         assert level.points == 1
         assert math.exp(level.log_latency) == pytest.approx(3e6)
 
+    def test_what_was_measured_with_changes_is_not_of_the_commit(self) -> None:
+        tags = {"commit": "feed" * 10}
+        dirty = point(7, 1.0, tags={**tags, "dirty": "yes"})
+        level = stored_level([point(6, 3.0, tags=tags), dirty], point(99, 3.0), None, "feedfeed")
+        assert level.points == 1
+        assert level.notes == ("1 points left out: measured with changes that are not in it",)
+        with pytest.raises(NoHistoryError, match="changes that are not in it"):
+            stored_level([dirty], point(99, 3.0), None, "feedfeed")
+        with pytest.raises(InconclusiveError, match="but what has changes"):
+            selected([dirty], "commit:feedfeed")
+
+    def test_other_inputs_are_another_series(self) -> None:
+        big = (InputSpec("x", "float32", (8, 3, 224, 224)),)
+        others = [
+            dataclasses.replace(m, workload=dataclasses.replace(m.workload, inputs=big))
+            for m in series(16.0, 16.0)
+        ]
+        level = stored_level([*series(2.0, 2.0), *others], point(99, 2.0), None)
+        assert level.points == 2
+        assert level.notes == ("2 points left out: of other inputs, threads or options",)
+
+    def test_an_alarm_is_no_level_for_the_next_time(self) -> None:
+        """Nor is the point that it was measured again with. A gate that is run again says so."""
+        past = series(*[2.0] * 10)
+        alarms = [point(n, 2.1, tags=GATED) for n in (20, 21)]
+        current = point(99, 2.1)
+        level = stored_level([*past, *alarms], current, None)
+        assert level.points == 10
+        assert level.notes[0].startswith("2 points left out: a gate found them slower")
+        assert against_level(current, level, None).word() == "slower"
+        accepted = stored_level([*past, *alarms, point(30, 2.1), point(31, 2.1)], current, None)
+        assert accepted.points == 4
+        assert against_level(current, accepted, None).word() != "slower"
+
+    def test_what_a_gate_passed_is_history(self) -> None:
+        sound = [point(n, 2.0 + 0.001 * (n % 2), tags=GATED) for n in range(20, 26)]
+        level = stored_level([*series(*[2.0] * 3), *sound], point(99, 2.0), None)
+        assert (level.points, level.notes) == (9, ())
+        assert stored_level(sound, point(99, 2.0), None).points == 6  # pytest's own history
+
+    def test_a_gate_that_saw_it_faster_has_a_new_level(self) -> None:
+        faster = [point(n, 1.8, tags=GATED) for n in range(20, 24)]
+        level = stored_level([*series(*[2.0] * 6), *faster], point(99, 1.8), None)
+        assert level.points == 4
+
     def test_one_point_knows_little(self) -> None:
         current = point(99, 2.03)
         one = against_level(current, stored_level(series(2.0), current, None), None)
@@ -248,21 +296,31 @@ class TestCalibration:
         assert len({c.log_ratio for c in found}) > 20
 
 
+def git_in(folder: Path, *arguments: str) -> None:
+    who = ("-c", "user.name=a", "-c", "user.email=a@b")
+    subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def with_external_data(location: str, floats: int) -> onnx.ModelProto:
+    """A model of one tensor, whose data lie in another file."""
+    weights = onnx.TensorProto(name="w", dims=[floats], data_type=onnx.TensorProto.FLOAT)
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value=location)
+    y = onnx.helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, [floats])
+    graph = onnx.helper.make_graph([], "net", [], [y], [weights])
+    return onnx.helper.make_model(graph)
+
+
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A clone of one commit, with a model in a folder."""
     for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
         monkeypatch.setenv(name, "/dev/null")
-
-    def git(*arguments: str) -> None:
-        who = ("-c", "user.name=a", "-c", "user.email=a@b")
-        subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
-
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "net.onnx").write_bytes(b"before")
-    git("init", "-q", "-b", "main")
-    git("add", ".")
-    git("commit", "-q", "-m", "one")
+    git_in(tmp_path, "init", "-q", "-b", "main")
+    git_in(tmp_path, "add", ".")
+    git_in(tmp_path, "commit", "-q", "-m", "one")
     return tmp_path
 
 
@@ -279,17 +337,49 @@ class TestGit:
     def test_a_baseline_of_git_is_run(self, clone: Path) -> None:
         model = clone / "models" / "net.onnx"
         model.write_bytes(b"after")
-        with baseline_files("main", [model]) as (files, commit):
-            assert files[model].read_bytes() == b"before"
-            assert files[model].name == "net.onnx"
-            assert commit == commit_of("main", clone)
-        assert not files[model].exists()
+        with baseline_files("main", [model]) as found:
+            assert found.files[model].read_bytes() == b"before"
+            assert found.files[model].name == "net.onnx"
+            assert found.commit == commit_of("main", clone)
+            assert not found.unchanged
+        assert not found.files[model].exists()
 
     def test_the_same_file_is_held_against_the_store(self, clone: Path) -> None:
         model = clone / "models" / "net.onnx"
-        with baseline_files("main", [model]) as (files, commit):
-            assert files == {}
-            assert commit == commit_of("main", clone)
+        with baseline_files("main", [model]) as found:
+            assert found == Baselines({}, commit_of("main", clone), frozenset({model}))
+
+    def test_a_model_comes_with_its_external_data(self, clone: Path) -> None:
+        """Both as of the commit; and where the data alone differ, the model is another one."""
+        model, data = clone / "models" / "big.onnx", clone / "models" / "parts" / "weights"
+        data.parent.mkdir()
+        onnx.save(with_external_data("parts/weights", 4), model)
+        data.write_bytes(b"then" * 4)
+        git_in(clone, "add", ".")
+        git_in(clone, "commit", "-q", "-m", "two")
+        with baseline_files("main", [model]) as found:
+            assert found.unchanged == {model}
+        data.write_bytes(b"now." * 4)
+        with baseline_files("main", [model]) as found:
+            assert (found.files[model].parent / "parts" / "weights").read_bytes() == b"then" * 4
+            assert found.files[model].read_bytes() == model.read_bytes()
+
+    def test_what_a_model_asks_for_outside_of_its_folder_is_not_fetched(self, clone: Path) -> None:
+        (clone / "models" / "secret").write_bytes(b"no")
+        for place in ("../secret", "/etc/hostname", ""):
+            content = with_external_data(place, 4).SerializeToString()
+            assert external_files(content) == []
+        assert external_files(b"no model") == []
+
+    def test_a_pointer_of_git_lfs_is_no_model(self, clone: Path) -> None:
+        model = clone / "models" / "net.onnx"
+        model.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+        git_in(clone, "commit", "-q", "-a", "-m", "pointer")
+        with (
+            pytest.raises(UsageError, match="has it in Git LFS: run git lfs install"),
+            baseline_files("main", [model]),
+        ):
+            pass
 
     def test_a_file_that_was_not_there(self, clone: Path) -> None:
         assert file_at("HEAD", clone / "models" / "other.onnx") is None
@@ -309,7 +399,8 @@ class TestGit:
 def test_markdown_shows_hostile_names_as_they_are() -> None:
     name = "<img src=x>|`a`\n# b"
     found = dataclasses.replace(made(4.0), b=name)
-    text = markdown([ruled(name, lambda: found, 0.01)], [], "main")
+    text = markdown([ruled(name, lambda: found, 0.01), Unchanged("a|b")], "main")
+    assert "| a\\|b | **unchanged** | | | the same file |" in text
     row = text.splitlines()[4]
     assert "<img" not in row
     assert row.count("|") - row.count("\\|") == 6

@@ -8,10 +8,12 @@ import dataclasses
 import gzip
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hwbench.errors import ImportFileError, StoreError, UsageError
-from hwbench.interchange import archive, export, format_of, import_archive
+from hwbench.interchange import archive, export, format_of, import_archive, import_results
 from hwbench.interchange.archive import VERSION
 from hwbench.records import Fingerprint, Measurement
 from hwbench.store import ImportReport, Store
@@ -86,9 +88,12 @@ class TestArchive:
     def test_a_compressed_one_is_known_by_its_bytes(
         self, store: Store, whole: Path, tmp_path: Path
     ) -> None:
-        renamed = tmp_path / "renamed"
-        renamed.write_bytes(gzip.compress(whole.read_bytes()))
-        assert import_archive(renamed, store).added == 3
+        packed = gzip.compress(whole.read_bytes())
+        for name in ("renamed", "renamed.json.gz", "renamed.json"):
+            (tmp_path / name).write_bytes(packed)
+        assert import_results(tmp_path / "renamed.json.gz", store)[0].added == 3
+        assert import_results(tmp_path / "renamed.json", store)[0].known == 3
+        assert import_archive(tmp_path / "renamed", store).known == 3
 
     def test_another_epoch_under_a_known_id_stops_the_import(
         self, store: Store, whole: Path
@@ -464,6 +469,26 @@ class TestExport:
             export([], path)
         assert path.read_text() == "old"
         assert list(tmp_path.iterdir()) == [path]
+
+    def test_a_link_stays_and_its_file_is_replaced(self, tmp_path: Path) -> None:
+        (tmp_path / "real").mkdir()
+        real, link = tmp_path / "real" / "a.csv", tmp_path / "a.csv"
+        link.symlink_to(real)
+        for _ in range(2):  # a link to nothing, then to a file
+            export([measurement(0)], link)
+            assert link.is_symlink()
+            assert real.read_text().count("\n") == 2
+        assert {path.name for path in tmp_path.rglob("*")} == {"real", "a.csv"}
+
+    def test_a_pipe_is_written_to_itself(self, tmp_path: Path) -> None:
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        with ThreadPoolExecutor(1) as pool:
+            read = pool.submit(pipe.read_text)
+            export([measurement(0)], pipe, "csv")
+        assert read.result().count("\n") == 2
+        assert list(tmp_path.iterdir()) == [pipe]
+        assert pipe.is_fifo()
 
     @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.parquet"])
     def test_a_folder_that_is_not_there(self, tmp_path: Path, name: str) -> None:

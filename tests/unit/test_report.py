@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwbench.records import Measurement
+from hwbench.records import InputSpec, Measurement
 from hwbench.spaces import get_space
 from hwbench.store import Store
 from hwbench.watch import report_files, report_runs
@@ -67,6 +67,41 @@ def test_a_calibration_divides_a_series(tmp_path: Path) -> None:
         "12 latencies rest on an earlier calibration than the newest of their series: they are "
         "shown, and not compared."
     ]
+
+
+def test_provisional_milliseconds_have_no_levels(tmp_path: Path) -> None:
+    """Each session's are of its own quiet moments: as far apart as those are."""
+    points = history("net", device(0), [2.0] * 8 + [2.4] * 8)
+    loose = [dataclasses.replace(m, epoch=None) for m in points]
+    report = reported(loose, tmp_path)
+    (series,) = report.series
+    assert (series.anchored, series.levels, report.changed) == ([], [], [])
+    assert report.notes == [
+        "16 latencies are provisional, of a device that was not calibrated: they compare within "
+        "their session only."
+    ]
+    rows = series_spec(series)["rows"]
+    assert len({row[9] for row in rows}) == len({m.session for m in loose}) > 1
+
+
+def test_two_earlier_calibrations_are_two(tmp_path: Path) -> None:
+    """The page's script compares rows of one calibration, the last column."""
+    points = history("net", device(0), [2.0] * 3)
+    moved = [dataclasses.replace(m, epoch=f"e{n}") for n, m in enumerate(points)]
+    (series,) = reported(moved, tmp_path).series
+    assert [row[9] for row in series_spec(series)["rows"]] == ["e0", "e1", "e2"]
+
+
+def test_other_inputs_are_a_series_of_their_own(tmp_path: Path) -> None:
+    small = history("net", device(0), STEADY)
+    big = (InputSpec("x", "float32", (8, 3, 224, 224)),)
+    large = [
+        dataclasses.replace(m, workload=dataclasses.replace(m.workload, inputs=big)) for m in small
+    ]
+    report = reported([*small, *large], tmp_path)
+    assert [series.options for series in report.series][1] == "8x3x224x224 float32"
+    assert len({series.options for series in report.series}) == 2
+    assert [s.options for s in reported(small, tmp_path / "one").series] == [""]
 
 
 def test_a_device_that_changed_is_told(tmp_path: Path) -> None:
