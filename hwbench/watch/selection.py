@@ -33,7 +33,9 @@ def selected(measurements: Sequence[Measurement], text: str) -> list[Measurement
     if kind == "session" and value:
         chosen = [m for m in measurements if m.session == value]
     elif kind == "commit" and len(value) >= _LEAST_DIGITS:
-        chosen = of_commit(measurements, value)
+        # What was measured with uncommitted changes stands for a commit of which there is no more.
+        of = [m for m in measurements if m.tags.get("commit", "").startswith(value)]
+        chosen = of_commit(of, value) or of
     elif kind == "tag" and "=" in value:
         name, _, wanted = value.partition("=")
         chosen = [m for m in measurements if m.tags.get(name) == wanted]
@@ -43,11 +45,7 @@ def selected(measurements: Sequence[Measurement], text: str) -> list[Measurement
             "tag:NAME=VALUE"
         )
     if not chosen:
-        changed = kind == "commit" and any(
-            m.tags.get("commit", "").startswith(value) for m in measurements
-        )
-        how = " but what has changes that are not in it" if changed else ""
-        raise InconclusiveError(f"no measurement of {text} in the store{how}: measure it first")
+        raise InconclusiveError(f"no measurement of {text} in the store: measure it first")
     return chosen
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -152,6 +154,43 @@ class TestHostsThatGo:
             assert isinstance(back.session([model], PLAN, None)[0], Measurement)
             with pytest.raises(LostError, match="fake:3@desk: its host has gone"):
                 OneDevice(models, store, "fake:3@desk").session([model], PLAN, None)
+
+
+def test_a_scheduler_that_goes_in_mid_sweep_is_told_and_the_same_command_goes_on(
+    start: Start, own_store: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+
+    def both() -> tuple[Any, Any]:
+        scheduler = start("fleet", "scheduler", address)
+        assert told(scheduler)
+        worker = start("fleet", "worker", address, "--devices", "phone=fake:1")
+        assert "lending" in told(worker)
+        return scheduler, worker
+
+    scheduler, worker = both()
+    with Store.open(own_store) as store:
+        with connected(address, None) as client:
+            sweep = sweep_on(client, 48)
+            sweep.calibrate(store)
+            answers = sweep.run(store, PLAN, sweep.keys, campaign="c")
+            next(answers)
+            scheduler.kill()
+            with pytest.raises(DeviceError, match="the fleet's scheduler has gone: start it again"):
+                list(answers)
+        kept = len(store.measurements())
+        assert 0 < kept < 48
+        assert worker.wait(60) == 4  # it says so as well, and ends
+        both()
+        with connected(address, None) as client:
+            sweep = sweep_on(client, 48)
+            missing = set(sweep.keys) - {m.workload.arch for m in sweep.stored(store)}
+            assert len(missing) == 48 - kept
+            rest = list(sweep.run(store, PLAN, sorted(missing), campaign="c"))
+        assert {type(each) for each in rest} == {Measurement}
+        held = Counter(m.workload.arch for m in store.measurements())
+        assert held == Counter(dict.fromkeys(sweep.keys, 1))
 
 
 # --- in this process --------------------------------------------------------------------------

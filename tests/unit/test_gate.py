@@ -189,8 +189,9 @@ class TestStoredLevel:
         assert level.notes == ("1 points left out: measured with changes that are not in it",)
         with pytest.raises(NoHistoryError, match="changes that are not in it"):
             stored_level([dirty], point(99, 3.0), None, "feedfeed")
-        with pytest.raises(InconclusiveError, match="but what has changes"):
-            selected([dirty], "commit:feedfeed")
+        clean = point(6, 3.0, tags=tags)
+        assert selected([clean, dirty], "commit:feedfeed") == [clean]
+        assert selected([dirty], "commit:feedfeed") == [dirty]  # better than nothing, and asked for
 
     def test_other_inputs_are_another_series(self) -> None:
         big = (InputSpec("x", "float32", (8, 3, 224, 224)),)
