@@ -14,6 +14,7 @@ from time import perf_counter_ns
 
 import numpy as np
 
+LOADS_TOGETHER = True
 _HUGE = 2 << 20
 #: Passes over the block, unmeasured, until the cache holds of it what it can.
 _TAKE_BACK = 3

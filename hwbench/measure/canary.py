@@ -22,6 +22,7 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import numpy as np
@@ -51,10 +52,15 @@ Array = NDArray[np.float64]
 def load_canaries(worker: WorkerProcess, canaries: Sequence[Canary]) -> list[list[object]]:
     """Load the canaries into a worker and warm them; answers their steps for ``round``."""
     steps: list[list[object]] = []
-    for canary in canaries:
-        slot = f"canary:{canary.name}"
+    slots = {f"canary:{canary.name}": canary.runner for canary in canaries}
+    together = False
+    with suppress(ModelError):  # which of them it is will show below
+        worker.load_together(list(slots.items()))
+        together = True
+    for canary, slot in zip(canaries, slots, strict=True):
         try:
-            worker.load(slot, canary.runner)
+            if not together:
+                worker.load(slot, canary.runner)
             worker.ask("warm", slot, 0.02, 3, 200, expect_s=1)
         except ModelError as error:
             raise DeviceError(f"canary {canary.name}: {error}") from error

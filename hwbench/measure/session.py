@@ -19,9 +19,11 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +42,7 @@ from hwbench.measure.family import LEAST_MODELS, Family, learned
 from hwbench.measure.jobs import Canary, Job, RunnerSpec, Target, threads_of
 from hwbench.measure.launches import measure_launches
 from hwbench.measure.plan import Failure, Plan, Progress
-from hwbench.measure.process import WorkerProcess
+from hwbench.measure.process import WorkerProcess, Workers
 from hwbench.measure.result import BurstLog, Context, Result, conclude, evidence_of
 from hwbench.measure.scratch import scratch
 from hwbench.measure.turns import Rota, Step
@@ -90,8 +92,11 @@ def measure(
     blocks = [_Block(session, order[index::number]) for index in range(number)]
     together = max(1, round(TURNS_SECONDS / (plan.seconds * plan.loaded)))
     groups = -(-number // together)
-    for index in range(groups):
-        yield from _take_turns(blocks[index::groups], plan, _share_of(progress, index, groups))
+    try:
+        for index in range(groups):
+            yield from _take_turns(blocks[index::groups], plan, _share_of(progress, index, groups))
+    finally:
+        session.workers.end()
     floors = [floor for block in blocks for floor in block.floors]
     if watch and floors:
         watch(np.exp(np.median(np.log(floors), axis=0)))
@@ -177,10 +182,11 @@ class _Session:
         )
 
         self._known: dict[str, list[Evidence]] = {}
+        self.workers = Workers()
 
-    def worker(self) -> WorkerProcess:
+    def worker(self) -> AbstractContextManager[WorkerProcess]:
         """A fresh worker."""
-        return WorkerProcess(self.target.python)
+        return self.workers.fresh(self.target.python)
 
     def families(self, evidence: Mapping[tuple[_Block, str], Evidence]) -> dict[str, Family]:
         """What the models of each search space have in common, by the space's name.
@@ -293,7 +299,8 @@ class _Block:
             # The runtime's own memory would otherwise count as the footprint of the first model.
             canary_time.load_backdrop(worker, self.backdrop)
         self.session.random.shuffle(slots)
-        steps = {s: step for s in slots if (step := self._load(worker, s, process))}
+        early = self._load_early(worker, slots, process)
+        steps = {s: step for s in slots if (step := self._load(worker, s, process, early.get(s)))}
         if not steps:
             return
         seconds = (
@@ -307,11 +314,23 @@ class _Block:
             self._load_pairs(worker, steps, began + seconds)
         self._rounds(worker, steps, canaries, began, seconds, progress)
 
-    def _load(self, worker: WorkerProcess, slot: str, process: int) -> Step | None:
-        """Load and warm one workload and its copies; None where it is refused."""
+    def _load_early(
+        self, worker: WorkerProcess, slots: Sequence[str], process: int
+    ) -> dict[str, dict[str, Any]]:
+        """Load pairs at once, but where each one's memory is looked at."""
+        if self.plan.pairs and process > 0:
+            with contextlib.suppress(ModelError):  # which of them refused shows by itself
+                return worker.load_together([(slot, self.runners[slot]) for slot in slots])
+        return {}
+
+    def _load(
+        self, worker: WorkerProcess, slot: str, process: int, loaded: dict[str, Any] | None
+    ) -> Step | None:
+        """Load, if it is not, and warm one workload and its copies; None where it is refused."""
         log = self.logs[slot]
         try:
-            loaded = worker.load(slot, self.runners[slot])
+            if loaded is None:
+                loaded = worker.load(slot, self.runners[slot])
             self.jobs[slot].require_unchanged()
             if loaded["grown"] is not None and (process == 0 or not self.plan.pairs):
                 log.footprints.append(loaded["grown"])

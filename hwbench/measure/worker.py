@@ -6,7 +6,7 @@ one JSON answer a line; a crash, a hang or an out-of-memory kill ends this proce
 else. What is run comes from *runner files*: Python files with a function
 ``load(args: dict) -> runner``, where ``runner.run(n)`` makes n timed runs and returns n
 integer nanoseconds. A runner may also have ``info()``, ``check()`` (raises ``ValueError`` on an
-output that is no number) and ``profile(n)``. A file whose runtime lets several threads load at once
+output that is no number) and ``profile(n)``. A file that may be loaded by a thread beside others
 says ``LOADS_TOGETHER = True``.
 
 Requests: ``load``, ``load_together``, ``warm``, ``round``, ``check``, ``profile``, ``memory``. The
@@ -145,27 +145,34 @@ class Worker:
         return {**times, "resident": resident, "grown": grown, "launch_bound": launch_bound}
 
     def load_together(self, loads):
-        """Load several, each ``(slot, file, args)``, a thread each where all runtimes allow it."""
-        if not all(getattr(runner_module(file), "LOADS_TOGETHER", False) for _, file, _ in loads):
-            for each in loads:
-                self.load(*each)
-            return {}
-        errors = []
+        """Load several, each ``(slot, file, args)``: at once, as far as their files allow it.
 
-        def load(each):
+        Answers what :meth:`load` does, by slot. One at least is loaded by the thread that does all
+        else, as it would be alone: what a runtime allocates may come from a part of memory that is
+        its thread's own.
+        """
+        beside = [
+            each for each in loads if getattr(runner_module(each[1]), "LOADS_TOGETHER", False)
+        ]
+        alone = [each for each in loads if each not in beside] or [beside.pop(0)]
+        answers, errors = {}, []
+
+        def load(several):
             try:
-                self.load(*each)
-            except Exception as error:  # noqa: BLE001 - it is raised below, by the thread that answers
+                for slot, *how in several:
+                    answers[slot] = self.load(slot, *how)
+            except Exception as error:  # noqa: BLE001 - it is raised below
                 errors.append(error)
 
-        threads = [threading.Thread(target=load, args=(each,)) for each in loads]
+        threads = [threading.Thread(target=load, args=([each],)) for each in beside]
         for thread in threads:
             thread.start()
+        load(alone)
         for thread in threads:
             thread.join()
         if errors:
             raise errors[0]
-        return {}
+        return answers
 
     def warm(self, slot, seconds, least, most):
         """Run until ``seconds`` have passed, within ``least`` and ``most`` runs."""

@@ -75,8 +75,9 @@ class TestLoadingTogether:
 
     def test_at_once_where_the_runtime_allows_it(self, tmp_path: Path) -> None:
         with WorkerProcess(sys.executable) as opened:
-            opened.load_together(self.pair(tmp_path, "LOADS_TOGETHER = True", 60))
+            found = opened.load_together(self.pair(tmp_path, "LOADS_TOGETHER = True", 60))
             for slot in "ab":
+                assert found[slot]["load_ns"] > 0
                 assert opened.ask("warm", slot, 0.0, 2, 2)["ns"] == [1000, 1000]
 
     def test_one_after_the_other_where_it_does_not(self, tmp_path: Path) -> None:
