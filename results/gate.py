@@ -132,18 +132,18 @@ def sequential(kind: str) -> dict[str, dict[str, float]]:
 
 
 def trial(store: Store, kind: str, added: int, condition: str) -> dict[str, Any]:
-    """One ruling of the gate, and all comparisons that it took; A/A ones are stored."""
+    """One ruling of the gate, and all comparisons that it took; what they rest on is stored."""
     device, start = get_device("cpu"), time.monotonic()
     before, after = (
         device.job(GraphModel(NETS[kind](UNITS + more), f"{kind} {name}"), 1)
         for more, name in ((0, "A"), (added, f"B{added}"))
     )
     about = {"kind": kind, "condition": condition, "added": str(added)}
-    effort, keep = (EFFORT, None) if added else (replace(EFFORT, sessions=1), store.add)
+    effort = EFFORT if added else replace(EFFORT, sessions=1)
     looks: list[Comparison] = []
 
     def compared(side: Side) -> list[Outcome]:
-        found = compare_live(device, [side], effort, None, keep=keep, tags=about)
+        found = compare_live(device, [side], effort, None, keep=store.add, tags=about)
         looks.extend(each for each in found if isinstance(each, Comparison))
         return found
 
@@ -246,7 +246,8 @@ def _drawn(folder: Path, draws: int) -> Iterator[Comparison]:
     sessions: dict[str, list[Measurement]] = defaultdict(list)
     with Store.open(folder / "gate.db", create=False) as store:
         for m in store.measurements():
-            sessions[m.session].append(m)
+            if m.tags["added"] == "0":
+                sessions[m.session].append(m)
     taken = defaultdict(list)
     for pair in sessions.values():
         if len(pair) == 2:
