@@ -250,14 +250,11 @@ def _of_the_fleet(
         return _by_arch(sweep.run(store, PROFILE_PLAN, sweep.keys, campaign=f"{index}"))
 
 
-def stopped(
-    folder: Path, turns: int = 100, seconds: float = 1.5, copies: int = 6
-) -> dict[str, dict[str, float]]:
+def stopped(folder: Path, turns: int = 2000, copies: int = 6) -> dict[str, dict[str, float]]:
     """Nets beside an idle worker and its scheduler, which are stopped in every other turn.
 
-    The same copies of the same nets in one process, so that nothing but the two differs. A worker
-    that is stopped for a turn misses a heartbeat or two, and nobody notices. Which of a pair of
-    turns is first is drawn.
+    A pair of turns is of the same copies in one process, within a tenth of a second, so that
+    hardly anything but the two differs. Which of them is first is drawn.
     """
     dice, kinds = random.Random(0), [*NETS][:3]
     log_ratio: dict[str, list[float]] = {kind: [] for kind in kinds}
@@ -268,31 +265,25 @@ def stopped(
         opened = stack.enter_context(WorkerProcess(sys.executable))
         for kind in kinds:
             (folder / kind).mkdir()
-            runner = get_device("cpu").job(GraphModel(NETS[kind](UNITS), kind), 1)
-            spec = runner.build(folder / kind)
+            job = get_device("cpu").job(GraphModel(NETS[kind](UNITS), kind), 1)
+            spec = job.build(folder / kind)
             for copy in range(copies):
                 opened.load(copy_slot(kind, copy), spec)
 
-        def turn(sign: signal.Signals) -> dict[str, float]:
-            """The median burst of each kind (log ns) while the two run, or are stopped."""
+        def turn(sign: signal.Signals, copy: int) -> list[float]:
+            """A burst of each kind (log ns) while the two run, or are stopped."""
             for each in idle:
                 each.send_signal(sign)
-            took: dict[str, list[float]] = {kind: [] for kind in kinds}
-            end = time.monotonic() + seconds
-            for copy in itertools.cycle(range(copies)):
-                steps = [[copy_slot(kind, copy), 5, 1] for kind in kinds]
-                for burst in opened.ask("round", steps, [])["bursts"]:
-                    level = float(np.quantile(burst["ns"], 0.25))  # as the engine takes it
-                    took[burst["slot"].partition("#")[0]].append(level)
-                if copy == copies - 1 and time.monotonic() > end:
-                    break
-            return {kind: float(np.log(np.median(ns))) for kind, ns in took.items()}
+            steps = [[copy_slot(kind, copy), 5, 1] for kind in kinds]
+            found = opened.ask("round", steps, [])["bursts"]
+            return [float(np.log(np.quantile(burst["ns"], 0.25))) for burst in found]
 
-        for _ in range(turns):
+        for number in range(turns):
             order = dice.sample((signal.SIGCONT, signal.SIGSTOP), 2)
-            by = {sign: turn(sign) for sign in order}
-            for kind, found in log_ratio.items():
-                found.append(by[signal.SIGCONT][kind] - by[signal.SIGSTOP][kind])
+            by = {sign: turn(sign, number % copies) for sign in order}
+            both = by[signal.SIGCONT], by[signal.SIGSTOP]
+            for kind, run, rest in zip(kinds, *both, strict=True):
+                log_ratio[kind].append(run - rest)
     return {kind: _mean_of(np.array(found)) for kind, found in log_ratio.items()}
 
 
