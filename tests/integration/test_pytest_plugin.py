@@ -142,8 +142,9 @@ class TestVerdicts:
         before = history("work.short", Calls().fingerprint(1), [1e3] * 6)
         with Store.open(inner.path / "kept.db") as store:
             store.add_epoch(known)
-            beta = (1.0,) * len(known.names)
-            store.merge(dataclasses.replace(m, epoch=known.id, beta=beta) for m in before)
+            work = dataclasses.replace(before[0].workload, inputs=())
+            changes = {"workload": work, "epoch": known.id, "beta": (1.0,) * len(known.names)}
+            store.merge(dataclasses.replace(m, **changes) for m in before)
         inner.makeini(
             "[pytest]\npythonpath = .\nlatency_store = kept.db\nlatency_baseline = history\n"
         )
