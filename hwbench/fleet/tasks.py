@@ -149,7 +149,8 @@ class Tasks:
             for future in pending
             if (pinned := self._pinned.get(future)) and pinned.workers.isdisjoint(workers)
         }
-        self.client.cancel(list(without))
+        if without:
+            self.client.cancel(list(without))
         lost = []
         for future, pinned in without.items():
             if pinned.otherwise is None:

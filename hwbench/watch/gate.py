@@ -175,7 +175,7 @@ def stored_level(
         lost = len(series) - len(usable)
         notes.append(f"{lost} points left out: another calibration, or no latency")
     if commit is not None:
-        whole = [m for m in usable if m.tags.get("commit", "").startswith(commit)]
+        whole = of_commit(usable, commit, changed=True)
         usable = of_commit(whole, commit)
         if len(usable) < len(whole):
             lost = len(whole) - len(usable)

@@ -34,8 +34,7 @@ def selected(measurements: Sequence[Measurement], text: str) -> list[Measurement
         chosen = [m for m in measurements if m.session == value]
     elif kind == "commit" and len(value) >= _LEAST_DIGITS:
         # What was measured with uncommitted changes stands for a commit of which there is no more.
-        of = [m for m in measurements if m.tags.get("commit", "").startswith(value)]
-        chosen = of_commit(of, value) or of
+        chosen = of_commit(measurements, value) or of_commit(measurements, value, changed=True)
     elif kind == "tag" and "=" in value:
         name, _, wanted = value.partition("=")
         chosen = [m for m in measurements if m.tags.get(name) == wanted]
@@ -49,12 +48,16 @@ def selected(measurements: Sequence[Measurement], text: str) -> list[Measurement
     return chosen
 
 
-def of_commit(measurements: Sequence[Measurement], commit: str) -> list[Measurement]:
-    """Those of a commit, by the first digits of its hash, without changes that are not in it."""
+def of_commit(
+    measurements: Sequence[Measurement], commit: str, *, changed: bool = False
+) -> list[Measurement]:
+    """Those of a commit, by the first digits of its hash: as it is, or also with ``changed`` files
+    that are not in it.
+    """
     return [
         m
         for m in measurements
-        if m.tags.get("commit", "").startswith(commit) and m.tags.get("dirty") != "yes"
+        if m.tags.get("commit", "").startswith(commit) and (changed or m.tags.get("dirty") != "yes")
     ]
 
 
