@@ -6,6 +6,9 @@ against itself (one session), or against one of 102 or 103 (sessions until the v
 three at most), in fresh processes that load only the two. Half of the trials have the machine to
 themselves, a quarter each runs beside a neighbour that computes or streams.
 
+``-d cuda:0 --option cuda_graph=on --added 0 3`` has them elsewhere, and only those: neighbours keep
+a core of the host busy, or its memory.
+
 ``python -m results.gate sequential FOLDER --seconds 600`` adds what a benchmark in CI has of the
 same nets under the same conditions: each after the other, a second in a process of its own.
 """
@@ -28,6 +31,7 @@ import numpy as np
 from scipy import stats
 
 from hwbench.devices import get_device
+from hwbench.devices.base import Device
 from hwbench.devices.models import GraphModel
 from hwbench.errors import InconclusiveError
 from hwbench.graph import Graph, GraphBuilder
@@ -38,17 +42,15 @@ from hwbench.verify.repeatability import neighbour
 from hwbench.verify.workloads import bottlenecks, dense, depthwise
 from hwbench.watch.calibration import redrawn, smallest_seen
 from hwbench.watch.comparison import Comparison, together
-from hwbench.watch.gate import CONFIDENCE, ruled, ruled_by_pair
+from hwbench.watch.gate import GATE, ruled, ruled_by_pair
 from hwbench.watch.pairs import pairs_of
-from hwbench.watch.trial import Effort, Outcome, Side, compare_live
+from hwbench.watch.trial import Outcome, Side, compare_live
 
 UNITS = 100
 CONDITIONS = ("idle", "compute", "idle", "stream")
 LEVELS = (0.95, 0.98, 0.99)
 #: Units more than the baseline has; a round has each once, A/A twice.
 ADDED = (0, 2, 0, 3)
-#: As ``hwbench gate`` has it.
-EFFORT = Effort(confidence=CONFIDENCE)
 #: A trial's second look at an alarm comes on top.
 _LONGEST_S = 40.0
 #: A sequential benchmark's nets, by the units that they have more, and its time for each (s).
@@ -74,16 +76,18 @@ NETS: dict[str, Callable[[int], Graph]] = {
 }
 
 
-def trials(folder: Path, kinds: Sequence[str], seconds: float) -> None:
+def trials(
+    device: Device, folder: Path, kinds: Sequence[str], sizes: Sequence[int], seconds: float
+) -> None:
     """Trials where an earlier run ended, one after the other: a row each in ``trials.jsonl``."""
     folder.mkdir(parents=True, exist_ok=True)
     with Store.open(folder / "gate.db") as store:
 
         def row(number: int) -> dict[str, Any]:
-            turn, place = divmod(number, len(ADDED))
+            turn, place = divmod(number, len(sizes))
             kind, condition = _turn(turn, kinds)
             with neighbour(condition):
-                return trial(store, kind, ADDED[place], condition)
+                return trial(device, store, kind, sizes[place], condition)
 
         _go_on(folder / "trials.jsonl", row, seconds - _LONGEST_S)
 
@@ -131,15 +135,15 @@ def sequential(kind: str) -> dict[str, dict[str, float]]:
     return found
 
 
-def trial(store: Store, kind: str, added: int, condition: str) -> dict[str, Any]:
+def trial(device: Device, store: Store, kind: str, added: int, condition: str) -> dict[str, Any]:
     """One ruling of the gate, and all comparisons that it took; what they rest on is stored."""
-    device, start = get_device("cpu"), time.monotonic()
+    start = time.monotonic()
     before, after = (
         device.job(GraphModel(NETS[kind](UNITS + more), f"{kind} {name}"), 1)
         for more, name in ((0, "A"), (added, f"B{added}"))
     )
     about = {"kind": kind, "condition": condition, "added": str(added)}
-    effort = EFFORT if added else replace(EFFORT, sessions=1)
+    effort = GATE if added else replace(GATE, sessions=1)
     looks: list[Comparison] = []
 
     def compared(side: Side) -> list[Outcome]:
@@ -160,7 +164,7 @@ def say(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
-def table(folder: Path, draws: int) -> None:
+def table(device: Device, folder: Path, draws: int) -> None:
     """Print all figures."""
     rows = _rows(folder / "trials.jsonl")
     for added in sorted({row["added"] for row in rows}):
@@ -171,7 +175,7 @@ def table(folder: Path, draws: int) -> None:
     first = [Comparison(**row["looks"][0]) for row in rows if row["added"] == "0" and row["looks"]]
     say(f"A/A, a session: {_bare(first)}")
     if (folder / "gate.db").exists():
-        drawn = list(_drawn(folder, draws))
+        drawn = list(_drawn(device, folder, draws))
         say(f"A/A drawn anew: {_bare(drawn)}")
         for tolerance in (0.0, 0.01):
             say(f"smallest seen, tolerance {tolerance:.0%}: {smallest_seen(drawn, tolerance)}")
@@ -207,7 +211,7 @@ def _rivals(rows: Sequence[dict[str, Any]]) -> None:
 def _words(rows: Sequence[dict[str, Any]]) -> str:
     """How many, what the first comparison and the ruling say, how far off, and how long."""
     looks = [Comparison(**row["looks"][0]) for row in rows if row["looks"]]
-    tolerance = EFFORT.tolerance
+    tolerance = GATE.tolerance
     first = [look.word(tolerance) for look in looks]
     said = [f"n {len(rows)}", *(f"{word} {first.count(word)}" for word in sorted(set(first)))]
     rulings = [_ruling(row) for row in rows]
@@ -225,7 +229,7 @@ def _ruling(row: dict[str, Any]) -> str:
     looks = iter([Comparison(**look) for look in row["looks"]])
     if "error" in row:
         return "inconclusive"
-    return ruled(row["kind"], looks.__next__, EFFORT.tolerance, joined=together).word
+    return ruled(row["kind"], looks.__next__, GATE.tolerance, joined=together).word
 
 
 def _bare(comparisons: Sequence[Comparison]) -> str:
@@ -235,14 +239,14 @@ def _bare(comparisons: Sequence[Comparison]) -> str:
         told = [replace(c, confidence=level, share=1.0) for c in comparisons]
         alarms = sum(c.word(0.0) != "inconclusive" for c in told)
         p = stats.binomtest(alarms, len(told), 1 - level, alternative="greater").pvalue
-        beyond = sum(c.word(EFFORT.tolerance) in ("slower", "faster") for c in told)
+        beyond = sum(c.word(GATE.tolerance) in ("slower", "faster") for c in told)
         said.append(f"at {level:.0%} {alarms} beyond 0 (p {p:.2g}), {beyond} alarms")
     return "; ".join(said)
 
 
-def _drawn(folder: Path, draws: int) -> Iterator[Comparison]:
+def _drawn(device: Device, folder: Path, draws: int) -> Iterator[Comparison]:
     """Comparisons drawn anew from the processes of the live A/A ones, of one kind each."""
-    kinds = [canary.kind for canary in get_device("cpu").canaries(1)]
+    kinds = [canary.kind for canary in device.canaries(1)]
     sessions: dict[str, list[Measurement]] = defaultdict(list)
     with Store.open(folder / "gate.db", create=False) as store:
         for m in store.measurements():
@@ -258,7 +262,7 @@ def _drawn(folder: Path, draws: int) -> Iterator[Comparison]:
             except InconclusiveError:
                 continue
             taken[pair[0].tags["kind"]].append(pairs)
-    rng, effort = np.random.default_rng(0), replace(EFFORT, sessions=1)
+    rng, effort = np.random.default_rng(0), replace(GATE, sessions=1)
     for own in taken.values():
         yield from redrawn(own, draws // len(taken), effort, rng)
 
@@ -271,13 +275,17 @@ def main() -> None:
     parser.add_argument("--nets", nargs="+", choices=[*NETS], default=[*NETS][:3])
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--draws", type=int, default=2000)
+    parser.add_argument("-d", "--device", default="cpu")
+    parser.add_argument("--option", action="append", default=[])
+    parser.add_argument("--added", nargs="+", type=int, default=[*ADDED])
     told = parser.parse_args()
+    device = get_device(told.device, dict(each.split("=", 1) for each in told.option))
     if told.verb == "measure":
-        trials(told.folder, told.nets, told.seconds)
+        trials(device, told.folder, told.nets, told.added, told.seconds)
     elif told.verb == "sequential":
         benchmarks(told.folder, told.nets, told.seconds)
     else:
-        table(told.folder, told.draws)
+        table(device, told.folder, told.draws)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -134,9 +135,15 @@ def compare(
         target = device_of(device, option)
         run_on(core_list(cores))
         sides = _sides(target, Path(a), Path(b), shapes(shape or ()), threads)
+        effort = replace(effort, versions=_are_versions(Path(a), Path(b)))
         with opened(store) as results:
             outcomes = live(target, sides, effort, results)
     raise typer.Exit(show(outcomes, tolerance / 100, as_json=as_json))
+
+
+def _are_versions(a: Path, b: Path) -> bool:
+    """Whether what is held against each other bears one name, as the files of two folders do."""
+    return a.is_dir() or a.name == b.name
 
 
 def _stored(results: Store, a: str, b: str, confidence: float) -> list[Outcome]:

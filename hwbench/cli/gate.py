@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     Found = Ruling | Unchanged | HwbenchError
 
 
-_SECONDS_BESIDE, _SECONDS_ALONE = 4.5, 2.0
+_SECONDS_ALONE = 2.0
 
 
 class GateGroup(TyperGroup):
@@ -112,10 +113,11 @@ def check(
     hwbench gate *.onnx --baseline origin/main --fleet tcp://127.0.0.1:8786 -d pixel7
     """
     from hwbench.watch.baselines import baseline_files
-    from hwbench.watch.trial import Effort
+    from hwbench.watch.gate import GATE
 
-    effort = Effort(
-        seconds=seconds or _SECONDS_BESIDE,
+    effort = replace(
+        GATE,
+        seconds=seconds or GATE.seconds,
         sessions=sessions,
         tolerance=tolerance / 100,
         confidence=confidence,
@@ -263,12 +265,17 @@ def calibrate(
     """
     from hwbench.measure.campaign import known_epoch
     from hwbench.watch.calibration import calibrate_gate
-    from hwbench.watch.trial import Effort
+    from hwbench.watch.gate import GATE
 
     target = device_of(device, option)
     run_on(core_list(cores))
-    effort = Effort(
-        seconds=seconds, sessions=1, tolerance=tolerance / 100, confidence=confidence, seed=seed
+    effort = replace(
+        GATE,
+        seconds=seconds,
+        sessions=1,
+        tolerance=tolerance / 100,
+        confidence=confidence,
+        seed=seed,
     )
     entries = []
     with opened(store) as results, console.stages() as report:

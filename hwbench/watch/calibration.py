@@ -95,10 +95,7 @@ def calibrate_gate(
         }
         taken.append(pairs)
         names = (job.workload.name, job.workload.name)
-        live += [
-            compare_pairs(names, pairs[i, i + 1], confidence=effort.confidence)
-            for i in range(0, len(slots) - 1, 2)
-        ]
+        live += [_compared(names, pairs[i, i + 1], effort) for i in range(0, len(slots) - 1, 2)]
         if progress:
             progress((session + 1) / sessions)
     rng = np.random.default_rng(effort.seed)
@@ -130,8 +127,13 @@ def redrawn(
             if part.log_ratio.size:
                 parts.append(part)
         if len(parts) > 1:
-            found.append(compare_pairs(("A", "A"), pooled(parts), confidence=effort.confidence))
+            found.append(_compared(("A", "A"), pooled(parts), effort))
     return tuple(found)
+
+
+def _compared(names: tuple[str, str], pairs: Pairs, effort: Effort) -> Comparison:
+    """As the last look of such an effort does."""
+    return compare_pairs(names, pairs, versions=effort.versions, confidence=effort.confidence)
 
 
 def _session(

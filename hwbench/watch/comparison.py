@@ -94,12 +94,15 @@ def compare_pairs(
     names: tuple[str, str],
     pairs: Pairs,
     *,
+    versions: bool = False,
     confidence: float = 0.95,
     share: float = 1.0,
     seconds: float = 0.0,
 ) -> Comparison:
-    """Of two models, by their ``names``, that took turns in the same processes."""
-    found = undisturbed_ratio(pairs)
+    """Of two models, by their ``names``, that took turns in the same processes; they may be
+    ``versions`` of one.
+    """
+    found = undisturbed_ratio(pairs, versions=versions)
     return Comparison(
         *names,
         found.log_ratio,

@@ -25,10 +25,12 @@ from hwbench.records import CanaryEpoch, Measurement
 from hwbench.watch.comparison import TOLERANCE, Comparison, Word, latency_spread, together
 from hwbench.watch.segments import changes
 from hwbench.watch.selection import changed_facts, of_commit, series_key
-from hwbench.watch.trial import Outcome, Side, told_apart
+from hwbench.watch.trial import Effort, Outcome, Side, told_apart
 
 #: Two-sided: one alarm in a hundred at a regression of just the tolerance, and far fewer at none.
 CONFIDENCE = 0.98
+#: What is held against its baseline is a version of it.
+GATE: Final = Effort(confidence=CONFIDENCE, versions=True)
 #: Sessions of one model on one machine differ by about this much (log), beyond what their own
 #: intervals say: known as well as from so many points.
 BETWEEN, BETWEEN_KNOWN = 0.004, 3.0

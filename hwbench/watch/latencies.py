@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,14 +23,13 @@ from hwbench.watch import trial
 from hwbench.watch.baselines import HISTORY, baseline_files, without
 from hwbench.watch.commits import commit_of, git_tags
 from hwbench.watch.comparison import Word, sentence
-from hwbench.watch.gate import CONFIDENCE, GATED, Ruling, ruled_by_history, ruled_by_pair
+from hwbench.watch.gate import GATE, GATED, Ruling, ruled_by_history, ruled_by_pair
 from hwbench.watch.selection import of_commit
 
 if TYPE_CHECKING:
     from hwbench.store import Store
 
 _SECONDS_ALONE: Final = 2.0
-_SECONDS_BESIDE: Final = 5.0
 _NS_PER_MS: Final = 1e6
 _NO_ANCHOR: Final = "Milliseconds are provisional: without --latency-store nothing is calibrated."
 
@@ -198,11 +197,11 @@ class _Asked:
 
     def beside(self, before: Job) -> Found:
         """Both in the same fresh processes, as ``hwbench gate`` does."""
-        effort = trial.Effort(
-            seconds=self.question.seconds or _SECONDS_BESIDE,
+        effort = replace(
+            GATE,
+            seconds=self.question.seconds or GATE.seconds,
             sessions=self.question.sessions,
             tolerance=self.question.tolerance,
-            confidence=CONFIDENCE,
         )
         after = self.job(self.question.what)
         epoch = known_epoch(self.target, 1, self.results) if self.results else None

@@ -7,7 +7,8 @@ Model. The log ratio D of a pair, at a slowdown s that both models shared::
 ``d`` is how differently the two feel the machine. What they do differs by little (two versions of
 one model), and so does what they feel; or they are different models, one of which feels twice as
 much of a neighbour as the other does. All this is thought possible: there are several priors of
-``d``, and their answers are averaged by how likely they make the pairs (Bayesian model averaging).
+``d``, and their answers are averaged by how likely they make the pairs (Bayesian model averaging),
+and by how likely each is beforehand, which who asks may know: a gate's two are versions.
 The pair is its own canary: of what slows both, the mean of their log times says more than any
 third program. It has the noise of two bursts, and is shrunk towards its process's mean by the
 share of its variance that such noise makes (regression calibration; Carroll et al., *Measurement
@@ -37,11 +38,11 @@ from hwbench.measure.estimate import SESSION_SHARE, calibrated, combine
 from hwbench.measure.regression import Problem, Scale, Scales, even
 from hwbench.watch.pairs import Pairs
 
-#: How far two models may differ: standard deviations of d, and of their log ratio. Two versions of
-#: one model (nets of 100 and of 102 units, 18 samples: d within .005 mostly, which their own errors
-#: make, and at .04 three times); the same done in another way; two models (conv, depthwise,
-#: bottleneck and dense nets: 0 to .85).
-KINSHIPS = ((0.01, 0.1), (0.1, 0.1), (0.5, 1.0))
+#: How far two models may differ: standard deviations of d, and of their log ratio; and how likely
+#: that is of two that are known for versions of one model. Two versions (nets of 100 and of 102
+#: units, 18 samples: d within .005 mostly, which their own errors make, and at .04 three times);
+#: the same done in another way; two models (conv, depthwise, bottleneck and dense nets: 0 to .85).
+KINSHIPS = ((0.01, 0.1, 0.80), (0.1, 0.1, 0.15), (0.5, 1.0, 0.05))
 #: How d changes from pair to pair, and how far the d of what lasted all the while differs from that
 #: of what came and went (a clock slows all alike, a neighbour does not): shares of the above.
 WANDER, LASTING = 0.1, 0.35
@@ -68,11 +69,15 @@ class Ratio:
     dof: float
 
 
-def undisturbed_ratio(pairs: Pairs) -> Ratio:
-    """The ratio of B's undisturbed latency to A's."""
-    accounts = [_account(pairs, *kinship) for kinship in KINSHIPS]
+def undisturbed_ratio(pairs: Pairs, *, versions: bool = False) -> Ratio:
+    """The ratio of B's undisturbed latency to A's, which may be known to be ``versions`` of one
+    model.
+    """
+    accounts = [_account(pairs, sd, apart) for sd, apart, _ in KINSHIPS]
     log_likelihood = np.array([own for _, own in accounts])
     share = np.exp(log_likelihood - log_likelihood.max())
+    if versions:
+        share *= [likely for *_, likely in KINSHIPS]
     share /= share.sum()
     found = [ratio for ratio, _ in accounts]
     centre = float(share @ [ratio.log_ratio for ratio in found])

@@ -28,7 +28,8 @@ class Effort:
     """What a comparison may cost and how sure it is to be.
 
     A session has ``processes`` fresh processes and takes ``seconds`` a model; there are at most
-    ``sessions``. ``tolerance`` is the relative difference that nobody minds.
+    ``sessions``. ``tolerance`` is the relative difference that nobody minds. Two that are
+    ``versions`` of one model are likely to feel the machine alike.
     """
 
     processes: int = 3
@@ -36,6 +37,7 @@ class Effort:
     sessions: int = 3
     tolerance: float = TOLERANCE
     confidence: float = 0.95
+    versions: bool = False
     seed: int | None = None
 
     def share(self, session: int) -> float:
@@ -170,6 +172,7 @@ def _look(
     trial.outcome = compare_pairs(
         (a.workload.name, b.workload.name),
         pooled(trial.parts),
+        versions=effort.versions,
         confidence=effort.confidence,
         share=share,
         seconds=trial.seconds,

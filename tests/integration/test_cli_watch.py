@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import subprocess
 from pathlib import Path
@@ -20,9 +19,10 @@ from hwbench.devices.models import read_model_file
 from hwbench.errors import DeviceError, HwbenchError, InconclusiveError
 from hwbench.lower import random_weights, to_onnx
 from hwbench.store import Store
-from hwbench.watch import trial
+from hwbench.watch import gate, trial
 from hwbench.watch.calibration import calibrate_gate
-from hwbench.watch.comparison import Comparison
+from hwbench.watch.comparison import Comparison, compare_pairs
+from hwbench.watch.gate import GATE
 from hwbench.watch.trial import Effort, compare_live
 from tests.measurements import epoch_on
 from tests.stores import device, filled, history
@@ -88,15 +88,9 @@ FAST = ("--seconds", "0.4", "--sessions", "1", "--json")
 
 
 @pytest.fixture
-def few_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three in place of six: these tests ask for no small difference."""
-    monkeypatch.setattr(trial, "Effort", functools.partial(Effort, processes=3))
-
-
-@pytest.fixture
 def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """As few as can tell how they differ: for differences that are unmistakable, or none."""
-    monkeypatch.setattr(trial, "Effort", functools.partial(Effort, processes=2))
+    monkeypatch.setattr(gate, "GATE", dataclasses.replace(GATE, processes=2))
 
 
 @pytest.fixture
@@ -105,15 +99,27 @@ def light_canaries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestCompare:
-    @pytest.mark.usefixtures("few_processes")
     def test_files_of_one_name(
-        self, models: tuple[Path, Path], own_store: Path, capsys: pytest.CaptureFixture[str]
+        self,
+        models: tuple[Path, Path],
+        own_store: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
+        """They are taken for versions of one model."""
+        asked = []
+
+        def compared(*args: Any, versions: bool, **more: Any) -> Comparison:
+            asked.append(versions)
+            return compare_pairs(*args, versions=versions, **more)
+
+        monkeypatch.setattr(trial, "compare_pairs", compared)
         assert main(["compare", *map(str, models), *FAST]) == 1
         (entry,) = printed(capsys)["comparisons"]
         assert (entry["a"], entry["b"]) == ("net.onnx (A)", "net.onnx (B)")
         assert entry["verdict"] == "slower"
         assert entry["change_pct_low"] <= entry["change_pct"] <= entry["change_pct_high"]
+        assert asked == [True]
         with Store.open(own_store) as store:
             assert len(store.measurements()) == 2
 
@@ -164,7 +170,6 @@ def test_a_regression_is_not_hidden_by_a_failure_beside_it(
 
 
 class TestGate:
-    @pytest.mark.usefixtures("few_processes")
     def test_a_folder_of_baselines(
         self,
         models: tuple[Path, Path],

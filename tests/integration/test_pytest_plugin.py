@@ -17,9 +17,9 @@ from hwbench.lower import random_weights, to_onnx
 from hwbench.measure import plan
 from hwbench.measure.process import WorkerProcess
 from hwbench.store import Store
-from hwbench.watch import latencies, pytest_plugin, trial
+from hwbench.watch import latencies, pytest_plugin
+from hwbench.watch.gate import GATE
 from hwbench.watch.latencies import Question
-from hwbench.watch.trial import Effort
 from tests.measurements import epoch_on
 from tests.stores import history
 from tests.targets import tiny_net, with_light_canaries
@@ -73,7 +73,7 @@ def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
     """A folder with functions and a model, whose tests measure little."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     with_light_canaries(pytester.path, monkeypatch)
-    monkeypatch.setattr(trial, "Effort", functools.partial(Effort, processes=2))
+    monkeypatch.setattr(latencies, "GATE", dataclasses.replace(GATE, processes=2))
     monkeypatch.setattr(latencies, "Plan", functools.partial(plan.Plan, processes=2))
     pytester.makepyfile(work=WORK)
     pytester.makeini("[pytest]\npythonpath = .\n")

@@ -40,7 +40,8 @@ from hwbench.store import Store
 from hwbench.testing.devices import check_device
 from hwbench.testing.predictors import check_predictor
 from hwbench.testing.spaces import check_space
-from hwbench.watch import latencies, pytest_plugin, trial
+from hwbench.watch import latencies, pytest_plugin
+from hwbench.watch.gate import GATE
 
 pytest_plugins = ["pytester"]
 
@@ -163,8 +164,9 @@ def test_the_tests_of_latency_pass(
     code = code.replace("baseline=before)", "baseline=before, seconds=0.2)")
     pytester.makepyfile(test_latency=code)
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    for module, name in ((trial, "Effort"), (latencies, "Plan")):  # two processes in place of six
-        monkeypatch.setattr(module, name, functools.partial(getattr(module, name), processes=2))
+    # Two processes in place of three and six.
+    monkeypatch.setattr(latencies, "GATE", dataclasses.replace(GATE, processes=2))
+    monkeypatch.setattr(latencies, "Plan", functools.partial(Plan, processes=2))
     found = pytester.runpytest_inprocess("-p", "no:cacheprovider", plugins=[pytest_plugin])
     found.assert_outcomes(passed=2)
     found.stdout.fnmatch_lines(

@@ -103,6 +103,18 @@ class TestKinship:
         strangers = np.median([undisturbed_ratio(each).se for each in every])
         assert alike < 0.8 * strangers
 
+    def test_versions_gain_by_being_known_for_them(self) -> None:
+        every = [pairs(seed, walk=0.03) for seed in range(20)]
+        told = np.median([undisturbed_ratio(each, versions=True).se for each in every])
+        untold = np.median([undisturbed_ratio(each).se for each in every])
+        assert told < 0.95 * untold
+
+    def test_what_is_wrongly_called_a_version_is_found_out(self) -> None:
+        """Twice as much of a neighbour, on a machine that was never quiet."""
+        machine = {"beta": (1.0, 0.5), "slow": 0.3, "walk": 0.03}
+        found = [undisturbed_ratio(pairs(seed, **machine), versions=True) for seed in range(30)]
+        assert np.mean([held(each) for each in found]) >= 0.9
+
     def test_a_doubtful_quiet_level_matters_only_where_they_feel_it_differently(self) -> None:
         alike, strangers = (
             pairs(walk=0.05, rounds=40, beta=beta) for beta in ((1.0, 1.0), (1.0, 0.3))
