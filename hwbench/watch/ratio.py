@@ -23,7 +23,9 @@ from the pairs; processes are combined again in the same way, should they share 
 copies tell. Sessions differ by a share of that once more, as those of single models do.
 
 ``e`` is the noise of a pair, with the tails of Student's t, and larger where neighbours came and
-went than where there was none, or one all the while.
+went than where there was none, or one all the while. By how much it grows with the slowdown is
+averaged over as well, for itself: how restless a machine is says nothing of how alike two models
+are.
 """
 
 from __future__ import annotations
@@ -43,9 +45,11 @@ from hwbench.watch.pairs import Pairs
 #: units, 18 samples: d within .005 mostly, which their own errors make, and at .04 three times);
 #: the same done in another way; two models (conv, depthwise, bottleneck and dense nets: 0 to .85).
 KINSHIPS = ((0.01, 0.1, 0.80), (0.1, 0.1, 0.15), (0.5, 1.0, 0.05))
-#: How d changes from pair to pair, and how far the d of what lasted all the while differs from that
-#: of what came and went (a clock slows all alike, a neighbour does not): shares of the above.
-WANDER, LASTING = 0.1, 0.35
+#: How d changes from pair to pair (standard deviations, each as likely beforehand).
+WANDERS = (0.001, 0.01, 0.05)
+#: How far the d of what lasted all the while differs from that of what came and went (a clock slows
+#: all alike, a neighbour does not): a share of its standard deviation.
+LASTING = 0.35
 #: What is thought of the standard deviation between copies, as a share of that between pairs, and
 #: of that between processes, as a share of that between copies, before any was seen; and as from
 #: how many of them.
@@ -73,11 +77,13 @@ def undisturbed_ratio(pairs: Pairs, *, versions: bool = False) -> Ratio:
     """The ratio of B's undisturbed latency to A's, which may be known to be ``versions`` of one
     model.
     """
-    accounts = [_account(pairs, sd, apart) for sd, apart, _ in KINSHIPS]
+    setting = _setting(pairs)
+    every = [(*kinship, wander) for kinship in KINSHIPS for wander in WANDERS]
+    accounts = [_account(setting, sd, apart, wander) for sd, apart, _, wander in every]
     log_likelihood = np.array([own for _, own in accounts])
     share = np.exp(log_likelihood - log_likelihood.max())
     if versions:
-        share *= [likely for *_, likely in KINSHIPS]
+        share *= [likely for _, _, likely, _ in every]
     share /= share.sum()
     found = [ratio for ratio, _ in accounts]
     centre = float(share @ [ratio.log_ratio for ratio in found])
@@ -86,17 +92,40 @@ def undisturbed_ratio(pairs: Pairs, *, versions: bool = False) -> Ratio:
     return Ratio(centre, math.sqrt(float(share @ squares)), dof)
 
 
-def _account(pairs: Pairs, sd: float, apart: float) -> tuple[Ratio, float]:
-    """The ratio where ``d`` has the standard deviation ``sd`` and the log ratio ``apart``, and the
-    log likelihood of the pairs.
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """P pairs as all accounts have them: which are ``in_copy`` (copies, P), which copies
+    ``of_process`` (processes, copies); the ``slowdown`` (P,) to be expected of each, and its
+    ``unrest`` (P,).
     """
+
+    pairs: Pairs
+    in_copy: NDArray[np.bool_]
+    of_process: NDArray[np.bool_]
+    slowdown: Array
+    unrest: Array
+
+
+def _setting(pairs: Pairs) -> _Setting:
     labels = np.column_stack([pairs.process, pairs.copy])
     copies, copy = np.unique(labels, axis=0, return_inverse=True)
-    in_copy = copy.reshape(-1) == np.arange(len(copies))[:, None]
     processes = np.unique(pairs.process)[:, None]
     variance = _variance(pairs)
-    slowdown = _slowdown(pairs, pairs.process == processes, variance)
-    wander = (WANDER * sd * slowdown) ** 2 + _unrest(variance)
+    return _Setting(
+        pairs,
+        copy.reshape(-1) == np.arange(len(copies))[:, None],
+        copies[:, 0] == processes,
+        _slowdown(pairs, pairs.process == processes, variance),
+        _unrest(variance),
+    )
+
+
+def _account(setting: _Setting, sd: float, apart: float, wander: float) -> tuple[Ratio, float]:
+    """The ratio where ``d`` has the standard deviation ``sd``, from pair to pair ``wander``, and
+    the log ratio ``apart``; and the log likelihood of the pairs.
+    """
+    pairs, in_copy, slowdown = setting.pairs, setting.in_copy, setting.slowdown
+    noise = (wander * slowdown) ** 2 + setting.unrest
     scale = Scale(group_share=COPY_SHARE)
     fit = even(
         Problem(
@@ -105,7 +134,7 @@ def _account(pairs: Pairs, sd: float, apart: float) -> tuple[Ratio, float]:
             member=in_copy,
             mean=np.zeros(1),
             sd=np.array([sd]),
-            wander=wander,
+            wander=noise,
             scales=Scales(scale, scale),
         )
     )
@@ -115,10 +144,10 @@ def _account(pairs: Pairs, sd: float, apart: float) -> tuple[Ratio, float]:
     prior_sd = max(COPY_SHARE * fit.sd, COPY_FLOOR)
     of_copies = _combined(
         share @ (pairs.log_ratio - slope * slowdown),
-        share**2 @ (fit.sd**2 + wander),
+        share**2 @ (fit.sd**2 + noise),
         (prior_sd, COPIES_KNOWN),
     )
-    member = (copies[:, 0] == processes) * of_copies.precision
+    member = setting.of_process * of_copies.precision
     precision = member.sum(axis=1)
     member /= precision[:, None]
     prior_sd = PROCESS_SHARE * of_copies.between_sd
