@@ -1,11 +1,12 @@
 """What a fleet costs and gives: throughput, overhead, kills, and whether its worker disturbs.
 
     python -m results.fleet              # everything, about twelve minutes
-    python -m results.fleet throughput   # one part: or overhead, quiet, killed, cpu, stopped
+    python -m results.fleet throughput   # one part: or overhead, quiet, killed, cpu, stopped, hosts
 
 From the clone's root. Scheduler and workers are processes of their own on loopback. The phones are
 the tests' (``tests/fleet_devices.py``): a launch sleeps for some time, and all else is real. The
-parts ``cpu`` and ``stopped`` measure this CPU.
+parts ``cpu``, ``stopped`` and ``hosts`` measure this CPU; the last needs 16 cores, and is left out
+where it is not named.
 """
 
 from __future__ import annotations
@@ -55,13 +56,18 @@ N = 64
 
 @contextmanager
 def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A verb in a process of its own, and its first line."""
+    """A verb in a process of its own, and the line in which it names its address."""
     with subprocess.Popen(
         [sys.executable, "-m", "hwbench", "fleet", *arguments], stderr=subprocess.PIPE, text=True
     ) as running:
         assert running.stderr is not None
         try:
-            yield running, running.stderr.readline().strip()
+            lines = []
+            while not lines or "tcp://" not in lines[-1]:
+                lines.append(running.stderr.readline())
+                if not lines[-1]:
+                    raise RuntimeError(f"fleet {' '.join(arguments)}: {''.join(lines)}")
+            yield running, lines[-1].strip()
         finally:
             running.kill()
 
@@ -254,7 +260,8 @@ def stopped(folder: Path, turns: int = 2000, copies: int = 6) -> dict[str, dict[
     """Nets beside an idle worker and its scheduler, which are stopped in every other turn.
 
     A pair of turns is of the same copies in one process, within a tenth of a second, so that
-    hardly anything but the two differs. Which of them is first is drawn.
+    hardly anything but the two differs. Which of them is first is drawn, and in which order the
+    nets have their turns.
     """
     dice, kinds = random.Random(0), [*NETS][:3]
     log_ratio: dict[str, list[float]] = {kind: [] for kind in kinds}
@@ -271,7 +278,7 @@ def stopped(folder: Path, turns: int = 2000, copies: int = 6) -> dict[str, dict[
                 opened.load(copy_slot(kind, copy), spec)
 
         def turn(sign: signal.Signals, copy: int) -> list[float]:
-            """A burst of each kind (log ns) while the two run, or are stopped."""
+            """A burst of each kind in turn (log ns) while the two run, or are stopped."""
             for each in idle:
                 each.send_signal(sign)
             steps = [[copy_slot(kind, copy), 5, 1] for kind in kinds]
@@ -279,12 +286,55 @@ def stopped(folder: Path, turns: int = 2000, copies: int = 6) -> dict[str, dict[
             return [float(np.log(np.quantile(burst["ns"], 0.25))) for burst in found]
 
         for number in range(turns):
+            dice.shuffle(kinds)  # what has waited for the two to wake up meets the first
             order = dice.sample((signal.SIGCONT, signal.SIGSTOP), 2)
             by = {sign: turn(sign, number % copies) for sign in order}
             both = by[signal.SIGCONT], by[signal.SIGSTOP]
             for kind, run, rest in zip(kinds, *both, strict=True):
                 log_ratio[kind].append(run - rest)
     return {kind: _mean_of(np.array(found)) for kind, found in log_ratio.items()}
+
+
+def hosts(folder: Path, n: int = 48, cores: int = 4) -> dict[str, float]:
+    """A sweep on the CPU of one host, and on those of four: so many cores of this machine each."""
+    codes, found = sample_codes(SPACE, n), dict[int, dict[str, Measurement]]()
+    took: dict[int, float] = {}
+    for count in (1, 4):
+        with (
+            Store.open(folder / f"hosts{count}.db") as store,
+            process("scheduler", "tcp://127.0.0.1:0") as (_, told),
+            ExitStack() as stack,
+        ):
+            address = told.split()[-1]
+            for host in range(count):
+                os.environ["HWBENCH_MACHINE"] = f"host{host}"
+                how = ("worker", address, "--devices", "cpu", "--name", f"host{host}")
+                worker, _ = stack.enter_context(process(*how))
+                own = range(host * cores, (host + 1) * cores)
+                for thread in psutil.Process(worker.pid).threads():
+                    os.sched_setaffinity(thread.id, own)
+            sweep = FleetSweep(stack.enter_context(connected(address, None)), "cpu", SPACE, codes)
+            sweep.calibrate(store)
+            began = time.perf_counter()
+            found[count] = _by_arch(sweep.run(store, PROFILE_PLAN, sweep.keys, campaign="hosts"))
+            took[count] = time.perf_counter() - began
+    pairs = [
+        (one, found[4][arch])
+        for arch, one in found[1].items()
+        if "inconclusive" not in (one.status, found[4][arch].status)
+    ]
+    apart = [np.log(b.latency_ns / a.latency_ns) for a, b in pairs]
+    met = [a.low_ns <= b.high_ns and b.low_ns <= a.high_ns for a, b in pairs]
+    return {
+        "one_host_s": took[1],
+        "four_hosts_s": took[4],
+        "times_the_throughput": took[1] / took[4],
+        "answers": len(pairs),
+        "of": n,
+        "intervals_meet": float(np.mean(met)),
+        "median_difference": float(np.median(apart)),
+        "median_distance": float(np.median(np.abs(apart))),
+    }
 
 
 def _mean_of(pairs: np.ndarray) -> dict[str, float]:
@@ -300,9 +350,9 @@ def _by_arch(answers: Iterator[object]) -> dict[str, Measurement]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    names = ("throughput", "overhead", "quiet", "killed", "cpu", "stopped")
+    names = ("throughput", "overhead", "quiet", "killed", "cpu", "stopped", "hosts")
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(names))
-    asked = parser.parse_args().parts or names
+    asked = parser.parse_args().parts or names[:-1]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         fakes = install(folder / "fakes")
@@ -315,6 +365,7 @@ def main() -> None:
             "killed": partial(killed, folder),
             "cpu": partial(beside, folder),
             "stopped": partial(stopped, folder),
+            "hosts": partial(hosts, folder),
         }
         for part in asked:
             print(json.dumps({part: parts[part]()}, indent=2), flush=True)  # noqa: T201
