@@ -241,15 +241,15 @@ def test_a_comparison_begins_anew_where_its_device_gives_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Between its sessions: what one device said is not completed by another."""
-    real, broken = OneDevice.session, list[str]()
+    real, broken = OneDevice.sessions, list[str]()
 
-    def session(self: OneDevice, *asked: Any) -> Any:
+    def sessions(self: OneDevice, *asked: Any) -> Any:
         if self.device is not None and not broken:
             broken.append(self.device)
             (fakes / f"{self.device.partition(':')[2]}.broken").touch()
         return real(self, *asked)
 
-    monkeypatch.setattr(OneDevice, "session", session)
+    monkeypatch.setattr(OneDevice, "sessions", sessions)
     of = ("--baseline", str(nets[1]), "--fleet", "local", "-d", "fake:1,fake:2")
     assert main(["gate", str(nets[3]), *of, *FAST]) == 1
     (entry,) = printed(capsys)["gate"]
