@@ -69,10 +69,6 @@ class Device(ABC):
             return cls()
         return cls(parse_options(cls.options_type, options))  # type: ignore[call-arg]
 
-    #: Whether models run on cores of this machine alone: sessions in which models are held against
-    #: each other then run at once, each on cores of its own.
-    on_cores: ClassVar[bool] = False
-
     @property
     def python(self) -> str:
         """The interpreter that runs the worker."""

@@ -30,8 +30,6 @@ class Calls:
 
     name = "python"
     python = sys.executable
-    #: A function may write a file or listen at a port, which two at once would fight for.
-    on_cores = False
 
     def __init__(self) -> None:
         self._host = OnnxCpu()

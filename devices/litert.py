@@ -53,7 +53,6 @@ class LiteRt(Device):
     description = "this machine's CPU through TFLite (LiteRT, XNNPACK)"
     suffix = ".tflite"
     options_type = LiteRtOptions
-    on_cores = True
 
     def __init__(self, options: LiteRtOptions | None = None) -> None:
         self.options = options or LiteRtOptions()

@@ -25,7 +25,6 @@ class OnnxCpu(Device):
 
     name = "cpu"
     description = "this machine's CPU through onnxruntime"
-    on_cores = True
 
     def fingerprint(self, threads: int) -> Fingerprint:
         """CPU, system, limits, runtime and its version; load and frequency as state."""

@@ -35,7 +35,6 @@ from hwbench.devices.base import Device
 from hwbench.devices.models import GraphModel
 from hwbench.errors import InconclusiveError
 from hwbench.graph import Graph, GraphBuilder
-from hwbench.measure.lanes import lanes_for
 from hwbench.measure.process import WorkerProcess
 from hwbench.records import Measurement
 from hwbench.store import Store
@@ -254,7 +253,6 @@ def _drawn(device: Device, folder: Path, draws: int) -> Iterator[Comparison]:
             if m.tags["added"] == "0":
                 sessions[m.session].append(m)
     taken = defaultdict(list)
-    at_once = len(lanes_for(1)) if device.on_cores else 1
     for pair in sessions.values():
         if len(pair) == 2:
             try:
@@ -264,8 +262,7 @@ def _drawn(device: Device, folder: Path, draws: int) -> Iterator[Comparison]:
             except InconclusiveError:
                 continue
             taken[pair[0].tags["kind"]].append(pairs)
-    rng = np.random.default_rng(0)
-    effort = replace(GATE, sessions=1, processes=at_once * GATE.processes)
+    rng, effort = np.random.default_rng(0), replace(GATE, sessions=1)
     for own in taken.values():
         yield from redrawn(own, draws // len(taken), effort, rng)
 

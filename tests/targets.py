@@ -81,7 +81,6 @@ class LocalTarget:
 
     name = "local"
     python = sys.executable
-    on_cores = False
 
     def __init__(self, folder: Path) -> None:
         self._spin = runner(folder, us=50)

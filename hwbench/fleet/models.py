@@ -138,15 +138,15 @@ class OneDevice:
         self._models, self._store, self.device = models, store, device
         self._kinds: tuple[str, ...] = ()
 
-    def sessions(
+    def session(
         self, jobs: Sequence[Job], plan: Plan, progress: Progress | None
-    ) -> list[list[Measurement | HwbenchError]]:
-        """One session of all jobs, its answers in their order. Nothing is calibrated for it."""
+    ) -> list[Measurement | HwbenchError]:
+        """One session of all jobs; answers in their order. Nothing is calibrated for it."""
         answer, found = self._models.session(
             jobs, plan, self._store, on=self.device, anchored=False
         )
         self.device, self._kinds = answer.device, answer.kinds
-        return [found]
+        return found
 
     def kinds(self, threads: int) -> Sequence[str]:
         """What the canaries of the last session stand for."""

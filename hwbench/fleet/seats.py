@@ -32,11 +32,6 @@ class Lent:
         """The interpreter that runs the worker."""
         return self._device.python
 
-    @property
-    def on_cores(self) -> bool:
-        """The device's own."""
-        return self._device.on_cores
-
     def fingerprint(self, threads: int) -> Fingerprint:
         """The device's own, under this name."""
         return replace(self._device.fingerprint(threads), device=self.name)

@@ -175,12 +175,6 @@ class Target(Protocol):
     def python(self) -> str:
         """The interpreter that runs the worker."""
 
-    @property
-    def on_cores(self) -> bool:
-        """Whether models run on cores of this machine alone: sessions of pairs may then run at
-        once, each on its own.
-        """
-
     def fingerprint(self, threads: int) -> Fingerprint:
         """The environment, as it is now."""
 

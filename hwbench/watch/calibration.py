@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import special, stats
 
-from hwbench.errors import HwbenchError
+from hwbench.errors import HwbenchError, WorkerError
 from hwbench.measure.jobs import Job, Target
 from hwbench.measure.plan import Plan, Progress
+from hwbench.measure.session import measure
 from hwbench.records import CanaryEpoch, Measurement
 from hwbench.watch.comparison import Comparison, compare_pairs
 from hwbench.watch.pairs import Pairs, pairs_of, pooled
-from hwbench.watch.trial import Effort, sessions_at_once
+from hwbench.watch.trial import Effort
 
 #: Slots of the model in each process: two live comparisons.
 SLOTS = 4
@@ -77,39 +78,28 @@ def calibrate_gate(
     *,
     progress: Progress | None = None,
 ) -> Calibration:
-    """Hold a job's model against itself, ``SLOTS // 2`` times in each of so many sessions, which
-    are several where several run at once.
+    """Hold a job's model against itself, ``SLOTS // 2`` times in each of so many sessions.
 
     A drawn comparison has as many processes as a live one. The look is the last of ``effort``'s.
     """
     taken: list[dict[tuple[int, int], Pairs]] = []
     live: list[Comparison] = []
-    together = 1
     for session in range(sessions):
-        found = [_turned(slots, target) for slots in _sessions(target, job, effort, epoch, session)]
-        taken += found
-        together = len(found)
+        slots = _session(target, job, effort, epoch, session)
+        kinds = [canary.kind for canary in target.canaries(job.workload.threads)]
+        anchors = slots[0].status != "observed_only"
+        pairs = {
+            (i, j): pairs_of(slots[i], slots[j], kinds, anchors=anchors)
+            for first in range(0, len(slots) - 1, 2)
+            for i, j in ((first, first + 1), (first + 1, first))
+        }
+        taken.append(pairs)
         names = (job.workload.name, job.workload.name)
-        live += [
-            _compared(names, pooled([pairs[i, i + 1] for pairs in found]), effort)
-            for i in range(0, SLOTS - 1, 2)
-        ]
+        live += [_compared(names, pairs[i, i + 1], effort) for i in range(0, len(slots) - 1, 2)]
         if progress:
             progress((session + 1) / sessions)
     rng = np.random.default_rng(effort.seed)
-    drawn = redrawn(taken, draws, replace(effort, processes=together * effort.processes), rng)
-    return Calibration(tuple(live), drawn, effort.tolerance)
-
-
-def _turned(slots: Sequence[Measurement], target: Target) -> dict[tuple[int, int], Pairs]:
-    """The pairs of a session's slots, two and two, and the same turned round."""
-    kinds = [canary.kind for canary in target.canaries(slots[0].workload.threads)]
-    anchors = slots[0].status != "observed_only"
-    return {
-        (i, j): pairs_of(slots[i], slots[j], kinds, anchors=anchors)
-        for first in range(0, len(slots) - 1, 2)
-        for i, j in ((first, first + 1), (first + 1, first))
-    }
+    return Calibration(tuple(live), redrawn(taken, draws, effort, rng), effort.tolerance)
 
 
 def redrawn(
@@ -146,22 +136,20 @@ def _compared(names: tuple[str, str], pairs: Pairs, effort: Effort) -> Compariso
     return compare_pairs(names, pairs, versions=effort.versions, confidence=effort.confidence)
 
 
-def _sessions(
+def _session(
     target: Target, job: Job, effort: Effort, epoch: CanaryEpoch | None, number: int
-) -> list[list[Measurement]]:
-    """Sessions of ``SLOTS`` slots of the job, as many as run at once."""
+) -> list[Measurement]:
+    """One session of ``SLOTS`` slots of the job."""
     seed = None if effort.seed is None else effort.seed + number
     plan = Plan(
         processes=effort.processes, seconds=effort.seconds, loaded=SLOTS, pairs=True, seed=seed
     )
-    # A workload of its own for each slot: answers tell by it whose they are.
-    jobs = [replace(job, workload=replace(job.workload)) for _ in range(SLOTS)]
     found = []
-    for answers in sessions_at_once(target, jobs, plan, epoch):
-        slots = []
-        for answer in answers:
-            if isinstance(answer, HwbenchError):
-                raise answer
-            slots.append(answer)
-        found.append(slots)
+    for answer in measure(target, [job] * SLOTS, plan, epoch):
+        if not isinstance(answer, Measurement):
+            error: HwbenchError = answer.error
+            raise error
+        found.append(answer)
+    if len(found) < SLOTS:
+        raise WorkerError(f"{job.workload.name}: {len(found)} of {SLOTS} slots were measured")
     return found

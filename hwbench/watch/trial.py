@@ -15,8 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from hwbench.errors import HwbenchError
-from hwbench.measure.jobs import Job, Target, threads_of
-from hwbench.measure.lanes import at_once, lanes_for
+from hwbench.measure.jobs import Job, Target
 from hwbench.measure.plan import Plan, Progress
 from hwbench.measure.session import measure
 from hwbench.records import CanaryEpoch, Measurement
@@ -28,9 +27,9 @@ from hwbench.watch.pairs import Pairs, pairs_of, pooled
 class Effort:
     """What a comparison may cost and how sure it is to be.
 
-    A session has ``processes`` fresh processes and takes ``seconds`` a model; at most ``sessions``
-    follow each other, and a venue may hold two at once. ``tolerance`` is the relative difference
-    that nobody minds. Two that are ``versions`` of one model are likely to feel the machine alike.
+    A session has ``processes`` fresh processes and takes ``seconds`` a model; there are at most
+    ``sessions``. ``tolerance`` is the relative difference that nobody minds. Two that are
+    ``versions`` of one model are likely to feel the machine alike.
     """
 
     processes: int = 3
@@ -67,10 +66,10 @@ def told_apart(a: Job, b: Job, suffixes: tuple[str, str] = (" (A)", " (B)")) -> 
 class Venue(Protocol):
     """Where the sessions of a comparison are run: all of them on one device."""
 
-    def sessions(
+    def session(
         self, jobs: Sequence[Job], plan: Plan, progress: Progress | None
-    ) -> Sequence[Sequence[Measurement | HwbenchError]]:
-        """Sessions of all jobs, as many as may run at once; the answers of each in their order."""
+    ) -> Sequence[Measurement | HwbenchError]:
+        """One session of all jobs in the same processes; answers in their order."""
 
     def kinds(self, threads: int) -> Sequence[str]:
         """What the device's canaries stand for; asked after a session."""
@@ -123,10 +122,8 @@ def compare_at(
             )
             done = (session + number / len(batches)) / effort.sessions
             part = 1 / len(batches) / effort.sessions
-            answers = [
-                {id(job.workload): each for job, each in zip(jobs, found, strict=True)}
-                for found in venue.sessions(jobs, plan, _scaled(progress, done, part))
-            ]
+            found = venue.session(jobs, plan, _scaled(progress, done, part))
+            answers = {id(job.workload): each for job, each in zip(jobs, found, strict=True)}
             for trial in batch:
                 _look(trial, answers, venue, effort, effort.share(session), keep)
         undecided = [trial for trial in undecided if _open(trial.outcome, effort)]
@@ -147,37 +144,33 @@ class _Trial:
 
 def _look(
     trial: _Trial,
-    sessions: Sequence[Mapping[int, Measurement | HwbenchError]],
+    answers: Mapping[int, Measurement | HwbenchError],
     venue: Venue,
     effort: Effort,
     share: float,
     keep: Callable[[Measurement], object] | None,
 ) -> None:
-    """Take in what the sessions of a look answered of a pair."""
-    before, took = len(trial.parts), 0.0
-    for answers in sessions:
-        a, b = (answers[id(job.workload)] for job in trial.jobs)
-        if isinstance(a, HwbenchError):
-            trial.outcome = a
-            return
-        if isinstance(b, HwbenchError):
-            trial.outcome = b
-            return
-        if keep is not None:
-            keep(a)
-            keep(b)
-        took = max(took, a.seconds + b.seconds)
-        kinds = venue.kinds(a.workload.threads)
-        try:
-            trial.parts.append(pairs_of(a, b, kinds, anchors=a.status != "observed_only"))
-        except HwbenchError as error:
-            trial.outcome = trial.outcome or error
-    trial.seconds += took
-    if len(trial.parts) == before:
+    """Take in what a session answered of a pair."""
+    a, b = (answers[id(job.workload)] for job in trial.jobs)
+    if isinstance(a, HwbenchError):
+        trial.outcome = a
         return
-    names = [job.workload.name for job in trial.jobs]
+    if isinstance(b, HwbenchError):
+        trial.outcome = b
+        return
+    if keep is not None:
+        keep(a)
+        keep(b)
+    kinds = venue.kinds(a.workload.threads)
+    try:
+        pairs = pairs_of(a, b, kinds, anchors=a.status != "observed_only")
+    except HwbenchError as error:
+        trial.outcome = trial.outcome or error
+        return
+    trial.parts.append(pairs)
+    trial.seconds += a.seconds + b.seconds
     trial.outcome = compare_pairs(
-        (names[0], names[1]),
+        (a.workload.name, b.workload.name),
         pooled(trial.parts),
         versions=effort.versions,
         confidence=effort.confidence,
@@ -190,40 +183,21 @@ def _open(outcome: Outcome | None, effort: Effort) -> bool:
     return isinstance(outcome, Comparison) and outcome.word(effort.tolerance) == "inconclusive"
 
 
-def sessions_at_once(
-    target: Target,
-    jobs: Sequence[Job],
-    plan: Plan,
-    epoch: CanaryEpoch | None,
-    progress: Progress | None = None,
-) -> list[list[Measurement | HwbenchError]]:
-    """Sessions of the same jobs on a device of this machine, as many as may run at once; the
-    answers of each in the jobs' order. Each job needs a workload object of its own.
-    """
-    lanes = lanes_for(threads_of(jobs)) if target.on_cores else [()]
-
-    def run(lane: int, tell: Progress | None) -> list[Measurement | HwbenchError]:
-        seed = None if plan.seed is None else plan.seed * len(lanes) + lane
-        answers: dict[int, Measurement | HwbenchError] = {}
-        for answer in measure(target, jobs, replace(plan, seed=seed), epoch, progress=tell):
-            found = answer if isinstance(answer, Measurement) else answer.error
-            answers[id(answer.workload)] = found
-        return [answers[id(job.workload)] for job in jobs]
-
-    return at_once(lanes, run, progress)
-
-
 @dataclass(frozen=True, slots=True)
 class _Here:
-    """A device of this machine as a venue."""
+    """A device of this machine as a venue; each job has a workload object of its own."""
 
     target: Target
     epoch: CanaryEpoch | None
 
-    def sessions(
+    def session(
         self, jobs: Sequence[Job], plan: Plan, progress: Progress | None
-    ) -> list[list[Measurement | HwbenchError]]:
-        return sessions_at_once(self.target, jobs, plan, self.epoch, progress)
+    ) -> list[Measurement | HwbenchError]:
+        answers: dict[int, Measurement | HwbenchError] = {}
+        for answer in measure(self.target, jobs, plan, self.epoch, progress=progress):
+            found = answer if isinstance(answer, Measurement) else answer.error
+            answers[id(answer.workload)] = found
+        return [answers[id(job.workload)] for job in jobs]
 
     def kinds(self, threads: int) -> list[str]:
         return [canary.kind for canary in self.target.canaries(threads)]

@@ -18,7 +18,6 @@ from hwbench.devices import get_device
 from hwbench.devices.models import read_model_file
 from hwbench.errors import DeviceError, HwbenchError, InconclusiveError
 from hwbench.lower import random_weights, to_onnx
-from hwbench.measure.lanes import lanes_for
 from hwbench.store import Store
 from hwbench.watch import gate, trial
 from hwbench.watch.calibration import calibrate_gate
@@ -117,13 +116,12 @@ class TestCompare:
         monkeypatch.setattr(trial, "compare_pairs", compared)
         assert main(["compare", *map(str, models), *FAST]) == 1
         (entry,) = printed(capsys)["comparisons"]
-        assert entry["processes"] == 3 * len(lanes_for(1))
         assert (entry["a"], entry["b"]) == ("net.onnx (A)", "net.onnx (B)")
         assert entry["verdict"] == "slower"
         assert entry["change_pct_low"] <= entry["change_pct"] <= entry["change_pct_high"]
         assert asked == [True]
         with Store.open(own_store) as store:
-            assert len(store.measurements()) == 2 * len(lanes_for(1))
+            assert len(store.measurements()) == 2
 
     def test_commits_of_the_store(
         self, own_store: Path, capsys: pytest.CaptureFixture[str]
@@ -219,7 +217,7 @@ class TestGate:
         assert entry["change_pct_low"] > 1
         assert entry["first_alarm_pct"] > 1
         with Store.open(own_store) as store:
-            assert len({m.session for m in store.measurements()}) == 2 * len(lanes_for(1))
+            assert len({m.session for m in store.measurements()}) == 2
 
     @pytest.mark.usefixtures("two_processes", "light_canaries")
     def test_what_cannot_be_told_is_neither(

@@ -146,14 +146,14 @@ class TestHostsThatGo:
             assert list(models.devices) == ["fake:1@desk"]
             fleet("shelf", "phone=fake:2")
             later = OneDevice(models, store, "fake:2@shelf")
-            assert isinstance(later.sessions([model], PLAN, None)[0][0], Measurement)
+            assert isinstance(later.session([model], PLAN, None)[0], Measurement)
             desk.kill()
             desk.wait()
             fleet("desk", "phone=fake:1")
             back = OneDevice(models, store, "fake:1@desk")
-            assert isinstance(back.sessions([model], PLAN, None)[0][0], Measurement)
+            assert isinstance(back.session([model], PLAN, None)[0], Measurement)
             with pytest.raises(LostError, match="fake:3@desk: its host has gone"):
-                OneDevice(models, store, "fake:3@desk").sessions([model], PLAN, None)
+                OneDevice(models, store, "fake:3@desk").session([model], PLAN, None)
 
 
 def test_a_scheduler_that_goes_in_mid_sweep_is_told_and_the_same_command_goes_on(
@@ -272,11 +272,11 @@ def test_one_device_that_is_set_aside_is_not_its_host(
         (fakes / "1.broken").touch()
         for _ in range(3):
             with pytest.raises(LostError, match="fake:1 is off line"):
-                OneDevice(models, store, "fake:1").sessions([job], PLAN, None)
+                OneDevice(models, store, "fake:1").session([job], PLAN, None)
         for _ in range(2):
             with pytest.raises(LostError, match="fake:1"):
-                OneDevice(models, store, "fake:1").sessions([job], PLAN, None)
-        ((found,),) = OneDevice(models, store, "fake:2").sessions([job], PLAN, None)
+                OneDevice(models, store, "fake:1").session([job], PLAN, None)
+        (found,) = OneDevice(models, store, "fake:2").session([job], PLAN, None)
         assert isinstance(found, Measurement)
 
 

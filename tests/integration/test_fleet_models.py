@@ -241,15 +241,15 @@ def test_a_comparison_begins_anew_where_its_device_gives_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Between its sessions: what one device said is not completed by another."""
-    real, broken = OneDevice.sessions, list[str]()
+    real, broken = OneDevice.session, list[str]()
 
-    def sessions(self: OneDevice, *asked: Any) -> Any:
+    def session(self: OneDevice, *asked: Any) -> Any:
         if self.device is not None and not broken:
             broken.append(self.device)
             (fakes / f"{self.device.partition(':')[2]}.broken").touch()
         return real(self, *asked)
 
-    monkeypatch.setattr(OneDevice, "sessions", sessions)
+    monkeypatch.setattr(OneDevice, "session", session)
     of = ("--baseline", str(nets[1]), "--fleet", "local", "-d", "fake:1,fake:2")
     assert main(["gate", str(nets[3]), *of, *FAST]) == 1
     (entry,) = printed(capsys)["gate"]
