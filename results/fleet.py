@@ -269,6 +269,7 @@ def stopped(folder: Path, turns: int = 2000, copies: int = 6) -> dict[str, dict[
         scheduler, told = stack.enter_context(process("scheduler", "tcp://127.0.0.1:0"))
         how = ("worker", told.split()[-1], "--devices", "cpu", "--name", "here")
         idle = scheduler, stack.enter_context(process(*how))[0]
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # none stays behind, stopped
         opened = stack.enter_context(WorkerProcess(sys.executable))
         for kind in kinds:
             (folder / kind).mkdir()
@@ -323,14 +324,19 @@ def hosts(folder: Path, n: int = 48, cores: int = 4) -> dict[str, float]:
         for arch, one in found[1].items()
         if "inconclusive" not in (one.status, found[4][arch].status)
     ]
-    apart = [np.log(b.latency_ns / a.latency_ns) for a, b in pairs]
-    met = [a.low_ns <= b.high_ns and b.low_ns <= a.high_ns for a, b in pairs]
-    return {
+    speed = {
         "one_host_s": took[1],
         "four_hosts_s": took[4],
         "times_the_throughput": took[1] / took[4],
         "answers": len(pairs),
         "of": n,
+    }
+    if not pairs:
+        return speed
+    apart = [np.log(b.latency_ns / a.latency_ns) for a, b in pairs]
+    met = [a.low_ns <= b.high_ns and b.low_ns <= a.high_ns for a, b in pairs]
+    return {
+        **speed,
         "intervals_meet": float(np.mean(met)),
         "median_difference": float(np.median(apart)),
         "median_distance": float(np.median(np.abs(apart))),
