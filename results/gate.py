@@ -42,7 +42,7 @@ from hwbench.verify.repeatability import neighbour
 from hwbench.verify.workloads import bottlenecks, dense, depthwise
 from hwbench.watch.calibration import redrawn, smallest_seen
 from hwbench.watch.comparison import Comparison, together
-from hwbench.watch.gate import GATE, ruled, ruled_by_pair
+from hwbench.watch.gate import GATE, alarming, ruled, ruled_by_pair
 from hwbench.watch.pairs import pairs_of
 from hwbench.watch.trial import Outcome, Side, compare_live
 
@@ -209,11 +209,15 @@ def _rivals(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _words(rows: Sequence[dict[str, Any]]) -> str:
-    """How many, what the first comparison and the ruling say, how far off, and how long."""
+    """How many, how many alarms the first comparison raises, what it says and what the ruling, how
+    far off it is, and how long it takes.
+    """
     looks = [Comparison(**row["looks"][0]) for row in rows if row["looks"]]
     tolerance = GATE.tolerance
     first = [look.word(tolerance) for look in looks]
-    said = [f"n {len(rows)}", *(f"{word} {first.count(word)}" for word in sorted(set(first)))]
+    alarms = sum(alarming(look, tolerance) for look in looks)
+    said = [f"n {len(rows)}", f"alarms {alarms}"]
+    said += [f"{word} {first.count(word)}" for word in sorted(set(first))]
     rulings = [_ruling(row) for row in rows]
     said.append("ruled " + ", ".join(f"{w} {rulings.count(w)}" for w in sorted(set(rulings))))
     percent = np.array([100 * (look.ratio - 1) for look in looks])

@@ -2,11 +2,17 @@
 
 Where the baseline can be run, both are run side by side (:mod:`.trial`). Where it cannot, the model
 is measured and held against what the store has of it on the same device: the level that the series
-ends on, or the points of one commit. Either way an alarm is measured again, from fresh processes,
-before it is raised. What the second time does not find beyond the tolerance is none; so an alarm
-is false no more often than the first time's error allows, and seldom that often. Such an alarm's
-points stay in the store, and are no part of the level that the next run is held against: a gate
-that is run again says the same, until ``hwbench bench`` takes the new level for its baseline.
+ends on, or the points of one commit.
+
+What is slower beyond doubt, and by its estimate by more than the tolerance, is an alarm. It is
+measured again, from fresh processes, before it is raised, and stands where all that is known then
+is beyond the tolerance, whole interval and all, and the second time is so by itself. So one that is
+due to chance is raised far less often than the first time's error alone would allow, and a small
+regression is not given up before it had twice the time.
+
+Such an alarm's points stay in the store, and are no part of the level that the next run is held
+against: a gate that is run again says the same, until ``hwbench bench`` takes the new level for its
+baseline.
 """
 
 from __future__ import annotations
@@ -27,7 +33,7 @@ from hwbench.watch.segments import changes
 from hwbench.watch.selection import changed_facts, of_commit, series_key
 from hwbench.watch.trial import Effort, Outcome, Side, told_apart
 
-#: Two-sided: one alarm in a hundred at a regression of just the tolerance, and far fewer at none.
+#: Two-sided: of a hundred models that have not changed one has to be measured again.
 CONFIDENCE = 0.98
 #: What is held against its baseline is a version of it.
 GATE: Final = Effort(confidence=CONFIDENCE, versions=True)
@@ -68,19 +74,25 @@ def ruled(
     *,
     joined: Callable[[Comparison, Comparison], Comparison] = lambda first, second: second,
 ) -> Ruling:
-    """Compare; where that is an alarm, compare again.
+    """Compare; where that is :func:`alarming`, compare again.
 
     The alarm stands where the second time is beyond the tolerance as well, and the two ``joined``
-    are beyond doubt. Where they share what they were held against, the second time stands for both.
+    are so beyond doubt. Where they share what they were held against, the second time stands for
+    both.
     """
     first = compare()
-    word = first.word(tolerance)
-    if word != "slower":
-        return Ruling(name, word, first, notes=tuple(notes))
+    if not alarming(first, tolerance):
+        return Ruling(name, first.word(tolerance), first, notes=tuple(notes))
     second = compare()
     again = second.log_ratio > math.log1p(tolerance)
     found = joined(first, second) if again else second
     return Ruling(name, found.word(tolerance), found, first, tuple(notes))
+
+
+def alarming(found: Comparison, tolerance: float) -> bool:
+    """Slower beyond doubt, and by its estimate by more than the tolerance."""
+    slower = found.p_value(0.0) <= 1 - found.confidence
+    return slower and found.log_ratio > math.log1p(tolerance)
 
 
 def ruled_by_pair(

@@ -37,7 +37,7 @@ def short():
     sum(range(20_000))
 
 def long():
-    sum(range(60_000))
+    sum(range(200_000))
 
 def prepared():
     numbers = list(range(20_000))
@@ -97,10 +97,10 @@ class TestVerdicts:
             inner,
             """
             def test_slower(latency):
-                latency(long, baseline=short, seconds=0.2, sessions=1)
+                latency(long, baseline=short, seconds=0.4, sessions=5)
 
             def test_faster(latency):
-                found = latency("net.onnx", baseline="large.onnx", seconds=0.2, sessions=1)
+                found = latency("net.onnx", baseline="large.onnx", seconds=0.2, sessions=5)
                 assert found.verdict == "faster"
                 assert found.change_pct < -30
             """,

@@ -22,7 +22,14 @@ from hwbench.watch.baselines import Baselines, baseline_files
 from hwbench.watch.calibration import redrawn, smallest_seen
 from hwbench.watch.commits import commit_of, file_at, git_tags
 from hwbench.watch.comparison import Comparison, together
-from hwbench.watch.gate import GATED, Unchanged, against_level, ruled, stored_level
+from hwbench.watch.gate import (
+    GATED,
+    Unchanged,
+    against_level,
+    alarming,
+    ruled,
+    stored_level,
+)
 from hwbench.watch.pairs import pairs_of
 from hwbench.watch.segments import changes
 from hwbench.watch.selection import selected
@@ -133,10 +140,31 @@ class TestRuling:
         turned = together(second, first)
         assert turned.log_ratio == pytest.approx(both.log_ratio, abs=1e-12)
 
-    @pytest.mark.parametrize("percent", [0.0, -4.0, 1.1])
-    def test_no_alarm_is_measured_once(self, percent: float) -> None:
-        answers = iter([made(percent)])
+    @pytest.mark.parametrize(
+        ("percent", "se"), [(0.0, 0.002), (-4.0, 0.002), (0.9, 0.002), (3.0, 0.02)]
+    )
+    def test_no_alarm_is_measured_once(self, percent: float, se: float) -> None:
+        """Within the tolerance by its estimate, faster, or perhaps no change at all."""
+        answers = iter([made(percent, se)])
         assert ruled("net", lambda: next(answers), 0.01).alarm is None
+
+    @pytest.mark.parametrize(("second", "word"), [(2.6, "slower"), (1.2, "inconclusive")])
+    def test_a_small_regression_is_not_given_up(self, second: float, word: str) -> None:
+        """Slower beyond doubt, if not by more than the tolerance: two together may tell."""
+        first = made(2.3, 0.006)
+        assert first.word(0.01) == "inconclusive"
+        answers = iter([first, made(second, 0.006)])
+        ruling = ruled("net", lambda: next(answers), 0.01, joined=together)
+        assert (ruling.word, ruling.alarm) == (word, first)
+
+    @given(st.floats(-9, 9), st.floats(1e-3, 0.1), st.floats(0, 0.05))
+    def test_what_is_slower_is_alarming(self, percent: float, se: float, tolerance: float) -> None:
+        found = made(percent, se)
+        if found.word(tolerance) == "slower":
+            assert alarming(found, tolerance)
+        if alarming(found, tolerance):
+            assert found.ratio > 1 + tolerance
+            assert found.interval[0] >= 1 - 1e-9
 
 
 def point(number: int, latency_ms: float, **changes: object) -> Measurement:
