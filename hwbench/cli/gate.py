@@ -256,8 +256,10 @@ def calibrate(
 ) -> None:
     """Hold models against themselves: how often the gate would cry wolf, and what it sees.
 
-    Prints the rate of false alarms, live and drawn anew from the processes of the live ones, and
-    the smallest regression that one session would find with 80 % power.
+    Prints how many comparisons look like an alarm, so that the gate would measure again, live and
+    drawn anew from the processes of the live ones, and the upper end of that rate's 95 % interval;
+    how many false alarms it would raise then; and the smallest regression that it would find with
+    80 % power, by a session and another one.
 
     Example:
 
@@ -292,14 +294,15 @@ def calibrate(
     rows = [
         (
             e["name"],
-            f"{e['live_alarms']} of {e['live']}",
-            f"{e['drawn_alarms']} of {e['drawn']}",
-            f"{100 * e['alarm_rate_at_most']:.1f}%",
+            f"{e['live_again']} of {e['live']}",
+            f"{100 * e['again_rate_at_most']:.1f}%",
+            f"{e['drawn_again']} of {e['drawn']}",
+            f"{e['alarms']} of {e['rulings']}",
             None if e["smallest_pct"] is None else f"{e['smallest_pct']:.1f}%",
         )
         for e in entries
     ]
-    headings = ("model", "alarms", "drawn anew", "rate at most", "smallest seen")
+    headings = ("model", "again", "at most", "drawn anew", "false alarms", "smallest seen")
     console.show(console.table(headings, rows))
 
 
@@ -309,14 +312,16 @@ def _stage(report: console.StageReport, name: str) -> Callable[[float], None]:
 
 def calibration_json(name: str, found: Calibration) -> dict[str, Any]:
     """One entry of ``calibration``; the rate is the upper end of its 95 % interval, of the live."""
-    smallest = found.smallest()
+    smallest, (alarms, rulings) = found.smallest(), found.raised()
     return {
         "name": name,
         "live": len(found.live),
-        "live_alarms": found.alarms(found.live),
-        "alarm_rate_at_most": found.most_likely(found.live),
+        "live_again": found.again(found.live),
+        "again_rate_at_most": found.most_likely(found.live),
         "drawn": len(found.drawn),
-        "drawn_alarms": found.alarms(found.drawn),
+        "drawn_again": found.again(found.drawn),
+        "rulings": rulings,
+        "alarms": alarms,
         "smallest_pct": None if smallest is None else 100 * smallest,
         "tolerance_pct": 100 * found.tolerance,
         "seconds": sum(c.seconds for c in found.live),

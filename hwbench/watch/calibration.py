@@ -1,9 +1,10 @@
 """How often the gate would cry wolf on this device, and how small a wolf it sees.
 
-A model is held against itself, side by side, in fresh processes: whatever is called a difference is
-a false alarm. Beside these live comparisons, many more are drawn from the processes they took:
-either pair of the model's slots, in any of the processes, as a comparison would have had them.
-They are no fresh evidence, but they tell the spread of what the device gives.
+A model is held against itself, side by side, in fresh processes: whatever is an alarm is a false
+one. Beside these live comparisons, many more are drawn from the processes they took: either pair of
+the model's slots, in any of the processes, as a comparison would have had them. They are no fresh
+evidence, but they tell the spread of what the device gives; and by twos they are rulings, of which
+the second is what an alarm would have been measured again by.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+from scipy import stats
 
 from hwbench.errors import HwbenchError, WorkerError
 from hwbench.measure.jobs import Job, Target
 from hwbench.measure.plan import Plan, Progress
 from hwbench.measure.session import measure
 from hwbench.records import CanaryEpoch, Measurement
-from hwbench.watch.comparison import Comparison, compare_pairs
+from hwbench.watch.comparison import Comparison, compare_pairs, together
+from hwbench.watch.gate import alarming
 from hwbench.watch.pairs import Pairs, pairs_of, pooled
 from hwbench.watch.trial import Effort
 
@@ -37,14 +39,19 @@ class Calibration:
     drawn: tuple[Comparison, ...]
     tolerance: float
 
-    def alarms(self, comparisons: Sequence[Comparison]) -> int:
-        """How many are called slower or faster."""
-        return sum(c.word(self.tolerance) in ("slower", "faster") for c in comparisons)
+    def again(self, comparisons: Sequence[Comparison]) -> int:
+        """How many would have been measured again."""
+        return sum(alarming(c, self.tolerance) for c in comparisons)
 
     def most_likely(self, comparisons: Sequence[Comparison]) -> float:
-        """Upper end of the 95 % interval of the rate of false alarms (Clopper and Pearson)."""
-        found = stats.binomtest(self.alarms(comparisons), len(comparisons))
+        """Upper end of the 95 % interval of the rate of such (Clopper and Pearson)."""
+        found = stats.binomtest(self.again(comparisons), len(comparisons))
         return float(found.proportion_ci(0.95, method="exact").high)
+
+    def raised(self) -> tuple[int, int]:
+        """False alarms of the drawn rulings, and how many of these there are."""
+        needed = needed_changes(self.drawn, self.tolerance)
+        return sum(change <= 0 for change in needed), len(needed)
 
     def smallest(self, power: float = POWER) -> float | None:
         """The smallest regression seen with that power; see :func:`smallest_seen`."""
@@ -54,18 +61,35 @@ class Calibration:
 def smallest_seen(
     comparisons: Sequence[Comparison], tolerance: float, power: float = POWER, most: float = 1.0
 ) -> float | None:
-    """The smallest regression (relative) that comparisons of a model with itself, moved by it, call
-    slower in the share ``power``; ``None`` where not even ``most`` is.
-
-    An estimate moves as its data do, so that one set of comparisons tells the power at any size.
+    """The smallest regression (relative) that the gate calls slower in the share ``power`` of the
+    rulings that comparisons of a model with itself make; ``None`` where not even ``most`` is.
     """
-    needed = []
-    for comparison in comparisons:
-        error = (1 - comparison.confidence) * comparison.share
-        half = float(special.stdtrit(comparison.dof, 1 - error / 2)) * comparison.se
-        needed.append(math.log1p(tolerance) + half - comparison.log_ratio)
+    needed = needed_changes(comparisons, tolerance)
+    if not needed:
+        return None
     found = math.expm1(float(np.quantile(needed, power, method="higher")))
     return max(found, 0.0) if found <= most else None
+
+
+def needed_changes(comparisons: Sequence[Comparison], tolerance: float) -> list[float]:
+    """The change (log) from which on each ruling of two comparisons, the first and the second,
+    third and fourth and so on, would have been *slower*.
+
+    An estimate moves as its data do, so that comparisons of a model with itself tell what others
+    would have found. By the rules of :func:`hwbench.watch.gate.ruled`.
+    """
+    least = math.log1p(tolerance)
+    needed = []
+    for first, second in zip(comparisons[::2], comparisons[1::2], strict=False):
+        both = together(first, second)
+        needed.append(
+            max(
+                max(first.log_half_width, least) - first.log_ratio,
+                least - second.log_ratio,
+                least + both.log_half_width - both.log_ratio,
+            )
+        )
+    return needed
 
 
 def calibrate_gate(

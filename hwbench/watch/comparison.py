@@ -57,10 +57,15 @@ class Comparison:
         return math.exp(self.log_ratio)
 
     @property
+    def log_half_width(self) -> float:
+        """Half the width of the interval of the log ratio."""
+        error = (1 - self.confidence) * self.share
+        return float(special.stdtrit(self.dof, 1 - error / 2)) * self.se
+
+    @property
     def interval(self) -> tuple[float, float]:
         """Of the ratio, two-sided."""
-        error = (1 - self.confidence) * self.share
-        half = float(special.stdtrit(self.dof, 1 - error / 2)) * self.se
+        half = self.log_half_width
         return math.exp(self.log_ratio - half), math.exp(self.log_ratio + half)
 
     def p_value(self, tolerance: float = TOLERANCE) -> float:

@@ -319,7 +319,7 @@ class TestGate:
         effort = dataclasses.replace(QUICK, sessions=1, seed=0)
         entry = calibration_json("a", calibrate_gate(target, own, 2, 10, effort, None))
         assert (entry["live"], entry["drawn"]) == (4, 10)
-        assert 0 < entry["alarm_rate_at_most"] <= 1
+        assert 0 < entry["again_rate_at_most"] <= 1
 
 
 class TestStores:

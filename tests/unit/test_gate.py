@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from hwbench.errors import InconclusiveError, NoHistoryError, UsageError
 from hwbench.lower.onnx_file import external_files
 from hwbench.records import Fingerprint, InputSpec, Measurement
 from hwbench.watch.baselines import Baselines, baseline_files
-from hwbench.watch.calibration import redrawn, smallest_seen
+from hwbench.watch.calibration import needed_changes, redrawn, smallest_seen
 from hwbench.watch.commits import commit_of, file_at, git_tags
 from hwbench.watch.comparison import Comparison, together
 from hwbench.watch.gate import (
@@ -40,6 +40,15 @@ from tests.paired import KINDS, side_by_side
 
 def made(percent: float, se: float = 0.002) -> Comparison:
     return Comparison("A", "B", math.log1p(percent / 100), se, 10.0, 0.98, processes=6)
+
+
+def found_slower(drawn: Sequence[Comparison], change: float, tolerance: float = 0.01) -> list[bool]:
+    """Whether the gate calls slower what has changed by so much, by comparisons with itself."""
+    moved = [dataclasses.replace(c, log_ratio=c.log_ratio + math.log1p(change)) for c in drawn]
+    rulings = [iter(two) for two in zip(moved[::2], moved[1::2], strict=True)]
+    return [
+        ruled("net", two.__next__, tolerance, joined=together).word == "slower" for two in rulings
+    ]
 
 
 class TestSegments:
@@ -298,16 +307,25 @@ class TestStoredLevel:
 class TestCalibration:
     def test_the_power_of_comparisons_with_itself(self) -> None:
         rng = np.random.default_rng(0)
-        drawn = [made(100 * math.expm1(rng.normal(0, 0.003)), 0.003) for _ in range(400)]
+        drawn = [made(100 * math.expm1(rng.normal(0, 0.003)), 0.003) for _ in range(800)]
         smallest = smallest_seen(drawn, 0.01)
         assert smallest is not None
-        moved = [
-            dataclasses.replace(c, log_ratio=c.log_ratio + math.log1p(smallest)) for c in drawn
-        ]
-        assert np.mean([c.word(0.01) == "slower" for c in moved]) == pytest.approx(0.8, abs=0.02)
+        assert np.mean(found_slower(drawn, smallest)) == pytest.approx(0.8, abs=0.01)
+
+    @given(
+        st.lists(st.tuples(st.floats(-5, 5), st.floats(1e-3, 0.05)), min_size=2, max_size=2),
+        st.floats(0, 0.05),
+    )
+    def test_what_is_needed_is_what_the_gate_needs(
+        self, two: list[tuple[float, float]], tolerance: float
+    ) -> None:
+        drawn = [made(percent, se) for percent, se in two]
+        (needed,) = needed_changes(drawn, tolerance)
+        just = math.expm1(needed + 1e-6), math.expm1(needed - 1e-6)
+        assert [found_slower(drawn, by, tolerance) for by in just] == [[True], [False]]
 
     def test_blind_comparisons_see_nothing(self) -> None:
-        assert smallest_seen([made(0.0, 0.9)], 0.01) is None
+        assert smallest_seen([made(0.0, 0.9), made(0.0, 0.9)], 0.01) is None
 
     def test_comparisons_drawn_from_processes(self) -> None:
         taken = []
