@@ -5,10 +5,10 @@ is measured and held against what the store has of it on the same device: the le
 ends on, or the points of one commit.
 
 What is slower beyond doubt, and by its estimate by more than the tolerance, is an alarm. It is
-measured again, from fresh processes, before it is raised, and stands where all that is known then
-is beyond the tolerance, whole interval and all, and the second time is so by itself. So one that is
-due to chance is raised far less often than the first time's error alone would allow, and a small
-regression is not given up before it had twice the time.
+measured again, from fresh processes, before it is raised. It stands where the second estimate is
+beyond the tolerance too, and both times together are, whole interval and all (against a history:
+the second time by itself). So chance raises one far less often than the first time's error alone
+would allow, and a small regression is not given up before it had twice the time.
 
 Such an alarm's points stay in the store, and are no part of the level that the next run is held
 against: a gate that is run again says the same, until ``hwbench bench`` takes the new level for its
@@ -33,7 +33,7 @@ from hwbench.watch.segments import changes
 from hwbench.watch.selection import changed_facts, of_commit, series_key
 from hwbench.watch.trial import Effort, Outcome, Side, told_apart
 
-#: Two-sided: of a hundred models that have not changed one has to be measured again.
+#: Two-sided: of a hundred models that have not changed one at most is measured again.
 CONFIDENCE = 0.98
 #: What is held against its baseline is a version of it.
 GATE: Final = Effort(confidence=CONFIDENCE, versions=True)
