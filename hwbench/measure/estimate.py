@@ -36,29 +36,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from hwbench.measure.combine import combine
 from hwbench.measure.regression import (
     NOTHING_KNOWN,
     Problem,
     Regression,
+    Scale,
     Scales,
     delayed,
     even,
 )
 
-FAR = 2.0
 #: Weight of the prior of the standard deviation between processes, in processes.
 PROCESS_WEIGHT = 2.0
 #: What makes processes differ (memory, mostly) also moves slowly: sessions of one model differed
 #: by this share of the standard deviation between processes more than their processes told.
 SESSION_SHARE = 0.3
-_STEPS = 12
 
 Array = NDArray[np.float64]
 
@@ -221,12 +221,18 @@ def lesson(evidence: Evidence) -> Lesson:
 
 def undisturbed(evidence: Evidence) -> Estimate:
     """Estimate the undisturbed latency from bursts."""
-    accounts, share = _accounts(evidence.problem, (even, delayed))
     scales = (evidence.scales.even, evidence.scales.delayed)
+    accounts, share = _accounts(evidence.problem, (even, delayed))
     found = [
-        _combined(evidence, levels(evidence, account), account, scale.weight)
-        for account, scale in zip(accounts, scales, strict=False)
+        _combined(evidence, account, account.group_sd, scale)
+        for account, scale in zip(accounts, scales, strict=True)
     ]
+    # What processes differ by beyond what was likely passed for noise of their bursts in part.
+    (account, _), (scale, _), (first, _) = accounts, scales, found
+    if first.process_sd > account.group_sd:
+        seen = replace(scale, group_share=first.process_sd / account.sd)
+        wider = replace(evidence, scales=replace(evidence.scales, even=seen))
+        found[0] = _combined(wider, even(wider.problem), account.group_sd, scale)
     return _averaged(found, share)
 
 
@@ -269,29 +275,26 @@ def levels(evidence: Evidence, account: Regression) -> Levels:
     return Levels(value, part**2 @ noise + wander, state)
 
 
-def _combined(evidence: Evidence, of: Levels, account: Regression, known: float) -> Estimate:
-    """The estimate of one account: its processes' levels combined to a latency.
-
-    ``known`` is how well the noise was known beforehand.
+def _combined(evidence: Evidence, account: Regression, prior_sd: float, scale: Scale) -> Estimate:
+    """The estimate of one account: its processes' levels combined to a latency. That they differ by
+    ``prior_sd`` was likely beforehand.
     """
-    weight = PROCESS_WEIGHT + known
-    between, precision = combine(of.value, of.noise, account.group_sd, weight)
-    total = precision.sum()
-    precision /= total
-    shift = precision @ of.state
+    of = levels(evidence, account)
+    found = combine(of.value, of.noise, prior_sd, PROCESS_WEIGHT + scale.weight)
+    shift = found.mean(of.state)
     uncertain = float(((evidence.prior.lasting_sd * shift) ** 2).sum())
-    session = SESSION_SHARE**2 * between + uncertain
+    session = (SESSION_SHARE * found.between_sd) ** 2 + uncertain
     se = evidence.state_se
     anchor = 0.0 if se is None else float(((account.beta * se) ** 2).sum())
     return Estimate(
-        log_latency=float(precision @ of.value),
-        se=float(np.sqrt(1 / total + session + anchor)),
-        session_sd=float(np.sqrt(session)),
-        dof=float(weight + 1 / (precision**2).sum() - 1),
+        log_latency=float(found.mean(of.value)),
+        se=math.sqrt(found.variance + session + anchor),
+        session_sd=math.sqrt(session),
+        dof=found.dof,
         beta=account.beta,
         shift=shift,
         burst_sd=account.sd,
-        process_sd=float(np.sqrt(between)),
+        process_sd=found.between_sd,
     )
 
 
@@ -324,27 +327,3 @@ def calibrated(state: Array, member: NDArray[np.bool_], noise_sd: Array) -> Arra
         signal = np.clip(1 - noise_sd**2 / variance, 0, 1)
         shrunk[rows] = centre + signal * (state[rows] - centre)
     return shrunk
-
-
-def combine(
-    levels: Array, noise: Array, prior_sd: float, weight: float, *, restricted: bool = False
-) -> tuple[float, Array]:
-    """Variance between processes, and the precision that each level counts with.
-
-    EM for the posterior mode of the variance, of which ``prior_sd`` is known as well as from
-    ``weight`` processes. A level beyond ``FAR`` standard deviations counts
-    less (Huber), for now and then a process was disturbed throughout in a way no canary saw.
-    ``restricted``: that their centre is not known either is allowed for (as in restricted maximum
-    likelihood).
-    """
-    between, trust = prior_sd**2, np.ones_like(levels)
-    for _ in range(_STEPS):
-        share = trust / (noise + between)
-        centre = float(share @ levels / share.sum())
-        pull = between / (noise + between)
-        unsure = 1 / share.sum() if restricted else 0.0
-        squares = pull**2 * ((levels - centre) ** 2 + unsure) + pull * noise
-        between = float((weight * prior_sd**2 + squares.sum()) / (weight + levels.size))
-        z = np.abs(levels - centre) / np.sqrt(noise + between)
-        trust = FAR / np.maximum(z, FAR)
-    return between, trust / (noise + between)

@@ -36,7 +36,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hwbench.measure.estimate import SESSION_SHARE, calibrated, combine
+from hwbench.measure.combine import combine
+from hwbench.measure.estimate import SESSION_SHARE, calibrated
 from hwbench.measure.regression import Problem, Scale, Scales, even
 from hwbench.watch.pairs import Pairs
 
@@ -142,17 +143,20 @@ def _account(setting: _Setting, sd: float, apart: float, wander: float) -> tuple
     share = in_copy * fit.weight
     share /= share.sum(axis=1, keepdims=True)
     prior_sd = max(COPY_SHARE * fit.sd, COPY_FLOOR)
-    of_copies = _combined(
+    of_copies = combine(
         share @ (pairs.log_ratio - slope * slowdown),
         share**2 @ (fit.sd**2 + noise),
-        (prior_sd, COPIES_KNOWN),
+        prior_sd,
+        COPIES_KNOWN,
     )
     member = setting.of_process * of_copies.precision
     precision = member.sum(axis=1)
     member /= precision[:, None]
     prior_sd = PROCESS_SHARE * of_copies.between_sd
-    of_processes = _combined(member @ of_copies.value, 1 / precision, (prior_sd, PROCESSES_KNOWN))
-    log_ratio, far = (of_processes.mean(v) for v in (of_processes.value, member @ share @ slowdown))
+    of_processes = combine(member @ of_copies.value, 1 / precision, prior_sd, PROCESSES_KNOWN)
+    log_ratio, far = (
+        float(of_processes.mean(v)) for v in (of_processes.value, member @ share @ slowdown)
+    )
     feeling = far**2 * (1 / known + LASTING**2 * (slope**2 + sd**2))
     feeling += (slope * pairs.quiet_se) ** 2
     luck = of_copies.between_sd**2 * float((member**2).sum(axis=1).mean())
@@ -164,36 +168,6 @@ def _account(setting: _Setting, sd: float, apart: float, wander: float) -> tuple
     likelihood = fit.log_likelihood - (slope / sd) ** 2 / 2 - math.log(known * sd**2) / 2
     likelihood -= (log_ratio / apart) ** 2 / 2 + math.log(apart)
     return Ratio(log_ratio, math.sqrt(of_processes.variance + session + feeling), dof), likelihood
-
-
-@dataclass(frozen=True, slots=True)
-class _Combined:
-    """Levels with the ``precision`` that each counts with, the standard deviation between them and
-    how many of them it is known from.
-    """
-
-    value: Array
-    precision: Array
-    between_sd: float
-    dof: float
-
-    @property
-    def variance(self) -> float:
-        """Of their mean."""
-        return 1 / float(self.precision.sum())
-
-    def mean(self, values: Array) -> float:
-        """Of values, one a level."""
-        return float(self.precision @ values) * self.variance
-
-
-def _combined(value: Array, noise: Array, prior: tuple[float, float]) -> _Combined:
-    """Levels of which each has a noise (a variance) of its own. The ``prior`` of the standard
-    deviation between them: its value, and from how many levels that is known.
-    """
-    between, precision = combine(value, noise, *prior, restricted=True)
-    effective = float(precision.sum() ** 2 / (precision**2).sum())
-    return _Combined(value, precision, math.sqrt(between), prior[1] + effective - 1)
 
 
 def _variance(pairs: Pairs) -> Array:
