@@ -281,6 +281,7 @@ def to_json(comparison: Comparison, word: Word) -> dict[str, Any]:
         "change_pct": 100 * (comparison.ratio - 1),
         "change_pct_low": 100 * (low - 1),
         "change_pct_high": 100 * (high - 1),
+        "before_ms": None if comparison.before_ns is None else comparison.before_ns / 1e6,
         "confidence": comparison.confidence,
         "paired": comparison.paired,
         "processes": comparison.processes if comparison.paired else None,

@@ -36,20 +36,20 @@ from hwbench.errors import EXIT_OK, EXIT_USAGE, HwbenchError, UsageError
 
 if TYPE_CHECKING:
     from hwbench.watch.calibration import Calibration
-    from hwbench.watch.gate import Ruling, Unchanged
+    from hwbench.watch.gate import Ruling, Settled
 
-    Found = Ruling | Unchanged | HwbenchError
+    Found = Ruling | Settled | HwbenchError
 
 
 _SECONDS_ALONE = 2.0
 
 
 class GateGroup(TyperGroup):
-    """``gate MODEL`` is ``gate check MODEL``."""
+    """``gate MODEL`` is ``gate check MODEL``, and so is its help."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put in the verb that is not said."""
-        if args and args[0] not in (*self.commands, "-h", "--help"):
+        if args and args[0] not in self.commands:
             args = ["check", *args]
         return super().parse_args(ctx, args)
 
@@ -91,6 +91,13 @@ def check(
         Path | None,
         typer.Option(metavar="FILE", help="Add a summary in Markdown, as $GITHUB_STEP_SUMMARY."),
     ] = None,
+    allow_inconclusive: Annotated[
+        bool,
+        typer.Option(
+            "--allow-inconclusive",
+            help="Exit 0, not 3, where some models stay inconclusive and none is slower.",
+        ),
+    ] = False,
     fleet: Fleet = None,
     priority: Priority = 0,
     tls: Tls = None,
@@ -100,11 +107,12 @@ def check(
 ) -> None:
     """Fail on a latency regression: exit 1 if a model is slower, 3 if that stays undecided.
 
-    A baseline that git or a folder has is run beside the model. Otherwise the model is measured
-    and held against what the store has of it, on the same device, since its level last changed.
-    A model that is the same file as in git is held against what the store has of that commit, if
-    it has something. An alarm is measured again, and stands where the second time is beyond the
-    tolerance as well.
+    A baseline that git or a folder has is run beside the model; a file that is the same in git, or
+    new there, needs no measurement. Any other model is measured and held against what the store
+    has of it, on the same device, since its level last changed. An alarm is measured again, and
+    stands where the second time is beyond the tolerance as well.
+
+    hwbench gate calibrate tells how small a regression that sees on your device.
 
     Example:
 
@@ -138,7 +146,7 @@ def check(
             with fleet_models(fleet or "", tls, device, option, cores, threads, priority) as far:
                 over = AllOver(far, effort, results)
                 found = ruled_all(over, models, baselines, baseline, given, threads, alone_s)
-    code = _show(found, baseline, as_json=as_json)
+    code = _show(found, baseline, as_json=as_json, allow_inconclusive=allow_inconclusive)
     if summary is not None:
         try:
             with summary.open("a", encoding="utf-8") as out:
@@ -158,18 +166,19 @@ def _require_summary(path: Path) -> None:
         raise UsageError(f"summary {path}: {place} cannot be written, or is not there")
 
 
-def _show(found: Sequence[Found], baseline: str, *, as_json: bool) -> int:
+def _show(found: Sequence[Found], baseline: str, *, as_json: bool, allow_inconclusive: bool) -> int:
     """Print what was found of each model; the exit code."""
     from hwbench.watch.comparison import sentence
-    from hwbench.watch.gate import Ruling, Unchanged
+    from hwbench.watch.gate import Ruling, Settled
 
     rulings = [each for each in found if isinstance(each, Ruling)]
     failures = [each for each in found if isinstance(each, HwbenchError)]
-    unchanged = [each.name for each in found if isinstance(each, Unchanged)]
+    settled = [each for each in found if isinstance(each, Settled)]
     if as_json:
         entries = [ruling_json(ruling) for ruling in rulings]
         errors = [str(failure) for failure in failures]
-        console.write_json({"gate": entries, "unchanged": unchanged, "errors": errors})
+        names = {w: [e.name for e in settled if e.word == w] for w in ("unchanged", "new")}
+        console.write_json({"gate": entries, **names, "errors": errors})
     for ruling in rulings:
         if not as_json:
             line = f"{ruling.word.upper()}: {sentence(ruling.comparison, ruling.word)}"
@@ -179,12 +188,16 @@ def _show(found: Sequence[Found], baseline: str, *, as_json: bool) -> int:
             console.note(f"{ruling.name}: measured again after an alarm of {by:+.1f} %")
         for note in ruling.notes:
             console.note(f"{ruling.name}: {note}")
-    for name in unchanged if not as_json else ():
-        line = f"UNCHANGED: {name} is the file that {baseline} has, and no measurement of that is "
-        console.write_text(console.printable(line + "stored: nothing to compare") + "\n")
+    for each in settled if not as_json else ():
+        has = "the file that" if each.word == "unchanged" else "no file that"
+        line = f"{each.word.upper()}: {each.name} is {has} {baseline} has: nothing to measure"
+        console.write_text(console.printable(line) + "\n")
     for failure in failures:
         console.error(str(failure))
-    return exit_code([ruling.word for ruling in rulings], failures)
+    words = [ruling.word for ruling in rulings]
+    return exit_code(
+        [w for w in words if not (allow_inconclusive and w == "inconclusive")], failures
+    )
 
 
 def ruling_json(ruling: Ruling) -> dict[str, Any]:
@@ -200,17 +213,18 @@ def ruling_json(ruling: Ruling) -> dict[str, Any]:
 
 def markdown(found: Sequence[Found], baseline: str) -> str:
     """A summary as a table of GitHub's Markdown; names are escaped."""
-    from hwbench.watch.gate import Ruling, Unchanged
+    from hwbench.watch.gate import Ruling, Settled
 
     lines = [
         f"### Latency against {_escaped(baseline)}",
         "",
-        "| model | verdict | change | interval | basis |",
-        "| --- | --- | ---: | ---: | --- |",
+        "| model | verdict | ms | change | interval | basis |",
+        "| --- | --- | ---: | ---: | ---: | --- |",
     ]
     for each in found:
-        if isinstance(each, Unchanged):
-            lines.append(f"| {_escaped(each.name)} | **unchanged** | | | the same file |")
+        if isinstance(each, Settled):
+            why = "the same file" if each.word == "unchanged" else "no such file there"
+            lines.append(f"| {_escaped(each.name)} | **{each.word}** | | | | {why} |")
         if not isinstance(each, Ruling):
             continue
         comparison = each.comparison
@@ -218,8 +232,11 @@ def markdown(found: Sequence[Found], baseline: str) -> str:
         paired = comparison.paired
         basis = f"{comparison.processes} processes" if paired else _escaped(comparison.a)
         again = ", measured twice" if each.alarm is not None else ""
+        ms = None if comparison.before_ns is None else comparison.before_ns / 1e6
+        span = "" if ms is None else f"{ms:.4g} to {ms * comparison.ratio:.4g}"
         lines.append(
-            f"| {_escaped(each.name)} | **{each.word}** | {100 * (comparison.ratio - 1):+.1f} % "
+            f"| {_escaped(each.name)} | **{each.word}** | {span} "
+            f"| {100 * (comparison.ratio - 1):+.1f} % "
             f"| {low:+.1f} to {high:+.1f} % | {basis}{again} |"
         )
     failures = [each for each in found if isinstance(each, HwbenchError)]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hwbench.records import Measurement
     from hwbench.store import Store
     from hwbench.watch.baselines import Baselines
-    from hwbench.watch.gate import Ruling, Unchanged
+    from hwbench.watch.gate import Ruling, Settled
     from hwbench.watch.trial import Effort, Outcome, Side
 
 Case = tuple[Path, "Job"]
@@ -63,16 +63,20 @@ def ruled_all(
     given: Mapping[str, tuple[int, ...]],
     threads: int,
     seconds: float,
-) -> list[Ruling | Unchanged | HwbenchError]:
+) -> list[Ruling | Settled | HwbenchError]:
     """The ruling on each model, or why it has none: the others still have theirs.
 
     ``seconds`` are for one that is measured alone.
     """
     from hwbench.watch.baselines import without
-    from hwbench.watch.gate import Unchanged
+    from hwbench.watch.gate import Settled
 
-    def rule(case: Case) -> Ruling | Unchanged | HwbenchError:
+    def rule(case: Case) -> Ruling | Settled | HwbenchError:
         path, job = case
+        if path in baselines.unchanged:
+            return Settled(job.workload.name, "unchanged")
+        if path in baselines.new:
+            return Settled(job.workload.name, "new")
         try:
             if (file := baselines.files.get(path)) is not None:
                 (before,) = jobs_of(judge.target, [file], given, threads)
@@ -80,8 +84,6 @@ def ruled_all(
             if Path(baseline).is_dir():
                 raise InconclusiveError(without(baseline, path))
             return _against_store(judge, job, baselines.commit, seconds)
-        except NoHistoryError as error:
-            return Unchanged(job.workload.name) if path in baselines.unchanged else error
         except HwbenchError as error:
             return error
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from hwbench.errors import UsageError
-from hwbench.watch.commits import commit_of, file_at
+from hwbench.watch.commits import commit_of, file_at, tracked
 
 #: The baseline that a store has of a model on the device at hand.
 HISTORY: Final = "history"
@@ -19,22 +19,24 @@ _LEAST_DIGITS: Final = 7
 
 @dataclass(frozen=True, slots=True)
 class Baselines:
-    """What is to be held against: the ``files`` that stand for the baselines of models, the
-    ``commit`` that is meant, and the models that are ``unchanged`` since that commit.
+    """What is to be held against: the ``files`` that stand for the baselines of models, and the
+    ``commit`` that is meant, with the models that are ``unchanged`` since and those that are
+    ``new``: in git now, and not in the commit.
     """
 
     files: Mapping[Path, Path]
     commit: str | None = None
     unchanged: frozenset[Path] = frozenset()
+    new: frozenset[Path] = frozenset()
 
 
 @contextmanager
 def baseline_files(reference: str, models: Sequence[Path]) -> Iterator[Baselines]:
     """The baselines of these models.
 
-    A model without a file, or whose file in git is the same, is for the store to compare with, but
-    for one that a folder is :func:`without`. Raises UsageError where the reference is nothing that
-    is known.
+    A model without a file that git knows nothing of (what a build has made) is for the store to
+    compare with, but for one that a folder is :func:`without`. Raises UsageError where the
+    reference is nothing that is known.
     """
     given = Path(reference)
     if not reference:  # an unset variable of a build, say; an empty path would be this folder
@@ -64,10 +66,12 @@ def baseline_files(reference: str, models: Sequence[Path]) -> Iterator[Baselines
 
 def _of_commit(commit: str, models: Sequence[Path], folder: Path) -> Baselines:
     """The models as a commit has them, written into ``folder``, each with its external data."""
-    files, unchanged = {}, set()
+    files, unchanged, new = {}, set(), set()
     for index, model in enumerate(models):
         content = file_at(commit, model)
         if content is None:
+            if tracked(model):
+                new.add(model)
             continue
         place = folder / str(index) / model.name
         parts = {place: content}
@@ -83,7 +87,7 @@ def _of_commit(commit: str, models: Sequence[Path], folder: Path) -> Baselines:
             part.parent.mkdir(parents=True, exist_ok=True)
             part.write_bytes(data)
         files[model] = place
-    return Baselines(files, commit, frozenset(unchanged))
+    return Baselines(files, commit, frozenset(unchanged), frozenset(new))
 
 
 def _external_files(model: Path, content: bytes) -> list[str]:

@@ -12,7 +12,10 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def git_tags(folder: Path | None = None) -> dict[str, str]:
-    """``commit``, ``branch`` and ``dirty`` (yes, no) of a folder's clone; empty outside of one."""
+    """``commit``, ``branch``, ``dirty`` (yes, no) and ``project`` of a folder's clone; empty
+    outside of one. The project is the name of the clone's top folder, in a worktree of the clone
+    that it belongs to: another of that name in one store is taken for the same.
+    """
     commit = _git(folder, "rev-parse", "--verify", "--quiet", "HEAD")
     if commit is None:
         return {}
@@ -20,6 +23,10 @@ def git_tags(folder: Path | None = None) -> dict[str, str]:
         "commit": commit,
         "dirty": "yes" if _git(folder, "status", "--porcelain", "-uno") else "no",
     }
+    shared = _git(folder, "rev-parse", "--path-format=absolute", "--git-common-dir")
+    if shared:
+        place = Path(shared)  # of a bare clone PROJECT.git, else PROJECT/.git
+        tags["project"] = place.parent.name if place.name == ".git" else place.stem
     branch = _git(folder, "rev-parse", "--abbrev-ref", "HEAD")
     return {**tags, "branch": branch} if branch and branch != "HEAD" else tags
 
@@ -42,6 +49,11 @@ def file_at(commit: str, path: Path) -> bytes | None:
     if content is not None and content.startswith(_LFS_POINTER):
         raise UsageError(f"{path.name}: {commit[:12]} has it in Git LFS: run git lfs install")
     return content
+
+
+def tracked(path: Path) -> bool:
+    """Whether git has a file by that name now, committed or about to be."""
+    return _run(path.resolve().parent, "ls-files", "--error-unmatch", "--", path.name) is not None
 
 
 def _git(folder: Path | None, *arguments: str) -> str | None:

@@ -35,7 +35,7 @@ class Comparison:
     ``paired`` over so many ``pairs`` of bursts in ``processes`` fresh processes, of which
     ``rejected`` more did not count; else of latencies that were measured apart. ``confidence`` is
     that of the verdict; of its error this look at the data may spend ``share``, and the interval
-    allows for that.
+    allows for that. ``before_ns`` is A's undisturbed latency, where that is known.
     """
 
     a: str
@@ -50,6 +50,7 @@ class Comparison:
     pairs: int = 0
     rejected: int = 0
     seconds: float = 0.0
+    before_ns: float | None = None
 
     @property
     def ratio(self) -> float:
@@ -103,6 +104,7 @@ def compare_pairs(
     confidence: float = 0.95,
     share: float = 1.0,
     seconds: float = 0.0,
+    before_ns: float | None = None,
 ) -> Comparison:
     """Of two models, by their ``names``, that took turns in the same processes; they may be
     ``versions`` of one.
@@ -119,6 +121,7 @@ def compare_pairs(
         pairs=pairs.log_ratio.size,
         rejected=pairs.rejected,
         seconds=seconds,
+        before_ns=before_ns,
     )
 
 
@@ -173,6 +176,7 @@ def compare_stored(
         2 * STORED_DOF,
         confidence,
         paired=False,
+        before_ns=a.latency_ns,
     )
 
 
@@ -209,7 +213,15 @@ def sentence(comparison: Comparison, word: Word) -> str:
         said = (
             f"{comparison.b} {said} {comparison.a}: {by:+.1f} % ({level}: {low:+.1f} to {high:+.1f}"
         )
-    return f"{said}, {_basis(comparison)})"
+    return f"{said}, {_basis(comparison)}){_milliseconds(comparison)}"
+
+
+def _milliseconds(comparison: Comparison) -> str:
+    """From what to what, as far as that is known."""
+    if comparison.before_ns is None:
+        return ""
+    before = comparison.before_ns / 1e6
+    return f", {before:.4g} to {before * comparison.ratio:.4g} ms"
 
 
 def _basis(comparison: Comparison) -> str:

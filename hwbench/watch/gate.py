@@ -21,7 +21,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
@@ -58,12 +58,13 @@ class Ruling:
 
 
 @dataclass(frozen=True, slots=True)
-class Unchanged:
-    """A model whose file is that of the baseline's commit, of which a store has nothing: there is
-    nothing to compare.
+class Settled:
+    """A model that there is nothing to measure of: its file is that of the baseline's commit (which
+    then runs the same on this device), or that commit has none.
     """
 
     name: str
+    word: Literal["unchanged", "new"]
 
 
 def ruled(
@@ -167,9 +168,10 @@ def stored_level(
 ) -> Level:
     """The level in a store's ``history`` that a measurement has to hold.
 
-    Of the same series (name, inputs, threads, options, device with all facts) and epoch: the points
-    of a ``commit``, else all since the last change of level but for those that a gate found slower
-    (by this ``tolerance`` and ``confidence``). Raises NoHistoryError where there is none.
+    Of the same series (project, name, inputs, threads, options, device with all facts) and epoch:
+    the points of a ``commit``, else all since the last change of level but for those that a gate
+    found slower (by this ``tolerance`` and ``confidence``). Raises NoHistoryError where there is
+    none.
     """
     name = current.workload.name
     same_name = [m for m in history if m.workload.name == name and m.session != current.session]
@@ -285,6 +287,7 @@ def against_level(
         BETWEEN_KNOWN + level.points - 1,
         confidence,
         paired=False,
+        before_ns=math.exp(level.log_latency),
     )
 
 
@@ -295,12 +298,19 @@ def _when(measurement: Measurement) -> datetime:
 def _strangers(
     current: Measurement, same_name: Sequence[Measurement], series: Sequence[Measurement]
 ) -> list[str]:
-    """Notes on points of the same name that are of another device or set-up, or of other work."""
+    """Notes on points of the same name that are of another project, device or set-up, or of other
+    work.
+    """
     notes = []
-    others = [m for m in same_name if m.fingerprint.key != current.fingerprint.key]
+    project = current.tags.get("project")
+    own = [m for m in same_name if m.tags.get("project") == project]
+    if lost := len(same_name) - len(own):
+        whose = sorted({m.tags.get("project", "no clone") for m in same_name if m not in own})
+        notes.append(f"{lost} points left out: measured in another project ({', '.join(whose)})")
+    others = [m for m in own if m.fingerprint.key != current.fingerprint.key]
     if others:
         where = changed_facts(others[-1], current)
         notes.append(f"{len(others)} points left out, measured elsewhere: {where}")
-    if lost := len(same_name) - len(others) - len(series):
+    if lost := len(own) - len(others) - len(series):
         notes.append(f"{lost} points left out: of other inputs, threads or options")
     return notes

@@ -176,6 +176,7 @@ def _look(
         confidence=effort.confidence,
         share=share,
         seconds=trial.seconds,
+        before_ns=a.latency_ns,
     )
 
 

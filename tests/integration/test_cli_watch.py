@@ -43,6 +43,11 @@ def convs(path: Path, depth: int) -> Path:
     return path
 
 
+def git(folder: Path, *what: str) -> None:
+    who = ("-c", "user.name=a", "-c", "user.email=a@b")
+    subprocess.run(["git", *who, *what], cwd=folder, check=True)
+
+
 def printed(capsys: pytest.CaptureFixture[str]) -> Any:
     return json.loads(capsys.readouterr().out)
 
@@ -226,27 +231,52 @@ class TestGate:
         """A model against its copy, where nothing would be called the same."""
         sure, copy = ("--tolerance", "0", "--confidence", "0.9999"), models[0].with_name("b.onnx")
         copy.write_bytes(models[0].read_bytes())
-        assert main(["gate", str(models[0]), "--baseline", str(copy), *sure, *FAST]) == 3
+        asked = ["gate", str(models[0]), "--baseline", str(copy), *sure, *FAST]
+        assert main(asked) == 3
+        (entry,) = printed(capsys)["gate"]
+        assert entry["verdict"] == "inconclusive"
+        assert main([*asked, "--allow-inconclusive"]) == 0
         (entry,) = printed(capsys)["gate"]
         assert entry["verdict"] == "inconclusive"
 
-    def test_an_unchanged_file_of_which_the_store_has_nothing(
+    def test_what_is_the_same_in_git_or_new_there_needs_no_measurement(
         self,
         models: tuple[Path, Path],
         tmp_path: Path,
+        own_store: Path,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        """As in a fresh clone on a build machine: nothing to compare is no failure."""
-        for what in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "one")):
-            who = ("-c", "user.name=a", "-c", "user.email=a@b")
-            subprocess.run(["git", *who, *what], cwd=models[0].parent, check=True)
+        """As in a pull request that touches no model, and adds one; whatever the store has."""
+        same = models[0]
+        new = convs(same.with_name("new.onnx"), 1)
+        for what in (("init", "-q"), ("add", same.name), ("commit", "-q", "-m", "one")):
+            git(same.parent, *what)
+        git(same.parent, "add", new.name)
         summary = tmp_path / "summary.md"
-        asked = ("gate", str(models[0]), "--baseline", "HEAD")
+        asked = ("gate", str(same), str(new), "--baseline", "HEAD")
         assert main([*asked, "--summary", str(summary)]) == 0
-        assert capsys.readouterr().out.startswith("UNCHANGED: net.onnx is the file that HEAD has")
-        assert "| net.onnx | **unchanged** | | | the same file |" in summary.read_text()
+        assert capsys.readouterr().out.splitlines() == [
+            f"UNCHANGED: {same.name} is the file that HEAD has: nothing to measure",
+            f"NEW: {new.name} is no file that HEAD has: nothing to measure",
+        ]
+        assert f"| {same.name} | **unchanged** | | | | the same file |" in summary.read_text()
+        assert f"| {new.name} | **new** | | | | no such file there |" in summary.read_text()
         assert main([*asked, "--json"]) == 0
-        assert printed(capsys) == {"gate": [], "unchanged": ["net.onnx"], "errors": []}
+        found = printed(capsys)
+        assert found == {"gate": [], "unchanged": [same.name], "new": [new.name], "errors": []}
+        with Store.open(own_store) as store:
+            assert store.measurements() == []
+
+    def test_what_git_does_not_know_is_not_taken_for_new(
+        self, models: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A build has made it, and its baseline was never measured: that fails."""
+        other = models[0]
+        made = convs(other.with_name("made.onnx"), 1)
+        for what in (("init", "-q"), ("add", other.name), ("commit", "-q", "-m", "one")):
+            git(other.parent, *what)
+        assert main(["gate", str(made), "--baseline", "HEAD"]) == 3
+        assert "the store has nothing of it as of commit" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
         ("summary", "words"),

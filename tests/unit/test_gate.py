@@ -24,7 +24,7 @@ from hwbench.watch.commits import commit_of, file_at, git_tags
 from hwbench.watch.comparison import Comparison, together
 from hwbench.watch.gate import (
     GATED,
-    Unchanged,
+    Settled,
     against_level,
     alarming,
     ruled,
@@ -391,10 +391,20 @@ class TestGit:
             assert not found.unchanged
         assert not found.files[model].exists()
 
-    def test_the_same_file_is_held_against_the_store(self, clone: Path) -> None:
-        model = clone / "models" / "net.onnx"
-        with baseline_files("main", [model]) as found:
-            assert found == Baselines({}, commit_of("main", clone), frozenset({model}))
+    def test_a_project_is_that_of_all_its_worktrees(self, clone: Path, tmp_path: Path) -> None:
+        assert git_tags(clone / "models")["project"] == clone.name
+        git_in(clone, "worktree", "add", "-q", "-b", "other", str(tmp_path / "elsewhere"))
+        tags = git_tags(tmp_path / "elsewhere")
+        assert (tags["project"], tags["branch"]) == (clone.name, "other")
+
+    def test_what_is_the_same_and_what_is_new_has_no_baseline(self, clone: Path) -> None:
+        same, new, made = (clone / "models" / f"{name}.onnx" for name in ("net", "new", "made"))
+        new.write_bytes(b"new")
+        made.write_bytes(b"made")
+        git_in(clone, "add", str(new))
+        commit = commit_of("main", clone)
+        with baseline_files("main", [same, new, made]) as found:
+            assert found == Baselines({}, commit, frozenset({same}), frozenset({new}))
 
     def test_a_model_comes_with_its_external_data(self, clone: Path) -> None:
         """Both as of the commit; and where the data alone differ, the model is another one."""
@@ -446,10 +456,10 @@ class TestGit:
 def test_markdown_shows_hostile_names_as_they_are() -> None:
     name = "<img src=x>|`a`\n# b"
     found = dataclasses.replace(made(4.0), b=name)
-    text = markdown([ruled(name, lambda: found, 0.01), Unchanged("a|b")], "main")
-    assert "| a\\|b | **unchanged** | | | the same file |" in text
+    text = markdown([ruled(name, lambda: found, 0.01), Settled("a|b", "unchanged")], "main")
+    assert "| a\\|b | **unchanged** | | | | the same file |" in text
     row = text.splitlines()[4]
     assert "<img" not in row
-    assert row.count("|") - row.count("\\|") == 6
+    assert row.count("|") - row.count("\\|") == 7
     assert "**slower**" in row
     assert "measured twice" in row
