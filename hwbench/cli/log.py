@@ -10,7 +10,7 @@ from hwbench import console
 from hwbench.cli.options import AnyDevice, Debug, Json, Since, StoreUrl, opened
 
 _COMMIT_SHOWN = 10
-_GIT = ("commit", "branch", "dirty")
+_GIT = ("commit", "branch", "dirty", "project")
 
 
 def log(
@@ -41,6 +41,7 @@ def log(
                 "commit": m.tags.get("commit"),
                 "branch": m.tags.get("branch"),
                 "dirty": m.tags.get("dirty") == "yes",
+                "project": m.tags.get("project"),
                 "tags": tags,
             }
             sessions.setdefault(m.session, entry)["models"] += 1
