@@ -14,8 +14,11 @@ import pytest
 
 from hwbench.cli import main
 from hwbench.devices import get_device
-from hwbench.errors import EXIT_DEVICE, EXIT_USAGE
-from hwbench.spaces import space_names
+from hwbench.errors import EXIT_DEVICE, EXIT_USAGE, PluginError, PredictorError, UnknownNameError
+from hwbench.predictors import Provenance, fit_predictor, load_predictor, model_kinds
+from hwbench.predictors.model import _KINDS
+from hwbench.spaces import get_space, space_names
+from hwbench.testing.predictors import made_up_training
 from tests.packages import install
 
 _DEVICES = """
@@ -36,6 +39,13 @@ def other():
 def raises():
     raise ValueError("no table\\nof this machine")
 """
+_PREDICTORS = """
+from hwbench.predictors import MacsLine, register_model
+
+@register_model("odd-line")
+class OddLine(MacsLine):
+    pass
+"""
 _POINTS = """
 [project.entry-points."hwbench.devices"]
 fine = "odd_package.devices:Fine"
@@ -47,6 +57,10 @@ raising = "odd_package.raising:Fine"
 [project.entry-points."hwbench.spaces"]
 other = "odd_package.spaces:other"
 raises = "odd_package.spaces:raises"
+
+[project.entry-points."hwbench.predictors"]
+odd-line = "odd_package.predictors:OddLine"
+misnamed = "odd_package.predictors:OddLine"
 """
 _BAD_DEVICES = {"gone", "missing", "number", "raising"}
 _BAD_SPACES = {"other", "raises"}
@@ -58,6 +72,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "devices": _DEVICES,
         "raising": "1 / 0",
         "spaces": _SPACES,
+        "predictors": _PREDICTORS,
     }
     return install(tmp_path_factory.mktemp("odd"), "odd-package", modules, _POINTS)
 
@@ -65,8 +80,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The package is there for one test, which imports it anew."""
+    kinds = dict(_KINDS)
     monkeypatch.syspath_prepend(str(site))
     yield site
+    _KINDS.clear()
+    _KINDS.update(kinds)
     for name in [name for name in sys.modules if name.partition(".")[0] == "odd_package"]:
         del sys.modules[name]
 
@@ -127,3 +145,35 @@ def test_without_the_package_its_names_are_unknown(capsys: pytest.CaptureFixture
 @pytest.mark.usefixtures("installed")
 def test_what_works_is_not_held_back_by_what_does_not() -> None:
     assert get_device("fine").description == "works"
+
+
+PROVENANCE = Provenance("check", "0" * 32, "no runtime", 1)
+
+
+class TestPredictors:
+    def test_a_file_is_read_where_its_package_is_installed(
+        self, installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        space, path = get_space("mbv3_small"), tmp_path / "odd.hwp"
+        assert "odd-line" in model_kinds()
+        assert "odd_package.predictors" not in sys.modules  # a list of names imports nothing
+        made = fit_predictor(space, made_up_training(space, 20), PROVENANCE, kind="odd-line")
+        made.save(path)
+        codes = made_up_training(space, 9, seed=1).codes
+        assert (load_predictor(path).predict(codes).mean_ms == made.predict(codes).mean_ms).all()
+        _KINDS.pop("odd-line")
+        monkeypatch.setattr(sys, "path", [each for each in sys.path if each != str(installed)])
+        with pytest.raises(PredictorError, match="kind 'odd-line', which no package here offers"):
+            load_predictor(path)
+
+    @pytest.mark.usefixtures("installed")
+    def test_one_that_is_registered_under_another_name_is_refused(self) -> None:
+        space = get_space("mbv3_small")
+        with pytest.raises(PluginError, match=r"is not registered by @register_model\('misnamed'"):
+            fit_predictor(space, made_up_training(space, 20), PROVENANCE, kind="misnamed")
+
+    @pytest.mark.usefixtures("installed")
+    def test_a_name_that_is_misspelt_is_suggested(self) -> None:
+        space = get_space("mbv3_small")
+        with pytest.raises(UnknownNameError, match="did you mean 'odd-line'"):
+            fit_predictor(space, made_up_training(space, 20), PROVENANCE, kind="odd-lime")
