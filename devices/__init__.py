@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hwbench.errors import UnknownNameError
-from hwbench.plugins import load_plugin, plugin_names
+from hwbench.plugins import load_plugin, plugin_packages
 
 if TYPE_CHECKING:
     from hwbench.devices.base import Device
@@ -34,21 +34,35 @@ _MEANT = {
 
 
 def device_names() -> list[str]:
-    """Kinds of devices that :func:`get_device` knows."""
-    return sorted({*_DEVICES, *plugin_names("hwbench.devices")})
+    """Kinds of devices that :func:`get_device` knows, sorted."""
+    return list(device_packages())
+
+
+def device_packages() -> dict[str, str]:
+    """Those kinds -> the package that each comes from."""
+    known = plugin_packages("hwbench.devices") | dict.fromkeys(_DEVICES, "hwbench")
+    return dict(sorted(known.items()))
 
 
 def device_class(kind: str) -> type[Device]:
-    """The class of a kind. Raises :class:`~hwbench.errors.UnknownNameError`."""
+    """The class of a kind. Raises UnknownNameError, PluginError where another package's fails."""
     cls: type[Device] | None
     if kind in _DEVICES:
         module, name = _DEVICES[kind]
         cls = getattr(import_module(module), name)
     else:
-        cls = load_plugin("hwbench.devices", kind)
+        cls = load_plugin("hwbench.devices", kind, _checked)
     if cls is None:
         raise UnknownNameError("device", kind, device_names(), _MEANT.get(kind.lower()))
     return cls
+
+
+def _checked(offered: Any) -> type[Device]:
+    from hwbench.devices.base import Device
+
+    if not (isinstance(offered, type) and issubclass(offered, Device)):
+        raise TypeError(f"{offered!r} is no subclass of hwbench.devices.base.Device")
+    return offered
 
 
 def get_device(name: str, options: Mapping[str, str] | None = None) -> Device:

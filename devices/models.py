@@ -23,8 +23,6 @@ class GraphModel:
 
     graph: Graph
     name: str
-    space: str | None = None
-    arch: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

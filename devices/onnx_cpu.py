@@ -75,9 +75,7 @@ def _file_job(model: OnnxModelFile, threads: int) -> Job:
 def _graph_job(model: GraphModel, threads: int) -> Job:
     graph = model.graph
     inputs = tuple(InputSpec(n, s.dtype, s.shape) for n, s in graph.inputs)
-    workload = Workload(
-        model.name, "graph:" + graph.hash, inputs, threads, (), model.space, model.arch
-    )
+    workload = Workload(model.name, "graph:" + graph.hash, inputs, threads)
 
     def build(folder: Path) -> RunnerSpec:
         path = folder / f"{workload.key}.onnx"

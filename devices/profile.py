@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -128,11 +128,13 @@ def sample_codes(
 
 
 def architecture_jobs(device: Device, space: Space, codes: Codes, threads: int = 1) -> list[Job]:
-    """The jobs of measuring architectures (n, L), in their order."""
-    return [
-        device.job(GraphModel(space.graph(code), text, space.name, text), threads)
-        for code, text in zip(codes, space.decode(codes), strict=True)
-    ]
+    """The jobs of measuring architectures (n, L), in their order, each labelled with its own."""
+    jobs = []
+    for code, text in zip(codes, space.decode(codes), strict=True):
+        job = device.job(GraphModel(space.graph(code), text), threads)
+        # Here and not by each device: what is stored is found again by these labels.
+        jobs.append(replace(job, workload=replace(job.workload, space=space.name, arch=text)))
+    return jobs
 
 
 def measure_architectures(

@@ -43,8 +43,7 @@ def _graph_job(
 ) -> Job:
     graph, int8 = model.graph, Int8() if dtype == "int8" else None
     inputs = tuple(InputSpec(n, s.dtype, s.shape) for n, s in graph.inputs)
-    key = "graph:" + graph.hash
-    workload = Workload(model.name, key, inputs, threads, labels, model.space, model.arch)
+    workload = Workload(model.name, "graph:" + graph.hash, inputs, threads, labels)
 
     def build(folder: Path) -> RunnerSpec:
         path = folder / f"{workload.key}.tflite"

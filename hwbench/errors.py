@@ -61,6 +61,10 @@ class ImportFileError(UsageError):
     """A file to import is damaged or of another format."""
 
 
+class PluginError(HwbenchError):
+    """What another package offers does not work: that package has to be looked after."""
+
+
 class DeviceError(HwbenchError):
     """A device, its runtime or a worker process failed."""
 

@@ -1,6 +1,7 @@
 """Latency predictors: fitted on measurements, calibrated, saved as plain files; the oracle.
 
-A family of your own is a subclass of :class:`LatencyModel` under :func:`register_model`;
+A family of your own is a subclass of :class:`LatencyModel` under :func:`register_model`, known
+wherever its package is installed by an entry point (:mod:`hwbench.plugins`);
 ``hwbench.testing.predictors.check_predictor`` proves that it keeps the contract.
 """
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import ClassVar, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwbench.errors import PredictorError, UnknownNameError
+from hwbench.plugins import load_plugin, plugin_packages
 from hwbench.predictors.data import MIN_SAMPLES, Prediction, TrainingSet
 from hwbench.spaces import Codes, Space
 
@@ -100,12 +102,23 @@ def register_model(kind: str) -> Callable[[type[Model]], type[Model]]:
 
 
 def model_kind(kind: str) -> type[LatencyModel]:
-    """The family of that name; UnknownNameError names the nearest one there is."""
-    if kind not in _KINDS:
-        raise UnknownNameError("predictor kind", kind, _KINDS)
-    return _KINDS[kind]
+    """The family of that name, which an installed package may offer.
+
+    UnknownNameError names the nearest one there is; PluginError where another package's fails.
+    """
+    family = _KINDS.get(kind) or load_plugin("hwbench.predictors", kind, partial(_checked, kind))
+    if family is None:
+        raise UnknownNameError("predictor kind", kind, model_kinds())
+    return family
+
+
+def _checked(kind: str, offered: object) -> type[LatencyModel]:
+    family = _KINDS.get(kind)  # importing its module has registered it
+    if family is None or offered is not family:
+        raise TypeError(f"{offered!r} is not registered by @register_model({kind!r})")
+    return family
 
 
 def model_kinds() -> list[str]:
-    """Names of all families, sorted."""
-    return sorted(_KINDS)
+    """Names of all families, sorted; nothing of another package is imported for them."""
+    return sorted({*_KINDS, *plugin_packages("hwbench.predictors")})

@@ -225,7 +225,7 @@ def fit_predictor(
 def load_predictor(
     path: str | Path, *, space: Space | None = None, fingerprint_key: str | None = None
 ) -> LatencyPredictor:
-    """Read a predictor file. No code in it is executed.
+    """Read a predictor file. No code in it is executed; of its kind it holds the name.
 
     ``space`` is looked up by its name unless given; it must still have the decisions and the
     networks that the predictor learned. With ``fingerprint_key`` a predictor of another device
@@ -241,11 +241,17 @@ def load_predictor(
     try:
         meta = _meta(header)
         space = get_space(meta.space) if space is None else space
-        family = model_kind(meta.kind)
     except UnknownNameError as error:
         raise PredictorError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise PredictorError(f"{path}: its header is not understood ({error})") from None
+    try:
+        family = model_kind(meta.kind)
+    except UnknownNameError:
+        raise PredictorError(
+            f"{path} is of kind {meta.kind!r}, which no package here offers: install the one that "
+            f"it was fitted with (entry point {meta.kind} of hwbench.predictors)"
+        ) from None
     _require_same_space(path, meta, space)
     if fingerprint_key is not None and fingerprint_key != meta.provenance.fingerprint_key:
         raise PredictorError(

@@ -64,9 +64,7 @@ class FakePhone(Device):
         if not isinstance(model, GraphModel):
             raise ModelError("fake phones run graphs and ONNX files")
         inputs = tuple(InputSpec(n, s.dtype, s.shape) for n, s in model.graph.inputs)
-        work = Workload(
-            model.name, f"fake:{model.graph.hash}", inputs, threads, (), model.space, model.arch
-        )
+        work = Workload(model.name, f"fake:{model.graph.hash}", inputs, threads)
         spec = RunnerSpec("fake", {"ns": model.graph.macs})
         return Job(work, lambda folder: spec)
 

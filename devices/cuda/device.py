@@ -160,15 +160,8 @@ class Cuda(Device):
     def _graph_job(self, model: GraphModel, threads: int) -> Job:
         graph = rebatch(model.graph, self.options.batch) if self.options.batch else model.graph
         inputs = tuple(InputSpec(n, s.dtype, s.shape) for n, s in graph.inputs)
-        workload = Workload(
-            model.name,
-            "graph:" + graph.hash,
-            inputs,
-            threads,
-            self.options.labels,
-            model.space,
-            model.arch,
-        )
+        key = "graph:" + graph.hash
+        workload = Workload(model.name, key, inputs, threads, self.options.labels)
 
         def build(folder: Path) -> RunnerSpec:
             path = folder / f"{workload.key}.onnx"

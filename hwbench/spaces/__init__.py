@@ -9,10 +9,10 @@ process, an entry point (:mod:`hwbench.plugins`) wherever its package is install
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 from hwbench.errors import UnknownNameError, UsageError
-from hwbench.plugins import load_plugin, plugin_names
+from hwbench.plugins import load_plugin, plugin_packages
 from hwbench.spaces.base import Choice, Codes, Decision, Space, Value
 from hwbench.spaces.design import space_filling, spread_sample
 from hwbench.spaces.encoder import bert_encoder, vit_small
@@ -31,6 +31,7 @@ __all__ = [
     "register_space",
     "space_filling",
     "space_names",
+    "space_packages",
     "spread_sample",
 ]
 
@@ -47,17 +48,34 @@ _FACTORIES: dict[str, Callable[[], Space]] = {
 
 def space_names() -> list[str]:
     """Names that :func:`get_space` knows, sorted."""
-    return sorted({*_FACTORIES, *plugin_names("hwbench.spaces")})
+    return list(space_packages())
+
+
+def space_packages() -> dict[str, str]:
+    """Those names -> the package that each comes from."""
+    known = plugin_packages("hwbench.spaces") | dict.fromkeys(_FACTORIES, "hwbench")
+    return dict(sorted(known.items()))
 
 
 @cache
 def get_space(name: str) -> Space:
-    """The space of that name, made once; UnknownNameError names the nearest one there is."""
-    make: Callable[[], Space] | None
-    make = _FACTORIES.get(name) or load_plugin("hwbench.spaces", name)
-    if make is None:
+    """The space of that name, made once; UnknownNameError names the nearest one there is.
+
+    PluginError where another package's fails.
+    """
+    if name in _FACTORIES:
+        return _FACTORIES[name]()
+    space = load_plugin("hwbench.spaces", name, partial(_made, name))
+    if space is None:
         raise UnknownNameError("space", name, space_names())
-    return make()
+    return space
+
+
+def _made(name: str, make: Callable[[], object]) -> Space:
+    space = make()
+    if not isinstance(space, Space) or space.name != name:  # files name a space by its own name
+        raise TypeError(f"it gives {getattr(space, 'name', space)!r}, not a space called {name!r}")
+    return space
 
 
 def register_space(space: Space) -> None:

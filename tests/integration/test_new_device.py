@@ -12,9 +12,11 @@ import pytest
 
 from hwbench.devices.base import Check, Device
 from hwbench.devices.models import GraphModel, Model
+from hwbench.devices.profile import architecture_jobs, sample_codes
 from hwbench.errors import DeviceError, ModelError
 from hwbench.measure.jobs import Canary, Job, RunnerSpec
 from hwbench.records import Fingerprint, Workload
+from hwbench.spaces import get_space
 from hwbench.testing.devices import check_device
 from tests.targets import LocalTarget, runner
 
@@ -53,6 +55,14 @@ def light_canaries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_new_device_takes_at_most_40_lines_and_keeps_the_contract() -> None:
     assert len(inspect.getsource(Counter).splitlines()) <= 40
     check_device(Counter())
+
+
+def test_its_measurements_of_a_space_are_labelled_for_it() -> None:
+    """A device need know nothing of spaces for what it measures to be found again."""
+    space = get_space("mbv3_small_rgb")
+    codes = sample_codes(space, 2)
+    found = [job.workload for job in architecture_jobs(Counter(), space, codes)]
+    assert [(w.space, w.arch) for w in found] == [(space.name, t) for t in space.decode(codes)]
 
 
 count = itertools.count()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
+import json
 import os
 import re
 import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -42,6 +43,7 @@ from hwbench.testing.predictors import check_predictor
 from hwbench.testing.spaces import check_space
 from hwbench.watch import latencies, pytest_plugin
 from hwbench.watch.gate import GATE
+from tests.packages import install
 
 pytest_plugins = ["pytester"]
 
@@ -52,6 +54,11 @@ _DEVICES = (_ROOT / "devices" / "README.md").read_text(encoding="utf-8")
 
 def python_blocks() -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", _README, re.MULTILINE | re.DOTALL)
+
+
+def entry_points() -> str:
+    (found,) = re.findall(r"^```toml\n(.*?)^```", _README, re.MULTILINE | re.DOTALL)
+    return str(found)
 
 
 def block(word: str) -> str:
@@ -89,7 +96,9 @@ def calibrate(store: Path, *names: str) -> None:
             anchor(get_device(name), 1, opened)
 
 
-def run(argv: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+def run(
+    argv: list[str], folder: Path, path: Sequence[Path] = (_ROOT,)
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         argv,
         cwd=folder,
@@ -97,7 +106,7 @@ def run(argv: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         timeout=280,
-        env={**os.environ, "PYTHONPATH": str(_ROOT)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))},
     )
 
 
@@ -253,6 +262,41 @@ def test_the_device_keeps_the_contract(tmp_path: Path) -> None:
 def test_the_space_keeps_the_contract(tmp_path: Path) -> None:
     source = block("class PlainCnn(Space)").replace("register_space(PlainCnn())\n", "")
     check_space(module(tmp_path, "plain_cnn", source).PlainCnn(), n=12)
+
+
+@pytest.mark.usefixtures("short_calibration")
+def test_what_is_added_works_once_it_is_installed(tmp_path: Path, own_store: Path) -> None:
+    """The package of all three examples, by the commands of somebody who has it."""
+    modules = {
+        "toy_runner": block("# toy_runner.py"),
+        "toy": block("class Toy(Device)"),
+        "plain_cnn": block("class PlainCnn(Space)").replace("register_space(PlainCnn())\n", ""),
+        "nearest": block("class Nearest(LatencyModel)"),
+    }
+    site = install(tmp_path, "my-package", modules, entry_points())
+    (tmp_path / "toy_runner.py").write_text(modules["toy_runner"], encoding="utf-8")
+    with Store.open(own_store) as store:
+        anchor(module(tmp_path, "toy", modules["toy"]).Toy(), 1, store)
+
+    def hwbench(*arguments: str, exits: Container[int] = (0,)) -> str:
+        argv = [sys.executable, "-m", "hwbench", *arguments]
+        done = run(argv, tmp_path, path=[site, _ROOT])
+        assert done.returncode in exits, done.stderr
+        return done.stdout
+
+    for verb, name in (("devices", "toy"), ("spaces", "plain_cnn")):
+        listed = json.loads(hwbench(verb, "--json"))[verb]
+        assert {each["name"]: each["package"] for each in listed}[name] == "my-package 1.2"
+    of_both = ["-d", "toy", "-s", "plain_cnn"]
+    profiled = [*of_both, "-n", "8", "--seconds", "0.3", "--json"]
+    # 3: on a busy machine an interval may be too wide to be an answer, or one is not measured.
+    assert json.loads(hwbench("profile", *profiled, exits=(0, 3)))["measured"] >= 5
+    hwbench("fit", *of_both, "--kind", "nearest", "-o", "toy.hwp")
+    assert json.loads(hwbench("profile", *profiled, "--seed", "1", exits=(0, 3)))["measured"] > 1
+    hwbench("evaluate", "toy.hwp")
+    texts = ["depth=1 width=16 kernel=3", "depth=3 width=64 kernel=5"]
+    small, large = json.loads(hwbench("predict", "toy.hwp", *texts, "--json"))["results"]
+    assert 0 < small["mean_ms"] < large["mean_ms"]
 
 
 def test_the_predictor_keeps_the_contract(tmp_path: Path) -> None:

@@ -280,7 +280,7 @@ def test_changes_are_noticed(
         (header_says(arrays=[]), "lacks its parts"),
         (header_says(meta=None), "lacks its parts"),
         (meta_says(space="no_space"), "unknown space 'no_space'"),
-        (meta_says(kind="no-kind"), "unknown predictor kind 'no-kind'"),
+        (meta_says(kind="no-kind"), "kind 'no-kind', which no package here offers"),
         (meta_says(n_train="many"), "header is not understood"),
         (meta_says(provenance=None), "header is not understood"),
         (meta_says(witnesses=3), "header is not understood"),
