@@ -22,7 +22,7 @@ def host_checks(device: Device, cure: str) -> list[Check]:
 
     ``cure`` is what to do where the runtime fails.
     """
-    return [_runtime(device, cure), _canaries(device), _load(), _governor(), _cores()]
+    return [_runtime(device, cure), _canaries(device), load(), _governor(), _cores()]
 
 
 def _runtime(device: Device, cure: str) -> Check:
@@ -50,13 +50,14 @@ def _canaries(device: Device) -> Check:
     return Check("canaries", "ok", times)
 
 
-def _load() -> Check:
+def load() -> Check:
+    """How busy other programs keep the cores, over half a second."""
     import psutil
 
     busy = psutil.cpu_percent(interval=0.5) / 100
     detail = f"{busy:.0%} of {os.cpu_count()} cores busy"
     if busy > _BUSY:
-        cure = "close other programs: intervals get wider, and some answers inconclusive"
+        cure = "close what keeps them so, or intervals get wider and some answers inconclusive"
         return Check("load", "warn", detail, cure)
     return Check("load", "ok", detail)
 

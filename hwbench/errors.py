@@ -16,6 +16,12 @@ EXIT_USAGE = 2
 EXIT_INCONCLUSIVE = 3
 EXIT_DEVICE = 4
 
+#: For whoever needs torch, which a plain install leaves out.
+TORCH_MISSING = (
+    "torch is not installed: run make search where hwbench was cloned, "
+    "or pip install 'hwbench[search]'"
+)
+
 
 class HwbenchError(Exception):
     """Root of all errors that hwbench raises on purpose."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 import typer
 
 from hwbench import console
-from hwbench.cli.doctor import calibrated
+from hwbench.cli.doctor import calibrated, tell_load
 from hwbench.cli.fleet import Fleet, Priority, Tls, fleet_models
 from hwbench.cli.options import (
     Cores,
@@ -95,8 +95,12 @@ def bench(
 ) -> None:
     """Measure models: undisturbed latency with its interval, and what was observed.
 
+    The first run on a device calibrates its canaries before it measures, which takes from some
+    seconds to two minutes, once.
+
     A manifest's network is timed over the test images of --data, several ones in turns.
-    Exits with 3 if a model's interval stays too wide to be an answer.
+    Exits with 3 if a model's interval stays too wide to be an answer: its latency_ms is null.
+    docs/glossary.md explains the words.
 
     Example:
 
@@ -134,6 +138,8 @@ def bench(
         jobs = jobs_of(target, models, given, threads)
         with opened(store) as results:
             answers = measure(target, jobs, plan, results)
+        if any(map(_is_undecided, answers)):
+            tell_load(target, threads)
         profiles = operators(target, jobs, answers) if profile_ops else None
     show(answers, profiles, as_json=as_json, by_device=fleet is not None)
 
@@ -222,6 +228,15 @@ def measure(
     return [answers[job.workload].pop() for job in jobs]
 
 
+def _is_undecided(answer: Measurement | Failure) -> bool:
+    """Whether what the machine was doing left a model without an answer."""
+    from hwbench.records import Measurement
+
+    if isinstance(answer, Measurement):
+        return answer.status == "inconclusive"
+    return isinstance(answer.error, InconclusiveError)
+
+
 def _require_files(models: Sequence[Path], profile_ops: bool) -> None:
     """UsageError for what a fleet cannot be sent."""
     from hwbench.cli.bench_streams import is_manifest
@@ -300,6 +315,7 @@ def show(
     wide = [answer.workload.name for answer in measured if answer.status == "inconclusive"]
     if wide:
         raise InconclusiveError(
-            f"{', '.join(wide)}: the interval is too wide to be an answer: quiet the machine, "
-            "or give more --seconds"
+            f"{', '.join(wide)}: measured, but the interval is too wide to be an answer: close "
+            "other programs (hwbench doctor tells what disturbs), then run it again, or give more "
+            "--seconds"
         )

@@ -13,7 +13,7 @@ import typer
 from hwbench import console
 from hwbench.cli import accuracy
 from hwbench.cli.options import Debug, Json, Seed, StoreUrl, opened
-from hwbench.errors import UsageError
+from hwbench.errors import TORCH_MISSING, UsageError
 
 if TYPE_CHECKING:
     from hwbench.demo import Demo
@@ -44,7 +44,7 @@ def demo(
     from hwbench.demo import run_demo
 
     if find_spec("torch") is None:
-        raise UsageError("the demo trains a generator, which needs torch: pip install torch")
+        raise UsageError(TORCH_MISSING)
     try:
         with opened(store) as results, console.stages() as report:
             done = run_demo(results, out, report, samples=samples, seed=seed)

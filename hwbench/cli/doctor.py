@@ -96,6 +96,17 @@ def calibrated(target: Device, threads: int, store: Store, *, anew: bool = False
     return epoch
 
 
+def tell_load(target: Device, threads: int) -> None:
+    """Say so where other programs keep busy the cores of this machine that the device measures on.
+
+    A phone has its own, which its own checks look at.
+    """
+    from hwbench.devices.doctor import load
+
+    if target.launcher(threads) is None and (check := load()).state == "warn":
+        console.note(f"other programs keep {check.detail}: {check.cure}")
+
+
 def _drift(target: Device, epoch: CanaryEpoch, store: Store) -> Check:
     """Whether the canaries of later sessions stayed with their epoch."""
     from hwbench.devices.base import Check

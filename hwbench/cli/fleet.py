@@ -220,18 +220,13 @@ def measure_over(
     if not missing:
         return []
     plan = PROFILE_PLAN if seconds is None else replace(PROFILE_PLAN, seconds=seconds)
-    try:
-        with console.progress("calibrating the devices' canaries") as report:
-            for word in sweep.calibrate(store, report):
-                console.note(word)
-        # A campaign keeps the first measurement of a workload alone.
-        campaign = None if redo else sweep.campaign(store)
-        on = console.counted(len(sweep.devices), "device")
-        what = f"measuring {console.counted(len(missing), 'architecture')} on {on}"
-        with console.progress(what) as report:
-            answers = sweep.run(store, plan, missing, campaign=campaign, progress=report)
-            return [answer for answer in answers if not isinstance(answer, Measurement)]
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            "what was finished is stored, the same command goes on from there"
-        ) from None
+    with console.progress("calibrating the devices' canaries") as report:
+        for word in sweep.calibrate(store, report):
+            console.note(word)
+    # A campaign keeps the first measurement of a workload alone.
+    campaign = None if redo else sweep.campaign(store)
+    on = console.counted(len(sweep.devices), "device")
+    what = f"measuring {console.counted(len(missing), 'architecture')} on {on}"
+    with console.progress(what) as report:
+        answers = sweep.run(store, plan, missing, campaign=campaign, progress=report)
+        return [answer for answer in answers if not isinstance(answer, Measurement)]

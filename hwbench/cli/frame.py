@@ -18,7 +18,14 @@ import typer
 
 from hwbench import console
 from hwbench.cli.app import app
-from hwbench.errors import EXIT_DEVICE, EXIT_OK, EXIT_USAGE, HwbenchError, UsageError
+from hwbench.errors import (
+    EXIT_DEVICE,
+    EXIT_OK,
+    EXIT_USAGE,
+    TORCH_MISSING,
+    HwbenchError,
+    UsageError,
+)
 
 EXIT_CLOSED_PIPE = 141  # 128 + SIGPIPE: what a shell reports for `hwbench ... | head`
 
@@ -105,6 +112,8 @@ def explain(error: Exception) -> tuple[str, int]:
             return str(error), error.exit_code
         case typer.TyperException():
             return _usage_line(error), error.exit_code
+        case ModuleNotFoundError(name="torch"):
+            return TORCH_MISSING, EXIT_USAGE
         case MemoryError():
             return "out of memory: close other programs, or ask for fewer at a time", EXIT_DEVICE
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):

@@ -264,7 +264,7 @@ def _told(answer: Measurement | Failure) -> dict[str, Any]:
     elif answer.status == "inconclusive":
         console.note(f"{name}: measured inconclusively, the interval is too wide")
     return {
-        "measured_ms": entry["latency_ms"] if entry["status"] == "ok" else None,
+        "measured_ms": entry["latency_ms"],
         "measured_low_ms": entry["latency_ms_low"],
         "measured_high_ms": entry["latency_ms_high"],
         "measured_status": entry["status"],

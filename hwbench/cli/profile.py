@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hwbench import console
-from hwbench.cli.doctor import calibrated
+from hwbench.cli.doctor import calibrated, tell_load
 from hwbench.cli.fleet import Fleet, Priority, Tls, fleet_at, measure_over
 from hwbench.cli.options import (
     Debug,
@@ -152,11 +153,19 @@ def _measured(
     measuring: Callable[[Sequence[Measurement]], list[Failure]],
 ) -> tuple[dict[str, Any], list[Failure]]:
     """Measure what the store lacks; the campaign and the counts, and what failed."""
-    before = sample.stored(store)
-    failures = measuring(before)
-    stored = sample.stored(store)
-    counts = _counts(sample, before, stored, failures)
-    return {"campaign": sample.campaign(store), **counts}, failures
+    before, began = sample.stored(store), time.monotonic()
+    try:
+        failures = measuring(before)
+    except KeyboardInterrupt:
+        held = {sample.key_of(m) for m in sample.stored(store)}
+        kept = sum(key in held for key in sample.keys)
+        raise KeyboardInterrupt(
+            f"{kept} of {console.counted(len(sample.keys), 'architecture')} are stored, the same "
+            "command goes on with the others"
+        ) from None
+    counts = _counts(sample, before, sample.stored(store), failures)
+    took = time.monotonic() - began
+    return {"campaign": sample.campaign(store), **counts, "seconds": took}, failures
 
 
 def _counts(
@@ -175,7 +184,6 @@ def _counts(
         "already_stored": sum(key in held for key in keys),
         "inconclusive": sum(key in wide for key in keys),
         "failed": len(failures),
-        "seconds": sum(m.seconds for m in stored),
     }
 
 
@@ -183,7 +191,7 @@ def _show(summary: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         console.write_json(summary)
     else:
-        rows = [(name.replace("_", " "), value) for name, value in summary.items()]
+        rows = [(k.replace("_", " "), v) for k, v in summary.items() if k != "campaign"]
         console.show(console.table(("profile", "<value"), rows))
 
 
@@ -242,15 +250,13 @@ def measure(
     missing = len({job.workload.key for job in sample.jobs} - done)
     if not missing:
         return []
-    try:
-        calibrated(sample.device, sample.threads, store)
-        with console.progress(f"measuring {missing} architecture{'s' * (missing != 1)}") as report:
-            answers = sample.run(store, plan, progress=report, redo=redo)
-            return [answer for answer in answers if not isinstance(answer, Measurement)]
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            "what was finished is stored, the same command goes on from there"
-        ) from None
+    tell_load(sample.device, sample.threads)
+    calibrated(sample.device, sample.threads, store)
+    # They take turns, and a group of them ends together: a share of the time, not of them.
+    what = f"time for {console.counted(missing, 'architecture')}, in turns"
+    with console.progress(what) as report:
+        answers = sample.run(store, plan, progress=report, redo=redo)
+        return [answer for answer in answers if not isinstance(answer, Measurement)]
 
 
 def pinned(space: Space, given: Mapping[str, str]) -> dict[str, Value]:

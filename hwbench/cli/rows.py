@@ -31,9 +31,9 @@ _FIGURES = (
 def to_json(answer: Measurement | Failure) -> dict[str, Any]:
     """One entry of ``results``: times in ms, a refused figure ``None``.
 
-    ``latency_ms`` is an answer where ``status`` is ``ok``: of an ``inconclusive`` one the interval
-    is too wide to be claimed, and one that is ``observed_only`` was not anchored. A failure has
-    no figures, and says in ``error`` why.
+    ``latency_ms`` is there where ``status`` is ``ok``. Of an ``inconclusive`` entry there is the
+    interval, too wide to be an answer; of one that is ``observed_only``, as nothing anchored it,
+    neither. A failure has no figures, and says in ``error`` why.
     """
     if isinstance(answer, Measurement):
         return {**_measured(answer), "error": None}
@@ -51,14 +51,16 @@ def _measured(measurement: Measurement) -> dict[str, Any]:
     kept = bursts.cause == CAUSES.index("kept")
     observed = {p.q: p.value_ns for p in measurement.observed}
     peak = measurement.peak_memory_bytes
+    answers = measurement.status == "ok"
+    bounded = measurement.status != "observed_only"
     return {
         "name": measurement.workload.name,
         "device": measurement.fingerprint.device,
         "threads": measurement.workload.threads,
         "status": measurement.status,
-        "latency_ms": _ms(measurement.latency_ns),
-        "latency_ms_low": _ms(measurement.low_ns),
-        "latency_ms_high": _ms(measurement.high_ns),
+        "latency_ms": _ms(measurement.latency_ns) if answers else None,
+        "latency_ms_low": _ms(measurement.low_ns) if bounded else None,
+        "latency_ms_high": _ms(measurement.high_ns) if bounded else None,
         "confidence": measurement.confidence,
         "provisional": measurement.epoch is None,
         "p50_ms": _ms(observed.get(50.0)),
@@ -86,7 +88,7 @@ def rejected_by_cause(measurement: Measurement) -> dict[str, int]:
 
 
 _NO_ANSWER = {
-    "inconclusive": "No latency: inconclusive, its interval is wider than ± 5 % (see --json).",
+    "inconclusive": "No latency: inconclusive, for the interval is wider than ± 5 %.",
     "observed_only": "No latency: observed only, canaries cannot anchor several threads.",
 }
 
@@ -96,18 +98,17 @@ def to_table(measurements: Sequence[Measurement]) -> Table:
 
     A latency that is no answer is left out, and the caption says why.
     """
-    headings = ["model", "latency ms", "±", "p50 ms", "p90 ms", "p99 ms", "runs", "<warm-up"]
+    headings = ["model", "latency ms", "±", "p50 ms", "p90 ms", "p99 ms", "runs kept"]
     entries = [_measured(measurement) for measurement in measurements]
     rows = [
         [
             entry["name"],
-            entry["latency_ms"] if entry["status"] == "ok" else None,
-            half_width(entry) if entry["status"] == "ok" else None,
+            entry["latency_ms"],
+            half_width(entry),
             entry["p50_ms"],
             entry["p90_ms"],
             entry["p99_ms"],
-            f"{entry['samples']}" + (f"-{entry['rejected']}" if entry["rejected"] else ""),
-            entry["warmup"],
+            f"{entry['samples']} of {entry['samples'] + entry['rejected']}",
         ]
         for entry in entries
     ]

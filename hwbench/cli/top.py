@@ -80,20 +80,20 @@ def _entry(standing: Standing) -> dict[str, Any]:
         "host": sweep.host,
         "process": sweep.process,
         "running": running,
-        "cells": sweep.cells,
+        "models": sweep.cells,
         "held_before": sweep.held,
         "done": done,
         "failed": standing.failed,
         "counts": dict(standing.counts),
         "inconclusive_share": wide / done if done else None,
         "seconds": seconds if running else None,
-        "cells_per_second": rate,
+        "models_per_second": rate,
         "seconds_left": left,
         "last": [
             {
                 "name": cell.name,
                 "status": cell.status,
-                "latency_ms": _ms(cell.latency_ns),
+                "latency_ms": _ms(cell.latency_ns) if cell.status == "ok" else None,
                 "low_ms": _ms(cell.low_ns),
                 "high_ms": _ms(cell.high_ns),
             }
@@ -191,11 +191,11 @@ def _fleet(entry: Mapping[str, Any]) -> list[RenderableType]:
 def _headline(entry: Mapping[str, Any]) -> Text:
     from rich.text import Text
 
-    done, cells = entry["done"], entry["cells"]
+    done, models = entry["done"], entry["models"]
     goes = {True: "running", None: f"on {entry['host']}", False: "ended"}[entry["running"]]
-    if done + entry["failed"] >= cells:
+    if done + entry["failed"] >= models:
         goes = "done"
-    said = f"{entry['what']} on {entry['device']}, {goes}: {done:,} of {cells:,} cells"
+    said = f"{entry['what']} on {entry['device']}, {goes}: {done:,} of {models:,} models"
     return Text(console.shortened(console.printable(said), _WIDTH), style="bold")
 
 
@@ -203,11 +203,11 @@ def _shown(entry: Mapping[str, Any]) -> list[Text]:
     """A sweep in a few lines of at most 80 columns."""
     from rich.text import Text
 
-    share = min(entry["done"] / entry["cells"], 1.0)
+    share = min(entry["done"] / entry["models"], 1.0)
     filled = round(_BAR * share)
     pace = Text.assemble(("█" * filled, "green"), ("░" * (_BAR - filled), "dim"), f" {share:.0%}")
     if entry["running"] is not False:
-        rate, left = entry["cells_per_second"], entry["seconds_left"]
+        rate, left = entry["models_per_second"], entry["seconds_left"]
         pace.append(
             f"  {60 * rate:.1f} a minute, {_clock(left)} left" if rate else "  no answer yet"
         )

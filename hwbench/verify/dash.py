@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import hwbench
-from hwbench.errors import UsageError
+from hwbench.errors import TORCH_MISSING, UsageError
 from hwbench.records import Verdict, digest
 from hwbench.verify.frame import Claim, Setting, by_bars
 
@@ -114,9 +114,11 @@ class Dash(Claim):
         """On the CPU about 10 minutes of one core (``quick``: 3), and 40 for the search
         (``quick``: without it). Resumes where it was."""
         kind, _, index = setting.device.name.partition(":")
-        if kind not in ("cpu", "cuda") or find_spec("torch") is None:
-            reason = "it needs torch, on the devices cpu or cuda: pip install 'hwbench[search]'"
+        if kind not in ("cpu", "cuda"):
+            reason = "it runs torch, on the devices cpu and cuda"
             return [self.verdict("not testable here", {"reason": reason})]
+        if find_spec("torch") is None:
+            return [self.verdict("not testable here", {"reason": TORCH_MISSING})]
         import torch
 
         from hwbench.search.dash.timing import stream_of

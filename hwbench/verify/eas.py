@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import hwbench
-from hwbench.errors import UsageError
+from hwbench.errors import TORCH_MISSING, UsageError
 from hwbench.inputs import json_lines
 from hwbench.predictors import BudgetOracle
 from hwbench.records import Verdict, digest
@@ -113,6 +114,8 @@ class Eas(Claim):
 
     def run(self, setting: Setting) -> list[Verdict]:
         """Some 16 minutes of one core, and the measuring. Resumes where it was."""
+        if find_spec("torch") is None:
+            return [self.verdict("not testable here", {"reason": TORCH_MISSING})]
         extent = QUICK if setting.quick else FULL
         arena, oracle_key = prepared(setting, extent)
         path = setting.folder / f"eas-{_key(arena, extent, oracle_key)}.jsonl"

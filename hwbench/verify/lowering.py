@@ -23,8 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from hwbench.errors import TORCH_MISSING
 from hwbench.graph import Graph
-from hwbench.lower import Int8, random_weights, to_tflite, to_torch
+from hwbench.lower import Int8, random_weights, to_tflite
 from hwbench.lower.tflite_model import TfliteModel
 from hwbench.records import Verdict
 from hwbench.spaces import get_space, space_names
@@ -57,6 +58,8 @@ class Lowering(Claim):
 
     def run(self, setting: Setting) -> list[Verdict]:
         """About half a minute; with ``quick`` some seconds."""
+        if find_spec("torch") is None:
+            return [self.verdict("not testable here", {"reason": TORCH_MISSING})]
         rng = np.random.default_rng(setting.seed)
         rows = []
         for i, name in enumerate(names := space_names()):
@@ -150,6 +153,8 @@ def _relative(got: Floats, wanted: Floats) -> float:
 def _torch(graph: Graph, inputs: Batch) -> Floats:
     import torch
 
+    from hwbench.lower import to_torch
+
     outputs = to_torch(graph)(*(torch.from_numpy(inputs[name]) for name, _ in graph.inputs))
     array: Floats = outputs.detach().numpy()
     return array
@@ -166,6 +171,8 @@ def beside_converter(graph: Graph, model: TfliteModel) -> dict[str, Any]:
     if find_spec(_CONVERTER) is None:
         return {}
     import torch
+
+    from hwbench.lower import to_torch
 
     converter = import_module(_CONVERTER)
     ((_, spec),) = graph.inputs

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwbench.devices.profile import measure_architectures
+from hwbench.errors import TORCH_MISSING
 from hwbench.predictors import BudgetOracle
 from hwbench.records import Verdict
 from hwbench.search.accuracy.kept import KeptAccuracy
@@ -128,7 +129,7 @@ class PnagOnDevice(Claim):
     def run(self, setting: Setting) -> list[Verdict]:
         """About 20 minutes on two idle cores; with ``quick`` under 4. Resumes where it was."""
         if find_spec("torch") is None:
-            reason = "torch is missing: pip install 'hwbench[search]', or give --tables FOLDER"
+            reason = f"{TORCH_MISSING}; or give --tables FOLDER"
             return [self.verdict("not testable here", {"reason": reason})]
         from hwbench.verify.pnag_figure import device_figure
 

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwbench.errors import WorkerError
+from hwbench.errors import TORCH_MISSING, WorkerError
 from hwbench.measure.campaign import anchor
 from hwbench.measure.estimate import KINDS
 from hwbench.measure.jobs import Job
@@ -137,8 +137,7 @@ class Repeatability(Claim):
     def run(self, setting: Setting) -> list[Verdict]:
         """About 7 minutes; with ``quick`` about 3. Without torch one rival is missing: no test."""
         if find_spec("torch") is None:
-            reason = "torch is not installed: pip install torch (its adaptive timer is a rival)"
-            return [self.verdict("not testable here", {"reason": reason})]
+            return [self.verdict("not testable here", {"reason": TORCH_MISSING})]
         runs = QUICK_RUNS if setting.quick else RUNS
         with tempfile.TemporaryDirectory(prefix="hwbench-check-") as folder:
             models = check_models(quick=setting.quick)

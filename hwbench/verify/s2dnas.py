@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import hwbench
-from hwbench.errors import UnknownNameError, UsageError
+from hwbench.errors import TORCH_MISSING, UnknownNameError, UsageError
 from hwbench.records import Verdict, digest
 from hwbench.verify.frame import Claim, Setting, over_seeds
 
@@ -60,9 +60,7 @@ class S2dnas(Claim):
     def run(self, setting: Setting) -> list[Verdict]:
         """Hours of one core, and some minutes of measuring. Resumes where it was."""
         if find_spec("torch") is None:
-            return [
-                self.verdict("not testable here", {"reason": "torch is missing: hwbench[search]"})
-            ]
+            return [self.verdict("not testable here", {"reason": TORCH_MISSING})]
         extent, data = prepared(setting)
         rows = []
         places = chosen_places(setting, extent)

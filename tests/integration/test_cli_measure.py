@@ -27,7 +27,7 @@ from hwbench.measure.process import WorkerProcess
 from hwbench.records import CanaryEpoch
 from hwbench.spaces import get_space, space_names
 from hwbench.store import Store
-from tests.measurements import epoch_on
+from tests.measurements import epoch_on, measurement
 
 #: Three processes are enough where no test asks how sure an answer is.
 SHORT = ("--seconds", "0.4", "--precision", "50")
@@ -167,7 +167,9 @@ def test_bench_answers_each_model_in_the_order_given(
     assert [entry["name"] for entry in results] == ["b.onnx", "a.onnx"]
     for entry in results:
         assert set(entry) >= FIXED_FIELDS
-        assert 0 < entry["latency_ms_low"] < entry["latency_ms"] < entry["latency_ms_high"]
+        low, ms, high = (entry[f"latency_ms{end}"] for end in ("_low", "", "_high"))
+        assert 0 < low < high
+        assert low < ms < high if entry["status"] == "ok" else ms is None
         assert entry["samples"] > 0
         assert entry["peak_memory_mb"] > 0
         assert entry["error"] is None
@@ -186,6 +188,25 @@ def test_bench_shows_a_table_and_the_operators(
     assert "Conv" in shown
     assert "of the instrumented run" in shown
     assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("busy", [10.0, 90.0])
+def test_what_is_no_answer_is_no_number_and_says_what_to_do(
+    busy: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide = measurement(status="inconclusive", work_name="net.onnx")
+    monkeypatch.setattr("hwbench.cli.bench.measure", lambda *_: [wide])
+    monkeypatch.setattr("psutil.cpu_percent", lambda interval: busy)
+    model = str(conv_net(tmp_path / "net.onnx", 4))
+    assert main(["bench", model, "--json"]) == 3
+    out, err = capsys.readouterr()
+    (entry,) = json.loads(out)["results"]
+    assert entry["latency_ms"] is None
+    assert 0 < entry["latency_ms_low"] < entry["latency_ms_high"]
+    assert err.startswith("other programs keep 90% of") == (busy > 50)
+    assert all(word in err.splitlines()[-1] for word in ("net.onnx", "doctor", "--seconds"))
+    assert main(["bench", model]) == 3
+    assert "No latency: inconclusive" in capsys.readouterr().out
 
 
 def test_bench_gives_every_operator_as_json(
@@ -226,7 +247,7 @@ def test_a_model_that_fails_leaves_the_others_their_answers(
     assert failed["name"] == "bad.onnx"
     assert failed["latency_ms"] is None
     assert "NoSuchOperator" in failed["error"]
-    assert measured["latency_ms"] > 0
+    assert measured["latency_ms_high"] > 0
     assert said.err.splitlines()[-1].startswith("hwbench: bad.onnx")
 
 
@@ -298,19 +319,20 @@ def test_an_interrupted_profile_says_how_to_go_on_and_loses_nothing(own_store: P
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if line.startswith("measuring"):
+            if line.startswith("time for 40 architectures"):
                 break
         time.sleep(1)  # it is among its workers now
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert stdout == ""
-    assert stderr.splitlines() == [
-        "hwbench: interrupted: what was finished is stored, the same command goes on from there"
-    ]
     with Store.open(own_store, create=False) as store:
-        for m in store.measurements():
-            assert np.isfinite(m.latency_ns or np.nan)
+        kept = store.measurements()
+    assert stderr.splitlines() == [
+        f"hwbench: interrupted: {len(kept)} of 40 architectures are stored, the same command goes "
+        "on with the others"
+    ]
+    assert all(np.isfinite(m.latency_ns or np.nan) for m in kept)
     assert not _group(process.pid)
 
 

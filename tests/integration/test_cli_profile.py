@@ -209,6 +209,41 @@ def test_architectures_that_are_the_same_model_are_measured_once(
         assert len(store.measurements(with_bursts=False)) == 1 + redo
 
 
+def test_an_interrupt_says_how_many_are_kept(
+    engine: Engine, some: Some, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*given: Any, **how: Any) -> Iterator[Measurement | Failure]:
+        found = engine.record(*given, **how)
+        yield from (next(found) for _ in range(3))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hwbench.devices.profile.record", stopped)
+    assert main([*PROFILE, *map(str, some(8))]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "hwbench: interrupted: 3 of 8 architectures are stored, the same command goes on with the "
+        "others"
+    )
+
+
+def test_seconds_are_those_of_this_run_though_nothing_came_of_it(
+    engine: Engine, run: Run, some: Some
+) -> None:
+    engine.fails = lambda _: True
+    assert run(*some(2))[1]["seconds"] > 0
+
+
+@pytest.mark.parametrize("busy", [10.0, 90.0])
+def test_a_busy_machine_is_told_of_before_anything_is_measured(
+    busy: float, engine: Engine, run: Run, some: Some, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("psutil.cpu_percent", lambda interval: busy)
+    code, _, err = run(*some(2))
+    assert code == 0
+    told = [line for line in err.splitlines() if line.startswith("other programs keep 90% of")]
+    assert len(told) == (busy > 50)
+    assert run(*some(2))[2] == ""  # there is nothing to measure
+
+
 def test_a_failure_names_its_architecture_once(engine: Engine, run: Run, some: Some) -> None:
     engine.fails = lambda name: name == engine.asked[0]
     code, told, err = run(*some(3))

@@ -313,4 +313,8 @@ def test_the_predictor_keeps_the_contract(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("link", re.findall(r"\]\(([^)h][^)]*)\)", _README))
 def test_what_it_links_to_exists(link: str) -> None:
-    assert (_ROOT / link).exists(), link
+    if link.startswith("#"):
+        headings = re.findall(r"^#+ (.*)", _README, re.MULTILINE)
+        assert link[1:] in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}
+    else:
+        assert (_ROOT / link).exists(), link

@@ -50,12 +50,12 @@ def test_a_sweep_counts_its_own_cells_alone(place: str, capsys: pytest.CaptureFi
         elsewhere = dataclasses.replace(PLACE, device="litert")
         store.add(measurement(4, fingerprint=elsewhere), plan="profile:a")
     (one,) = seen(capsys, "--store", place)
-    assert (one["cells"], one["done"], one["held_before"]) == (4, 2, 1)
+    assert (one["models"], one["done"], one["held_before"]) == (4, 2, 1)
     assert one["counts"] == {"ok": 1, "inconclusive": 1}
     assert one["inconclusive_share"] == 0.5
     assert one["running"] is True
     assert one["seconds_left"] == pytest.approx(one["seconds"], rel=1e-6)
-    assert one["cells_per_second"] == pytest.approx(2 / one["seconds"], rel=1e-6)
+    assert one["models_per_second"] == pytest.approx(2 / one["seconds"], rel=1e-6)
     assert [cell["name"] for cell in one["last"]] == ["net2", "net1"]
 
 
@@ -77,14 +77,14 @@ def test_a_fleets_sweep_is_told_device_by_device(
         store.set_back(key, "", failures=1, cells=4)  # its worker has died
         store.set_back(other, prints[7].device, failures=1, cells=1)
     (one,) = [each for each in seen(capsys, "--store", place) if each["failed"] == 4]
-    assert (one["cells"], one["done"], one["running"]) == (20, 4, True)
+    assert (one["models"], one["done"], one["running"]) == (20, 4, True)
     shares = {each["name"]: each for each in one["devices"]}
     assert list(shares) == sorted(devices)
     assert shares[prints[0].device]["counts"] == {"ok": 3}
     assert shares[prints[1].device]["counts"] == {"inconclusive": 1}
     failed = {name: share["failures"] for name, share in shares.items() if share["failures"]}
     assert failed == {prints[8].device: 2}
-    assert one["seconds_left"] == pytest.approx(12 / one["cells_per_second"], rel=1e-6)
+    assert one["seconds_left"] == pytest.approx(12 / one["models_per_second"], rel=1e-6)
     assert main(["top", "--once", "--store", place]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
@@ -102,7 +102,7 @@ def test_an_announcement_of_an_earlier_hwbench_is_read(
         edited = "json_remove(value, '$.devices')"
         database.execute(f"UPDATE hwbench_meta SET value = {edited} WHERE key LIKE 'sweep:%'")
     (one,) = seen(capsys)
-    assert (one["cells"], one["devices"]) == (2, [])
+    assert (one["models"], one["devices"]) == (2, [])
 
 
 @pytest.mark.parametrize("value", ["{half", "[]", "{}", '{"what": "a", "after": 0}'])
@@ -113,7 +113,7 @@ def test_a_damaged_announcement_hides_no_other(
         store.announce(sweep(2))
     with sqlite3.connect(own_store) as database:
         database.execute("INSERT INTO hwbench_meta VALUES ('sweep:9:x', ?)", (value,))
-    assert [each["cells"] for each in seen(capsys)] == [2]
+    assert [each["models"] for each in seen(capsys)] == [2]
 
 
 def test_what_ended_what_is_done_and_what_is_elsewhere(
@@ -128,7 +128,7 @@ def test_what_ended_what_is_done_and_what_is_elsewhere(
         store.add(measurement(1), plan="profile:a")
     assert [each["running"] for each in seen(capsys)] == [False, False, False]
     assert main(["top", "--once"]) == 0
-    assert "ofa_mbv3 on cpu, done: 1 of 1 cells" in capsys.readouterr().out
+    assert "ofa_mbv3 on cpu, done: 1 of 1 models" in capsys.readouterr().out
 
 
 def test_a_screen_has_80_columns_and_obeys_no_name(
@@ -140,7 +140,7 @@ def test_a_screen_has_80_columns_and_obeys_no_name(
             store.add(measurement(number, work_name=f"{HOSTILE * 9}{number}"))
     assert main(["top", "--once"]) == 0
     out = capsys.readouterr().out
-    assert "12 of 300 cells" in out
+    assert "12 of 300 models" in out
     assert " 4%  " in out
     assert "\\x1b[31m[red]net\\x07" in out
     assert "\x1b" not in out
@@ -167,7 +167,7 @@ def test_a_campaign_announces_itself(
         going = record(LocalTarget(tmp_path), jobs, plan, store, None, campaign="c")
         first = next(going)
         (one,) = seen(capsys)
-        assert (one["what"], one["cells"], one["done"]) == ("3 models", 3, 1)
+        assert (one["what"], one["models"], one["done"]) == ("3 models", 3, 1)
         assert one["running"] is True
         assert one["last"][0]["name"] == first.workload.name
         list(going)
@@ -184,14 +184,14 @@ def test_ctrl_c_gives_the_terminal_back(own_store: Path) -> None:
     screen = b""
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as watching:
         os.close(theirs)
-        while b"1 of 300 cells" not in screen:
+        while b"1 of 300 models" not in screen:
             screen += os.read(ours, 1 << 16)
         watching.send_signal(signal.SIGINT)
         screen += _rest(ours)
         assert watching.wait(30) == 0
     os.close(ours)
     after = screen.rpartition(b"\x1b[?1049l")[2]  # the terminal's own screen is back,
-    assert b"1 of 300 cells" in after
+    assert b"1 of 300 models" in after
     assert screen.rfind(b"\x1b[?25h") > screen.rfind(b"\x1b[?25l")  # and its cursor
     assert b"Traceback" not in screen
     assert b"interrupted" not in screen
