@@ -196,32 +196,58 @@ def _of_a_year_that_utc_has(moment: datetime) -> bool:
 
 _moments = st.datetimes(timezones=st.timezones()).filter(_of_a_year_that_utc_has)
 
-random_measurements = st.builds(
+
+def _answering(
+    measurement: Measurement, times: tuple[float, ...], confidence: float
+) -> Measurement:
+    """With a latency in its interval, where it has one."""
+    if not times:
+        return measurement
+    low, latency, high = sorted(times)
+    return dataclasses.replace(
+        measurement,
+        status="ok" if measurement.status == "observed_only" else measurement.status,
+        latency_ns=latency,
+        low_ns=low,
+        high_ns=high,
+        confidence=confidence,
+    )
+
+
+_amounts = st.floats(0, 1e300)
+_counts = st.integers(0, 2**63 - 1)
+_without_answer = st.builds(
     Measurement,
     workload=random_workloads,
     fingerprint=st.builds(Fingerprint, _names, _mapping(_names), _mapping(_names)),
     session=_names,
     created=_moments.map(lambda moment: moment.isoformat()),
-    status=st.sampled_from(["ok", "inconclusive", "observed_only"]),
-    latency_ns=_optional(_floats),
-    low_ns=_optional(_floats),
-    high_ns=_optional(_floats),
-    confidence=_floats,
+    status=st.sampled_from(["inconclusive", "observed_only"]),
+    latency_ns=st.none(),
+    low_ns=st.none(),
+    high_ns=st.none(),
+    confidence=st.floats(0, 1),
     canaries=_tuple(_names),
     beta=_tuple(_floats),
     canary_ref_ns=_tuple(_floats),
     epoch=_optional(_names),
-    observed=_tuple(st.builds(Percentile, _floats, *[_optional(_floats)] * 3)),
+    observed=_tuple(st.builds(Percentile, st.floats(0, 100), *[_optional(_amounts)] * 3)),
     bursts=random_bursts(),
     warmup=_names,
     stop_reason=_names,
     contention=_mapping(_floats),
-    seconds=_floats,
-    load_ns=_optional(_int64),
-    first_inference_ns=_optional(_int64),
-    footprint_bytes=_optional(_int64),
-    peak_memory_bytes=_optional(_int64),
+    seconds=_amounts,
+    load_ns=_optional(_counts),
+    first_inference_ns=_optional(_counts),
+    footprint_bytes=_optional(_counts),
+    peak_memory_bytes=_optional(_counts),
     session_sd=st.floats(0, 1),
-    energy_mj=_optional(_floats),
+    energy_mj=_optional(_amounts),
     tags=_mapping(_names),
+)
+random_measurements = st.builds(
+    _answering,
+    _without_answer,
+    st.just(()) | st.tuples(*[st.floats(1e-9, 1e300)] * 3),
+    st.floats(0, 1, exclude_min=True, exclude_max=True),
 )

@@ -24,9 +24,9 @@ from hwbench.records import CanaryEpoch, Measurement
 from hwbench.store.arrays import BURST_ARRAYS, pack_bursts, unpack_bursts
 from hwbench.store.documents import (
     EPOCH,
-    MEASUREMENT,
     Check,
     check_document,
+    check_measurement,
     epoch_document,
     epoch_of,
     integer,
@@ -149,7 +149,7 @@ def record_of(record: dict[str, Any]) -> Measurement | CanaryEpoch:
         return epoch_of(record["epoch"])
     if set(record) != {"measurement", "bursts"}:
         raise ValueError("is neither an epoch nor a measurement")
-    check_document(record["measurement"], MEASUREMENT)
+    check_measurement(record["measurement"])
     packed = record["bursts"]
     check_document(packed, _BURSTS)
     bursts_count, samples, canaries = (packed[name] for name in _COUNTS)

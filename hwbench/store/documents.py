@@ -33,6 +33,8 @@ Document = dict[str, Any]
 Check = Callable[[Any], None]
 
 _INT64: Final = 2**63
+#: Nothing takes less (light crosses an atom in it): what does is no time.
+LEAST_NS: Final = 1e-9
 
 
 def text(value: Any) -> None:
@@ -51,6 +53,20 @@ def real(value: Any) -> None:
         raise ValueError(f"must be a finite number, is {value!r}")
 
 
+def amount(value: Any) -> None:
+    """Accept a finite float that is not negative."""
+    real(value)
+    if value < 0:
+        raise ValueError(f"must not be negative, is {value!r}")
+
+
+def percentage(value: Any) -> None:
+    """Accept a number from 0 to 100."""
+    real(value)
+    if not 0 <= value <= 100:
+        raise ValueError(f"must lie between 0 and 100, is {value!r}")
+
+
 def share(value: Any) -> None:
     """Accept a number from 0 to 1."""
     real(value)
@@ -64,6 +80,20 @@ def integer(value: Any) -> None:
         raise ValueError(f"must be an integer, is {value!r}")
     if not -_INT64 <= value < _INT64:
         raise ValueError(f"exceeds 64 bits: {value}")
+
+
+def count(value: Any) -> None:
+    """Accept an integer of 64 bits that is not negative."""
+    integer(value)
+    if value < 0:
+        raise ValueError(f"must not be negative, is {value}")
+
+
+def positive(value: Any) -> None:
+    """Accept an integer of 64 bits from 1 on."""
+    integer(value)
+    if value < 1:
+        raise ValueError(f"must be 1 or more, is {value}")
 
 
 def instant(value: Any) -> None:
@@ -139,7 +169,7 @@ MEASUREMENT: Final[Mapping[str, Check]] = {
     "arch": optional(text),
     "model_hash": text,
     "inputs": many(row(text, text, many(integer))),
-    "threads": integer,
+    "threads": positive,
     "options": many(row(text, text)),
     "device": text,
     "facts": table(text),
@@ -147,25 +177,25 @@ MEASUREMENT: Final[Mapping[str, Check]] = {
     "session": text,
     "created": instant,
     "status": one_of(*get_args(Status)),
-    "latency_ns": optional(real),
-    "low_ns": optional(real),
-    "high_ns": optional(real),
-    "confidence": real,
+    "latency_ns": optional(amount),
+    "low_ns": optional(amount),
+    "high_ns": optional(amount),
+    "confidence": share,
     "canaries": many(text),
     "beta": many(real),
     "canary_ref_ns": many(real),
     "epoch": optional(text),
-    "observed": many(row(real, optional(real), optional(real), optional(real))),
+    "observed": many(row(percentage, optional(amount), optional(amount), optional(amount))),
     "warmup": text,
     "stop_reason": text,
     "contention": table(real),
-    "seconds": real,
-    "load_ns": optional(integer),
-    "first_inference_ns": optional(integer),
-    "footprint_bytes": optional(integer),
-    "peak_memory_bytes": optional(integer),
+    "seconds": amount,
+    "load_ns": optional(count),
+    "first_inference_ns": optional(count),
+    "footprint_bytes": optional(count),
+    "peak_memory_bytes": optional(count),
     "session_sd": share,
-    "energy_mj": optional(real),
+    "energy_mj": optional(amount),
     "tags": table(text),
 }
 
@@ -213,6 +243,22 @@ def check_document(document: Any, fields: Mapping[str, Check]) -> None:
             raise ValueError(f"{name} {error}") from error
 
 
+def check_measurement(document: Any) -> None:
+    """Raise ValueError, naming the field, unless ``document`` is that of a measurement."""
+    check_document(document, MEASUREMENT)
+    low, latency, high = (document[name] for name in ("low_ns", "latency_ns", "high_ns"))
+    if low is None and latency is None and high is None:
+        if document["status"] == "ok":
+            raise ValueError("latency_ns is missing, though its status is ok")
+        return
+    if low is None or latency is None or high is None:
+        raise ValueError("latency_ns, low_ns and high_ns belong together: some are missing")
+    if not LEAST_NS <= low <= latency <= high:
+        raise ValueError(f"latency_ns {latency} must be a time within its interval {low} to {high}")
+    if not 0 < document["confidence"] < 1:
+        raise ValueError(f"confidence {document['confidence']} of an interval cannot be")
+
+
 def measurement_document(measurement: Measurement) -> Document:
     """The checked document of a measurement, whose bursts are checked too.
 
@@ -254,7 +300,7 @@ def measurement_document(measurement: Measurement) -> Document:
         "energy_mj": _real(m.energy_mj),
         "tags": dict(m.tags),
     }
-    check_document(document, MEASUREMENT)
+    check_measurement(document)
     check_bursts(m.bursts)
     return document
 

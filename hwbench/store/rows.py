@@ -132,9 +132,12 @@ def measurement_query(with_bursts: bool) -> Select[Any]:
 def measurement_of_row(row: Row[Any], with_bursts: bool) -> Measurement:
     """The measurement of one row of :func:`measurement_query`."""
     values = row._asdict()
-    for column in schema.JSON_COLUMNS:
-        values[column] = json.loads(values[column])
-    values["facts"] = json.loads(values["facts"])
+    try:
+        for column in (*schema.JSON_COLUMNS, "facts"):
+            values[column] = json.loads(values[column])
+        documents.check_measurement({name: values[name] for name in documents.MEASUREMENT})
+    except (TypeError, ValueError) as error:
+        raise DamagedRow(f"measurement {values['id']} is damaged ({error})") from error
     bursts = _bursts_of(values) if with_bursts else empty_bursts(len(values["canaries"]))
     return documents.measurement_of(values, bursts)
 
@@ -169,9 +172,13 @@ def select_epochs(connection: Connection, equal: Mapping[Column[Any], Any]) -> l
 def _epoch_of(row: Row[Any]) -> CanaryEpoch:
     values = row._asdict()
     del values["created_us"], values["imported"]
-    for name in _EPOCH_LISTS:
-        values[name] = json.loads(values[name])
-    return documents.epoch_of(values)
+    try:
+        for name in _EPOCH_LISTS:
+            values[name] = json.loads(values[name])
+        documents.check_document(values, documents.EPOCH)
+        return documents.epoch_of(values)
+    except (TypeError, ValueError) as error:
+        raise DamagedRow(f"calibration {row.id} is damaged ({error})") from error
 
 
 def insert_canary_run(connection: Connection, run: CanaryRun) -> None:
@@ -199,8 +206,9 @@ def select_canary_runs(connection: Connection, equal: Mapping[Column[Any], Any])
 
 def _canary_run_of(row: Row[Any]) -> CanaryRun:
     try:
+        documents.instant(row.created)
         values_ns = unpack(row.values_ns, np.dtype(np.float64), tuple(json.loads(row.shape)))
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise DamagedRow(f"canary run {row.id} is damaged ({error})") from error
     if checksum({"values_ns": values_ns}) != row.checksum:
         raise DamagedRow(f"canary run {row.id} is damaged (its checksum differs)")
@@ -225,9 +233,13 @@ def select_verdicts(connection: Connection, equal: Mapping[Column[Any], Any]) ->
     """Lines of the ledger that meet the conditions, the oldest first."""
     columns = schema.verdicts.c
     query = filtered(select(schema.verdicts), equal).order_by(columns.created_us, columns.id)
-    return [
-        Verdict(
-            row.claim, row.protocol, row.outcome, json.loads(row.evidence), row.figure, row.created
-        )
-        for row in connection.execute(query)
-    ]
+    return [_verdict_of(row) for row in connection.execute(query)]
+
+
+def _verdict_of(row: Row[Any]) -> Verdict:
+    try:
+        fields = {name: getattr(row, name) for name in documents.VERDICT}
+        documents.check_document(fields, documents.VERDICT)
+        return Verdict(**fields, evidence=json.loads(row.evidence))
+    except (TypeError, ValueError) as error:
+        raise DamagedRow(f"verdict {row.id} is damaged ({error})") from error

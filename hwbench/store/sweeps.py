@@ -25,6 +25,20 @@ from hwbench.store import documents, schema
 PREFIX: Final = "sweep:"
 _SETBACK: Final = "setback:"
 
+_ANNOUNCED: Final[Mapping[str, documents.Check]] = {
+    "what": documents.text,
+    "device": documents.text,
+    "fingerprint_key": documents.text,
+    "plan": documents.optional(documents.text),
+    "cells": documents.positive,
+    "held": documents.count,
+    "created": documents.instant,
+    "host": documents.text,
+    "process": documents.integer,
+    "devices": documents.table(documents.text),
+    "after": documents.count,
+}
+
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -126,8 +140,9 @@ def standings(connection: Connection, sweeps: int, cells: int) -> list[Standing]
 def _standing(
     connection: Connection, key: str, announced: Mapping[str, Any], cells: int
 ) -> Standing:
-    known = [each.name for each in fields(Sweep) if each.name in announced]  # an earlier one's too
-    sweep = Sweep(**{name: announced[name] for name in known})
+    known = [name for name in _ANNOUNCED if name in announced]  # an earlier one's too
+    documents.check_document(dict(announced), {name: _ANNOUNCED[name] for name in known})
+    sweep = Sweep(**{name: announced[name] for name in known if name != "after"})
     names = {print_: name for name, print_ in sweep.devices.items()}
     columns = schema.measurements.c
     place = columns.fingerprint_key
