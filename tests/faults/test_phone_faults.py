@@ -206,8 +206,10 @@ class TestFaultsThatStay:
         assert len(stored(own_store)) == len(answers) == 1
         goes_on(one, own_store)
 
-    @impatient
-    def test_a_phone_that_stays_away(self, one: Lent, own_store: Path) -> None:
+    def test_a_phone_that_stays_away(
+        self, one: Lent, own_store: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with_patience(monkeypatch, back_within_s=2.0)  # its launches are sound
         answers, error = sweep(one, own_store, one.phone.faults.go_offline)
         assert isinstance(error, DeviceOfflineError)
         assert any("files were left" in note for note in error.__notes__)
