@@ -46,7 +46,14 @@ class Level:
 
 def comparable(points: Sequence[Measurement], epoch: str | None) -> list[Measurement]:
     """Those that have a latency by this calibration (its id); none without one."""
-    return [m for m in points if epoch and m.epoch == epoch and latency_spread(m, None) is not None]
+    return [
+        m
+        for m in points
+        if epoch
+        and m.epoch == epoch
+        and m.status != "observed_only"
+        and all(0 < (ns or 0) < math.inf for ns in (m.latency_ns, m.low_ns, m.high_ns))
+    ]
 
 
 def forming(

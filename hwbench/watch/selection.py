@@ -15,8 +15,10 @@ from hwbench.watch.comparison import Comparison, compare_stored
 PREFIXES: Final = ("session:", "commit:", "tag:")
 _LEAST_DIGITS: Final = 4
 
-#: What one series is of: the same work by name and inputs, on the same device.
-Key = tuple[str, tuple[tuple[str, tuple[int, ...]], ...], int, tuple[tuple[str, str], ...], str]
+#: What one series is of: the same work by project, name and inputs, on the same device.
+Key = tuple[
+    str, str, tuple[tuple[str, tuple[int, ...]], ...], int, tuple[tuple[str, str], ...], str
+]
 
 
 def is_selection(text: str) -> bool:
@@ -62,11 +64,14 @@ def of_commit(
 
 
 def series_key(measurement: Measurement) -> Key:
-    """What a measurement is one point of: name, inputs, threads, options, device with its facts."""
+    """What a measurement is one point of: project (a tag; none is one of its own), name, inputs,
+    threads, options, device with its facts.
+    """
     work = measurement.workload
     inputs = tuple((entry.dtype, tuple(entry.shape)) for entry in work.inputs)
     options = tuple(sorted(work.options))
-    return work.name, inputs, work.threads, options, measurement.fingerprint.key
+    project = measurement.tags.get("project", "")
+    return project, work.name, inputs, work.threads, options, measurement.fingerprint.key
 
 
 def compare_selections(
@@ -90,7 +95,7 @@ def compare_selections(
         epoch = epochs.get(before.epoch or "")
         found = compare_stored(before, after, epoch, confidence=confidence)
         if found is None:
-            notes.append(f"{key[0]}: left out, {_why_not(before, after)}")
+            notes.append(f"{before.workload.name}: left out, {_why_not(before, after)}")
         else:
             comparisons.append(found)
     if not comparisons:
@@ -104,6 +109,9 @@ def _unmatched(one: Measurement, others: Sequence[Measurement]) -> str:
     for other in others:
         if other.workload.name == name and other.fingerprint.key != one.fingerprint.key:
             return f"{name}: left out, measured elsewhere: {changed_facts(one, other)}"
+        projects = [m.tags.get("project", "none") for m in (one, other)]
+        if other.workload.name == name and projects[0] != projects[1]:
+            return f"{name}: left out, of other projects: {projects[0]} against {projects[1]}"
     return f"{name}: left out, only one side has it"
 
 

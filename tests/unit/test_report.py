@@ -75,7 +75,7 @@ def test_provisional_milliseconds_have_no_levels(tmp_path: Path) -> None:
     loose = [dataclasses.replace(m, epoch=None) for m in points]
     report = reported(loose, tmp_path)
     (series,) = report.series
-    assert (series.anchored, series.levels, report.changed) == ([], [], [])
+    assert (series.forming, series.levels, report.changed) == ([], [], [])
     assert report.notes == [
         "16 latencies are provisional, of a device that was not calibrated: they compare within "
         "their session only."
