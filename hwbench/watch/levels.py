@@ -18,7 +18,7 @@ import numpy as np
 from hwbench.errors import InconclusiveError
 from hwbench.records import CanaryEpoch, Measurement
 from hwbench.watch.comparison import TOLERANCE, Comparison, latency_spread
-from hwbench.watch.segments import changes
+from hwbench.watch.segments import LEAST_POINTS, changes
 
 #: Two-sided: of a hundred models that have not changed one at most is measured again.
 CONFIDENCE: Final = 0.98
@@ -95,9 +95,13 @@ def _is_slower(
     confidence: float,
 ) -> bool:
     """Whether a point is slower than the level of those before it, beyond doubt."""
-    fastest = min((m.latency_ns or math.inf for m in before), default=math.inf)
-    if (point.latency_ns or 0.0) <= fastest * (1 + tolerance):
-        return False  # no level calls it slower: spare looking for one
+    if not before:
+        return False
+    logs = np.log([m.latency_ns or 1.0 for m in reversed(before)])
+    means = np.cumsum(logs) / np.arange(1, logs.size + 1)  # of the last one, the last two, ...
+    lowest = means[min(LEAST_POINTS, logs.size) - 1 :].min()
+    if math.log(point.latency_ns or 1.0) <= lowest + math.log1p(tolerance):
+        return False  # whatever the level is, it is no slower: spare looking for one
     level = level_of(since_last_change(before)[0], epoch)
     return against_level(point, level, epoch, confidence=confidence).word(tolerance) == "slower"
 

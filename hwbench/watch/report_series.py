@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 GIT_TAGS: Final = frozenset({"project", "commit", "branch", "dirty"})
 #: Why a point is no part of its level.
 ALARM: Final = "alarm of a gate, not part of the level"
-TRIED: Final = "gated with uncommitted changes, not part of the level"
+TRIED: Final = "uncommitted trial, not part of the level"
 _DIGITS_OF_COMMIT = 10
 _NS_PER_MS = 1e6
 
