@@ -242,7 +242,7 @@ _without_answer = st.builds(
     footprint_bytes=_optional(_counts),
     peak_memory_bytes=_optional(_counts),
     session_sd=st.floats(0, 1),
-    energy_mj=_optional(_amounts),
+    energy_mj=_optional(_floats),
     tags=_mapping(_names),
 )
 random_measurements = st.builds(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sqlite3
 from collections.abc import Sequence
@@ -67,6 +68,11 @@ def history(
             )
         )
     return found
+
+
+def tagged(points: Sequence[Measurement], **tags: str) -> list[Measurement]:
+    """The same with further tags; a tag of a name that they have is replaced."""
+    return [dataclasses.replace(m, tags={**m.tags, **tags}) for m in points]
 
 
 def integrity(path: Path) -> str:

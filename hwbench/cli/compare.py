@@ -225,15 +225,21 @@ def _under(
 
 
 def live(
-    target: Device, sides: Sequence[tuple[Job, Job]], effort: Effort, results: Store
+    target: Device,
+    sides: Sequence[tuple[Job, Job]],
+    effort: Effort,
+    results: Store,
+    tags: Mapping[str, str] | None = None,
 ) -> list[Outcome]:
-    """Compare pairs of jobs on the device; every measurement is stored."""
+    """Compare pairs of jobs on the device; every measurement is stored, with git's ``tags`` and
+    these.
+    """
     from hwbench.measure.campaign import known_epoch
     from hwbench.watch.commits import git_tags
     from hwbench.watch.trial import compare_live
 
     epoch = known_epoch(target, sides[0][0].workload.threads, results)
-    tags = git_tags()
+    tags = {**git_tags(), **(tags or {})}
     with console.progress("comparing") as report:
         return compare_live(
             target, sides, effort, epoch, keep=results.add, tags=tags, progress=report

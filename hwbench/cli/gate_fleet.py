@@ -55,13 +55,15 @@ class AllOver:
         from hwbench.fleet.models import OneDevice, first_that_finishes
         from hwbench.fleet.sweep import MOST_TRIES
         from hwbench.watch.gate import ruled_by_pair
+        from hwbench.watch.levels import BESIDE
         from hwbench.watch.trial import compare_at
 
         def attempt(place: str | None) -> Ruling:
             venue, keep = OneDevice(self.target, self.results, place), self.results.add
 
             def compare(side: Side) -> list[Outcome]:
-                return compare_at(venue, [side], self.effort, keep=keep, tags=self.tags)
+                tags = {**self.tags, **BESIDE}
+                return compare_at(venue, [side], self.effort, keep=keep, tags=tags)
 
             return _noted(ruled_by_pair(before, after, compare, self.effort.tolerance), venue)
 
@@ -77,7 +79,7 @@ class AllOver:
         """Measure a model on a device that the store has a history of it on, else on any."""
         from hwbench.fleet.models import OneDevice, first_that_finishes
         from hwbench.measure.plan import Plan
-        from hwbench.watch.gate import GATED
+        from hwbench.watch.levels import GATED
 
         plan = Plan(seconds=seconds, tags={**self.tags, **GATED})
         named = {device.fingerprint: name for name, (_, device) in self.target.devices.items()}

@@ -133,9 +133,10 @@ class Here:
     def side_by_side(self, before: Job, after: Job) -> Ruling:
         """Both in the same fresh processes."""
         from hwbench.watch.gate import ruled_by_pair
+        from hwbench.watch.levels import BESIDE
 
         def compare(side: Side) -> list[Outcome]:
-            return live(self.target, [side], self.effort, self.results)
+            return live(self.target, [side], self.effort, self.results, BESIDE)
 
         return ruled_by_pair(before, after, compare, self.effort.tolerance)
 
@@ -151,7 +152,7 @@ class Here:
         from hwbench.measure.plan import Plan
         from hwbench.records import Measurement
         from hwbench.watch.commits import git_tags
-        from hwbench.watch.gate import GATED
+        from hwbench.watch.levels import GATED
 
         plan = Plan(seconds=seconds, tags={**git_tags(), **GATED})
 

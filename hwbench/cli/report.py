@@ -79,10 +79,12 @@ def _summary(found: StoreReport, beside: Beside) -> dict[str, Any]:
         "changes": [
             {
                 "name": series.name,
+                "project": series.project or None,
                 "device": series.device.label,
                 "change_pct": 100 * (change.ratio - 1),
-                "since": series.anchored[change.index].created,
-                "commit": series.anchored[change.index].commit or None,
+                "since": series.forming[change.index].created,
+                "commit": series.forming[change.index].commit or None,
+                "dirty": series.forming[change.index].dirty,
             }
             for series, change in found.changed
         ],

@@ -195,7 +195,7 @@ MEASUREMENT: Final[Mapping[str, Check]] = {
     "footprint_bytes": optional(count),
     "peak_memory_bytes": optional(count),
     "session_sd": share,
-    "energy_mj": optional(amount),
+    "energy_mj": optional(real),
     "tags": table(text),
 }
 

@@ -11,8 +11,8 @@ the second time by itself). So chance raises one far less often than the first t
 would allow, and a small regression is not given up before it had twice the time.
 
 Such an alarm's points stay in the store, and are no part of the level that the next run is held
-against: a gate that is run again says the same, until ``hwbench bench`` takes the new level for its
-baseline.
+against (:mod:`.levels`): a gate that is run again says the same, until ``hwbench bench`` takes the
+new level for its baseline.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Literal
 
-import numpy as np
-
-from hwbench.errors import HwbenchError, InconclusiveError, NoHistoryError
+from hwbench.errors import HwbenchError, NoHistoryError
 from hwbench.measure.jobs import Job
 from hwbench.records import CanaryEpoch, Measurement
-from hwbench.watch.comparison import TOLERANCE, Comparison, Word, latency_spread, together
-from hwbench.watch.segments import changes
-from hwbench.watch.selection import changed_facts, of_commit, series_key
-from hwbench.watch.trial import Effort, Outcome, Side, told_apart
+from hwbench.watch.comparison import TOLERANCE, Comparison, Word, together
+from hwbench.watch.levels import (
+    CONFIDENCE,
+    Level,
+    against_level,
+    comparable,
+    forming,
+    is_experiment,
+    level_of,
+    since_last_change,
+)
+from hwbench.watch.selection import changed_facts, is_of_series, of_commit, series_key
+from hwbench.watch.trial import BASELINE, Effort, Outcome, Side, told_apart
 
-#: Two-sided: of a hundred models that have not changed one at most is measured again.
-CONFIDENCE = 0.98
 #: What is held against its baseline is a version of it.
 GATE: Final = Effort(confidence=CONFIDENCE, versions=True)
-#: Sessions of one model on one machine differ by about this much (log), beyond what their own
-#: intervals say: known as well as from so many points.
-BETWEEN, BETWEEN_KNOWN = 0.004, 3.0
-#: The tags of what is measured to be held against a store's history.
-GATED: Final = {"gate": "history"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def ruled_by_pair(
 
     Raises the error that stands for the pair where it could not be compared.
     """
-    side = told_apart(before, after, (" (baseline)", ""))
+    side = told_apart(before, after, (BASELINE, ""))
 
     def once() -> Comparison:
         (found,) = compare(side)
@@ -144,19 +144,6 @@ def ruled_by_history(
     return replace(ruling, notes=notes)
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
-    """A baseline from a store: mean log latency, its standard error, the standard deviation of
-    sessions around it, the number of ``points``, and what was left out.
-    """
-
-    log_latency: float
-    se: float
-    between: float
-    points: int
-    notes: tuple[str, ...] = ()
-
-
 def stored_level(
     history: Sequence[Measurement],
     current: Measurement,
@@ -169,24 +156,20 @@ def stored_level(
     """The level in a store's ``history`` that a measurement has to hold.
 
     Of the same series (project, name, inputs, threads, options, device with all facts) and epoch:
-    the points of a ``commit``, else all since the last change of level but for those that a gate
-    found slower (by this ``tolerance`` and ``confidence``). Raises NoHistoryError where there is
-    none.
+    the points of a ``commit``, else all since the last change of level of those
+    :func:`.levels.forming` levels (by this ``tolerance`` and ``confidence``). Raises NoHistoryError
+    where there is none.
     """
     name = current.workload.name
     same_name = [m for m in history if m.workload.name == name and m.session != current.session]
-    series = [m for m in same_name if series_key(m) == series_key(current)]
+    series = [m for m in same_name if is_of_series(m, series_key(current))]
     notes = _strangers(current, same_name, series)
     past = [m for m in series if _when(m) <= _when(current)]
     if len(past) < len(series):
         lost = len(series) - len(past)
         notes.append(f"{lost} points left out: their time is yet to come, a clock was wrong")
     series = past
-    usable = [
-        m
-        for m in series
-        if m.epoch == current.epoch and m.epoch and latency_spread(m, epoch) is not None
-    ]
+    usable = comparable(series, current.epoch)
     if len(usable) < len(series):
         lost = len(series) - len(usable)
         notes.append(f"{lost} points left out: another calibration, or no latency")
@@ -196,6 +179,19 @@ def stored_level(
         if len(usable) < len(whole):
             lost = len(whole) - len(usable)
             notes.append(f"{lost} points left out: measured with changes that are not in it")
+    else:
+        tried = sum(map(is_experiment, usable))
+        kept = forming(usable, epoch, tolerance, confidence)
+        if lost := len(usable) - len(kept) - tried:
+            notes.append(
+                f"{lost} points left out: a gate found them slower, and no hwbench bench has taken "
+                "their level for the new one"
+            )
+        if tried:
+            notes.append(
+                f"{tried} points left out: uncommitted changes that were run beside a baseline"
+            )
+        usable = kept
     if not usable:
         of = f" of commit {commit[:12]}" if commit else ""
         why = f" ({'; '.join(notes)})" if notes else ""
@@ -204,91 +200,11 @@ def stored_level(
             "the baseline, or name a file of it"
         )
     if commit is None:
-        kept = _unalarming(usable, epoch, tolerance, confidence)
-        if len(kept) < len(usable):
-            lost = len(usable) - len(kept)
-            notes.append(
-                f"{lost} points left out: a gate found them slower, and no hwbench bench has taken "
-                "their level for the new one"
-            )
-        level, step = _since_last_change(kept)
+        level, step = since_last_change(usable)
         usable = list(level)
         if step is not None:
             notes.append(f"held against the level since {usable[0].created} ({step:+.1f} % then)")
-    return _level(usable, epoch, tuple(notes))
-
-
-def _unalarming(
-    points: Sequence[Measurement], epoch: CanaryEpoch | None, tolerance: float, confidence: float
-) -> list[Measurement]:
-    """Points without those that a gate measured, and found slower than what was before them.
-
-    Whatever was measured in another way since then, by ``hwbench bench`` say, has taken what
-    was there for granted.
-    """
-    trailing = len(points)
-    while trailing and GATED.items() <= points[trailing - 1].tags.items():
-        trailing -= 1
-    kept = list(points[:trailing])
-    for point in points[trailing:]:
-        fastest = min((m.latency_ns or math.inf for m in kept), default=math.inf)
-        if (point.latency_ns or 0.0) > fastest * (1 + tolerance):  # else no level calls it slower
-            level = _level(_since_last_change(kept)[0], epoch)
-            found = against_level(point, level, epoch, confidence=confidence)
-            if found.word(tolerance) == "slower":
-                continue
-        kept.append(point)
-    return kept
-
-
-def _since_last_change(
-    points: Sequence[Measurement],
-) -> tuple[Sequence[Measurement], float | None]:
-    """The points of the last level of a series, and by how much that differed (in per cent)."""
-    found = changes([math.log(m.latency_ns or 1.0) for m in points])
-    if not found:
-        return points, None
-    return points[found[-1].index :], 100 * (found[-1].ratio - 1)
-
-
-def _level(
-    points: Sequence[Measurement], epoch: CanaryEpoch | None, notes: tuple[str, ...] = ()
-) -> Level:
-    """The level of points that all have a latency."""
-    x, n = np.log([m.latency_ns or 1.0 for m in points]), len(points)
-    spreads = [latency_spread(m, epoch) or 0.0 for m in points]
-    typical = BETWEEN**2 + float(np.median(np.square(spreads)))
-    squares = float(((x - x.mean()) ** 2).sum())
-    between = math.sqrt((BETWEEN_KNOWN * typical + squares) / (BETWEEN_KNOWN + n - 1))
-    return Level(float(x.mean()), between / math.sqrt(n), between, n, notes)
-
-
-def against_level(
-    current: Measurement, level: Level, epoch: CanaryEpoch | None, *, confidence: float = CONFIDENCE
-) -> Comparison:
-    """A fresh measurement against a stored level.
-
-    Raises InconclusiveError where the measurement has no undisturbed latency.
-    """
-    spread = latency_spread(current, epoch)
-    if spread is None or current.latency_ns is None:
-        raise InconclusiveError(
-            f"{current.workload.name}: no undisturbed latency ({current.status}): on several "
-            "threads name a file of the baseline, and both are run side by side"
-        )
-    # As one more session differs from the level, or as far as its own interval says.
-    own = max(spread, level.between)
-    baseline = f"its level ({level.points} stored)"
-    return Comparison(
-        baseline,
-        current.workload.name,
-        math.log(current.latency_ns) - level.log_latency,
-        math.hypot(own, level.se),
-        BETWEEN_KNOWN + level.points - 1,
-        confidence,
-        paired=False,
-        before_ns=math.exp(level.log_latency),
-    )
+    return level_of(usable, epoch, tuple(notes))
 
 
 def _when(measurement: Measurement) -> datetime:
@@ -303,10 +219,10 @@ def _strangers(
     """
     notes = []
     project = current.tags.get("project")
-    own = [m for m in same_name if m.tags.get("project") == project]
+    own = [m for m in same_name if not project or m.tags.get("project", project) == project]
     if lost := len(same_name) - len(own):
-        whose = sorted({m.tags.get("project", "no clone") for m in same_name if m not in own})
-        notes.append(f"{lost} points left out: measured in another project ({', '.join(whose)})")
+        whose = {m.tags.get("project", "") for m in same_name} - {"", project}
+        notes.append(f"{lost} points left out, of another project: {', '.join(sorted(whose))}")
     others = [m for m in own if m.fingerprint.key != current.fingerprint.key]
     if others:
         where = changed_facts(others[-1], current)

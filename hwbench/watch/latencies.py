@@ -23,7 +23,8 @@ from hwbench.watch import trial
 from hwbench.watch.baselines import HISTORY, baseline_files, without
 from hwbench.watch.commits import commit_of, git_tags
 from hwbench.watch.comparison import Word, sentence
-from hwbench.watch.gate import GATE, GATED, Ruling, ruled_by_history, ruled_by_pair
+from hwbench.watch.gate import GATE, Ruling, ruled_by_history, ruled_by_pair
+from hwbench.watch.levels import BESIDE, GATED
 from hwbench.watch.selection import of_commit
 
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ class _Asked:
 
         def compare(side: trial.Side) -> list[trial.Outcome]:
             return trial.compare_live(
-                self.target, [side], effort, epoch, keep=self._keep, tags=self.tags
+                self.target, [side], effort, epoch, keep=self._keep, tags={**self.tags, **BESIDE}
             )
 
         return self._ruled(lambda: ruled_by_pair(before, after, compare, effort.tolerance))

@@ -1,96 +1,35 @@
 """What a store has to tell: devices and their state, every workload's series, the claims ledger.
 
-A series is one workload (by name, inputs, threads and options) on one device with all its facts;
-a device that changed starts new ones, and so does a new calibration within a series, for
-milliseconds of two do not mix. Levels are looked for in what is anchored alike, the newest one.
+Series are those of :mod:`.report_series`; what a comparison ran side by side is in none of them.
 Architectures of a space that were measured too seldom for a history are a sample of it instead.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwbench.records import CanaryEpoch, Fingerprint, Measurement, Verdict, Workload
+from hwbench.records import CanaryEpoch, Fingerprint, Measurement, Verdict
 from hwbench.store.documents import microseconds
 from hwbench.watch.report_notes import notes_on
-from hwbench.watch.report_runs import Of, distributions, newest, of
-from hwbench.watch.segments import Change, changes
-from hwbench.watch.selection import Key, changed_facts, series_key
+from hwbench.watch.report_runs import distributions, newest
+from hwbench.watch.report_series import Point, Series, options, point_of, series_of
+from hwbench.watch.segments import Change
+from hwbench.watch.selection import by_series, changed_facts
+from hwbench.watch.trial import is_side
 
 if TYPE_CHECKING:
     from hwbench.store import CanaryRun, Store
 
-#: Tags that every run has from git; the others are the user's own, to filter by.
-GIT_TAGS = frozenset({"commit", "branch", "dirty"})
 #: Facts by which a machine is known again after an upgrade.
 MACHINE = ("machine", "machine_id", "cpu_model", "cores")
 #: An architecture of a space with fewer measurements has no history to look at.
 LEAST_HISTORY = 3
 _NS_PER_MS = 1e6
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One measurement: milliseconds, ``None`` where there are none, and where it came from.
-
-    ``anchored``: the latency is an undisturbed one, of the series' newest calibration. Latencies of
-    one ``calibration`` compare: an epoch, or the session of what has none.
-    ``runs_ms`` are quantiles of its runs (:data:`.report_runs.SHARES`), of the newest ones alone.
-    """
-
-    created: str
-    session: str
-    status: str
-    ms: float | None
-    low_ms: float | None
-    high_ms: float | None
-    p50_ms: float | None
-    p90_ms: float | None
-    p99_ms: float | None
-    commit: str
-    dirty: bool
-    tags: Mapping[str, str]
-    anchored: bool
-    calibration: str
-    runs_ms: Sequence[float] = ()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Series:
-    """All points of one workload on one device, the oldest first.
-
-    ``levels`` are the changes among the anchored points, by their index among these.
-    """
-
-    id: str
-    name: str
-    threads: int
-    options: str
-    device: Device
-    points: Sequence[Point]
-    levels: Sequence[Change]
-
-    @property
-    def anchored(self) -> list[Point]:
-        """The points that levels are of."""
-        return [point for point in self.points if point.anchored]
-
-    @property
-    def newest(self) -> Point:
-        """The last point."""
-        return self.points[-1]
-
-    @property
-    def tags(self) -> list[str]:
-        """The user's own tags on any of its points, as ``name=value``."""
-        found = {f"{n}={v}" for p in self.points for n, v in p.tags.items() if n not in GIT_TAGS}
-        return sorted(found)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -220,24 +159,12 @@ def gather(
     ``created`` is when the report is made (ISO 8601).
     """
     devices = _devices(measurements, store.epochs(), store.canary_runs())
-    groups: dict[Key, list[Measurement]] = {}
-    for m in measurements:
-        groups.setdefault(series_key(m), []).append(m)
-    drawn = [group for group in groups.values() if not _is_sample(group)]
+    # The sides of comparisons are no history of a model.
+    groups = by_series([m for m in measurements if not is_side(m.workload.name)])
+    drawn = [group for group in groups if not _is_sample(group)]
     runs, damaged = distributions(store, newest(drawn))
-    alike = Counter(_label(group) for group in drawn)
-    series = [
-        _series(
-            f"s{number}",
-            group,
-            devices[group[0].fingerprint.key],
-            runs,
-            with_inputs=alike[_label(group)] > 1,
-        )
-        for number, group in enumerate(drawn)
-    ]
-    series.sort(key=lambda s: (s.name.casefold(), s.device.id, s.threads))
-    samples = _samples([group for group in groups.values() if _is_sample(group)], devices)
+    series = series_of(drawn, devices, {epoch.id: epoch for epoch in store.epochs()}, runs)
+    samples = _samples([group for group in groups if _is_sample(group)], devices)
     ledger = sorted(store.verdicts(), key=lambda verdict: verdict.created, reverse=True)
     notes = notes_on(measurements, series, samples, list(devices.values()), created)
     if not measurements:
@@ -287,28 +214,6 @@ def _machine(fingerprint: Fingerprint) -> tuple[str | None, ...]:
     return (fingerprint.device, *(fingerprint.facts.get(name) for name in MACHINE))
 
 
-def _label(group: Sequence[Measurement]) -> tuple[str, int, str, str]:
-    """What a page calls a series, where no other one differs from it by its inputs alone."""
-    work = group[0].workload
-    return work.name, work.threads, _options(work), group[0].fingerprint.key
-
-
-def _series(
-    id: str,
-    group: Sequence[Measurement],
-    device: Device,
-    runs: Mapping[Of, Sequence[float]],
-    *,
-    with_inputs: bool,
-) -> Series:
-    epoch = group[-1].epoch
-    points = [_point(m, epoch, runs.get(of(m), ())) for m in group]
-    logs = [math.log(point.ms) for point in points if point.anchored and point.ms]
-    work = group[0].workload
-    how = ", ".join(filter(None, [_options(work), _inputs(work) if with_inputs else ""]))
-    return Series(id, work.name, work.threads, how, device, points, changes(logs))
-
-
 def _samples(
     groups: Sequence[Sequence[Measurement]], devices: Mapping[str, Device]
 ) -> list[Sample]:
@@ -316,7 +221,7 @@ def _samples(
     alike: dict[tuple[str, int, str, str], list[Measurement]] = {}
     for last in sorted((group[-1] for group in groups), key=lambda m: microseconds(m.created)):
         work = last.workload
-        key = str(work.space), work.threads, _options(work), last.fingerprint.key
+        key = str(work.space), work.threads, options(work), last.fingerprint.key
         alike.setdefault(key, []).append(last)
     return [
         Sample(
@@ -325,40 +230,10 @@ def _samples(
             threads,
             options,
             devices[fingerprint],
-            {str(m.workload.arch): _point(m, own[-1].epoch) for m in own},
+            {str(m.workload.arch): point_of(m, own[-1].epoch) for m in own},
         )
         for number, ((space, threads, options, fingerprint), own) in enumerate(alike.items())
     ]
-
-
-def _options(work: Workload) -> str:
-    return ", ".join(f"{name}={value}" for name, value in work.options)
-
-
-def _inputs(work: Workload) -> str:
-    return " and ".join(f"{'x'.join(map(str, i.shape))} {i.dtype}" for i in work.inputs)
-
-
-def _point(m: Measurement, epoch: str | None, runs_ms: Sequence[float] = ()) -> Point:
-    observed: dict[float, float | None] = {p.q: p.value_ns for p in m.observed}
-    usable = m.status == "ok" and m.epoch == epoch and m.epoch is not None
-    return Point(
-        created=m.created,
-        session=m.session,
-        status=m.status,
-        ms=_ms(m.latency_ns),
-        low_ms=_ms(m.low_ns),
-        high_ms=_ms(m.high_ns),
-        p50_ms=_ms(observed.get(50.0)),
-        p90_ms=_ms(observed.get(90.0)),
-        p99_ms=_ms(observed.get(99.0)),
-        commit=m.tags.get("commit", ""),
-        dirty=m.tags.get("dirty") == "yes",
-        tags=m.tags,
-        anchored=usable and bool(m.latency_ns and m.latency_ns > 0),
-        calibration=m.epoch or f"session {m.session}",
-        runs_ms=runs_ms,
-    )
 
 
 def _number(text: str) -> float | None:
@@ -367,10 +242,6 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-def _ms(time_ns: float | None) -> float | None:
-    return time_ns / _NS_PER_MS if time_ns is not None and math.isfinite(time_ns) else None
 
 
 def evidence(verdict: Verdict, most: int = 6) -> list[tuple[str, Any]]:

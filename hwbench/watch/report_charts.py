@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from hwbench.watch.charts import Chart, Table, Trace, log_axis, padded, plain, short
-from hwbench.watch.report import Device, Point, Sample, Series
+from hwbench.watch.report import Device, Sample
+from hwbench.watch.report_series import ALARM, TRIED, Point, Series
 
-_DIGITS_OF_COMMIT = 10
 _LEAST_BINNED = 10
 _PALETTE = ("--accent", "--winner", "--seq-3", "--seq-5", "--seq-1")
 
@@ -21,9 +21,11 @@ def series_spec(series: Series) -> dict[str, Any]:
     of the runs of those points that have some, by their place."""
     traces = _levels(series)
     groups = (
-        ("undisturbed", [p.anchored for p in series.points], "--accent", "circle"),
+        ("undisturbed", _undisturbed(series.points), "--accent", "circle"),
+        (ALARM, [p.left_out == ALARM for p in series.points], "--bad", "triangle-up-open"),
+        (TRIED, [p.left_out == TRIED for p in series.points], "--open", "square-open"),
         ("other calibration", _other(series.points), "--muted", "diamond-open"),
-        ("no answer", [p.status != "ok" for p in series.points], "--bad", "x-thin-open"),
+        ("inconclusive", [p.status != "ok" for p in series.points], "--bad", "x-thin-open"),
     )
     for name, chosen, colour, symbol in groups:
         of = [n for n, wanted in enumerate(chosen) if wanted and series.points[n].ms is not None]
@@ -32,7 +34,7 @@ def series_spec(series: Series) -> dict[str, Any]:
     layout = {
         "xaxis": {"type": "date"},
         "yaxis": {"rangemode": "normal"},
-        "shapes": [_change_line(series.anchored[c.index].created) for c in series.levels],
+        "shapes": [_change_line(series.forming[c.index].created) for c in series.levels],
     }
     return {
         "traces": traces,
@@ -40,6 +42,10 @@ def series_spec(series: Series) -> dict[str, Any]:
         "rows": [_row(p) for p in series.points],
         "runs": {n: p.runs_ms for n, p in enumerate(series.points) if p.runs_ms},
     }
+
+
+def _undisturbed(points: Sequence[Point]) -> list[bool]:
+    return [p.anchored and not p.left_out for p in points]
 
 
 def _other(points: Sequence[Point]) -> list[bool]:
@@ -76,21 +82,19 @@ def _points(
 
 def _where(point: Point) -> str:
     said = point.created[:16].replace("T", " ")
-    if point.commit:
-        said += f", {point.commit[:_DIGITS_OF_COMMIT]}" + (" with changes" if point.dirty else "")
-    return said
+    return f"{said}, {point.of_commit}" if point.commit else said
 
 
 def _levels(series: Series) -> list[Trace]:
     """The mean of each level, as a line beneath the points."""
-    anchored = series.anchored
-    if len(anchored) < 2:
+    forming = series.forming
+    if len(forming) < 2:
         return []
-    ends = [0, *(change.index for change in series.levels), len(anchored)]
+    ends = [0, *(change.index for change in series.levels), len(forming)]
     x: list[str | None] = []
     y: list[float | None] = []
     for first, last in pairwise(ends):
-        level = anchored[first:last]
+        level = forming[first:last]
         mean = float(np.exp(np.mean([np.log(p.ms) for p in level if p.ms])))
         x += [level[0].created, level[-1].created, None]
         y += [*short(np.array([mean, mean])), None]
@@ -115,13 +119,13 @@ def _change_line(created: str) -> dict[str, Any]:
 
 
 def _row(point: Point) -> list[Any]:
-    """Time, commit, status, the figures in ms, as the page's script puts them in a table, and the
-    calibration that they rest on.
+    """Time, commit, status, the figures in ms, as the page's script puts them in a table, the
+    calibration that they rest on, and why it is no part of its level.
     """
     figures = (point.ms, point.low_ms, point.high_ms, point.p50_ms, point.p90_ms, point.p99_ms)
     shown = [None if value is None else float(f"{value:.5g}") for value in figures]
-    commit = point.commit[:_DIGITS_OF_COMMIT] + ("*" if point.dirty else "")
-    return [point.created, commit, point.status, *shown, point.calibration]
+    said = [point.created, point.of_commit, point.status]
+    return [*said, *shown, point.calibration, point.left_out]
 
 
 def histogram(sample: Sample) -> Chart | None:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from hwbench.records import Measurement
 from hwbench.store.documents import microseconds
+from hwbench.watch.trial import is_side
 
 if TYPE_CHECKING:
-    from hwbench.watch.report import Device, Sample, Series
+    from hwbench.watch.report import Device, Sample
+    from hwbench.watch.report_series import Series
 
 
 def notes_on(
@@ -52,6 +54,13 @@ def notes_on(
     lost = sum(point.status != "ok" for point in points)
     if lost:
         notes.append(
-            f"{lost} measurements gave no undisturbed latency: inconclusive or observed only."
+            f"{lost} measurement{'s' * (lost != 1)} gave no undisturbed latency: inconclusive or "
+            "observed only."
+        )
+    sides = sum(is_side(m.workload.name) for m in measurements)
+    if sides:
+        notes.append(
+            f"{sides} measurement{'s are sides' if sides != 1 else ' is a side'} of comparisons "
+            "(hwbench compare, hwbench gate): they are in measurements.csv, and no series."
         )
     return notes

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from hwbench.measure.result import WIDEST
 from hwbench.watch import report_charts, report_generators, report_predictors, report_searches
 from hwbench.watch.report import StoreReport, evidence
 from hwbench.watch.report_files import Beside
 from hwbench.watch.report_runs import SHARES
+from hwbench.watch.report_series import ALARM
+from hwbench.watch.segments import LEAST_CHANGE, SIGNIFICANCE
 from hwbench.watch.site import environment, write_site
 
 _ASSETS: Final = ("style.css", "report.css", "page.js", "report.js")
@@ -37,6 +40,10 @@ def render(report: StoreReport, policy: str, beside: Beside | None = None) -> st
             tested=report_predictors.tested(report.claims),
             opened=opened,
             shares=SHARES,
+            alarm=ALARM,
+            widest=WIDEST,
+            least=LEAST_CHANGE,
+            significance=SIGNIFICANCE,
             spec=report_charts.series_spec,
             charts={
                 "budgets": report_searches.budgets_chart,

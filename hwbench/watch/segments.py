@@ -24,6 +24,8 @@ LEAST_POINTS = 2
 #: A point this many standard deviations from the median of five is a spike.
 SPIKE = 4.0
 SIGNIFICANCE = 0.01
+#: The relative change that is worth a word.
+LEAST_CHANGE = 0.005
 _LEAST_SD = 1e-4
 #: Correlation of neighbours beyond which the count of points that it leaves means nothing.
 _MOST_ALIKE = 0.9
@@ -43,7 +45,7 @@ class Change:
 def changes(
     log_latency: Sequence[float] | Array,
     *,
-    least: float = 0.005,
+    least: float = LEAST_CHANGE,
     significance: float = SIGNIFICANCE,
 ) -> list[Change]:
     """The changes of level in a series of log latencies (n,), in the order of time.

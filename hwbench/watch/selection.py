@@ -6,7 +6,7 @@ A selection is ``session:ID``, ``commit:HASH`` (the first digits do), or ``tag:N
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from hwbench.errors import InconclusiveError, UsageError
 from hwbench.records import CanaryEpoch, Measurement
@@ -15,8 +15,10 @@ from hwbench.watch.comparison import Comparison, compare_stored
 PREFIXES: Final = ("session:", "commit:", "tag:")
 _LEAST_DIGITS: Final = 4
 
-#: What one series is of: the same work by name and inputs, on the same device.
-Key = tuple[str, tuple[tuple[str, tuple[int, ...]], ...], int, tuple[tuple[str, str], ...], str]
+#: What one series is of: the same work by project, name and inputs, on the same device.
+Key = tuple[
+    str, str, tuple[tuple[str, tuple[int, ...]], ...], int, tuple[tuple[str, str], ...], str
+]
 
 
 def is_selection(text: str) -> bool:
@@ -62,11 +64,38 @@ def of_commit(
 
 
 def series_key(measurement: Measurement) -> Key:
-    """What a measurement is one point of: name, inputs, threads, options, device with its facts."""
+    """What a measurement is one point of: project (a tag, which may be missing), name, inputs,
+    threads, options, device with its facts.
+    """
     work = measurement.workload
     inputs = tuple((entry.dtype, tuple(entry.shape)) for entry in work.inputs)
     options = tuple(sorted(work.options))
-    return work.name, inputs, work.threads, options, measurement.fingerprint.key
+    project = measurement.tags.get("project", "")
+    return project, work.name, inputs, work.threads, options, measurement.fingerprint.key
+
+
+def is_of_series(measurement: Measurement, key: Key) -> bool:
+    """Whether it is a point of that series: what names no project (it was made outside of a clone,
+    or before projects were told apart) may be of any.
+    """
+    own = series_key(measurement)
+    return own[1:] == key[1:] and (own[0] == key[0] or not (own[0] and key[0]))
+
+
+def by_series(measurements: Sequence[Measurement]) -> list[list[Measurement]]:
+    """The points of each series, in their order. Those that name no project are points of the one
+    that has such a series, if there is but one.
+    """
+    projects: dict[tuple[Any, ...], set[str]] = {}
+    for project, *work in map(series_key, measurements):
+        projects.setdefault(tuple(work), set()).update({project} - {""})
+    groups: dict[tuple[Any, ...], list[Measurement]] = {}
+    for m in measurements:
+        project, *work = series_key(m)
+        known = projects[tuple(work)]
+        whose = project or (next(iter(known)) if len(known) == 1 else "")
+        groups.setdefault((whose, *work), []).append(m)
+    return list(groups.values())
 
 
 def compare_selections(
@@ -80,17 +109,17 @@ def compare_selections(
 
     Raises InconclusiveError where nothing of them can be compared.
     """
-    newest_a, newest_b = ({series_key(m): m for m in side} for side in (a, b))
+    newest_a, newest_b = ([group[-1] for group in by_series(side)] for side in (a, b))
     comparisons, notes = [], []
-    for key, before in newest_a.items():
-        after = newest_b.get(key)
+    for before in newest_a:
+        after = next((m for m in newest_b if is_of_series(m, series_key(before))), None)
         if after is None:
             notes.append(_unmatched(before, b))
             continue
         epoch = epochs.get(before.epoch or "")
         found = compare_stored(before, after, epoch, confidence=confidence)
         if found is None:
-            notes.append(f"{key[0]}: left out, {_why_not(before, after)}")
+            notes.append(f"{before.workload.name}: left out, {_why_not(before, after)}")
         else:
             comparisons.append(found)
     if not comparisons:
@@ -104,6 +133,9 @@ def _unmatched(one: Measurement, others: Sequence[Measurement]) -> str:
     for other in others:
         if other.workload.name == name and other.fingerprint.key != one.fingerprint.key:
             return f"{name}: left out, measured elsewhere: {changed_facts(one, other)}"
+        projects = [m.tags.get("project", "none") for m in (one, other)]
+        if other.workload.name == name and projects[0] != projects[1]:
+            return f"{name}: left out, of other projects: {projects[0]} against {projects[1]}"
     return f"{name}: left out, only one side has it"
 
 

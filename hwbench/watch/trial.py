@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Final, Protocol
 
 from hwbench.errors import HwbenchError
 from hwbench.measure.jobs import Job, Target
@@ -48,11 +48,15 @@ class Effort:
 #: Pairs that are loaded together.
 MOST_PAIRS = 12
 
+#: What is put after a name that both of a pair bear.
+A_B: Final = (" (A)", " (B)")
+BASELINE: Final = " (baseline)"
+
 Side = tuple[Job, Job]
 Outcome = Comparison | HwbenchError
 
 
-def told_apart(a: Job, b: Job, suffixes: tuple[str, str] = (" (A)", " (B)")) -> Side:
+def told_apart(a: Job, b: Job, suffixes: tuple[str, str] = A_B) -> Side:
     """The two jobs; where they bear one name, A's and B's."""
     if a.workload.name != b.workload.name:
         return a, b
@@ -61,6 +65,11 @@ def told_apart(a: Job, b: Job, suffixes: tuple[str, str] = (" (A)", " (B)")) -> 
         for job, suffix in zip((a, b), suffixes, strict=True)
     ]
     return named[0], named[1]
+
+
+def is_side(name: str) -> bool:
+    """Whether a name is one that :func:`told_apart` gave: of a comparison, not of a model."""
+    return name.endswith((*A_B, BASELINE))
 
 
 class Venue(Protocol):

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import base64
 import fcntl
+import io
 import json
 import os
 import select
 import time
 from pathlib import Path
 from typing import Any, Self
+
+from PIL import Image
 
 _FLAGS = (
     "--headless",
@@ -121,6 +124,15 @@ class Browser:
         """The whole page, beyond the screen too, as a PNG."""
         image = self.call("Page.captureScreenshot", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(image["data"]))
+
+    def pixel(self, x: float, y: float) -> tuple[int, ...]:
+        """Red, green and blue of a pixel of the screen."""
+        self.evaluate(
+            "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+        )
+        image = self.call("Page.captureScreenshot")["data"]
+        shown = Image.open(io.BytesIO(base64.b64decode(image))).convert("RGB")
+        return tuple(shown.getpixel((round(x), round(y))))
 
     def complaints(self) -> list[str]:
         """Errors and warnings since the page was opened: of scripts, console and policy."""

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from hwbench.store import Store
+from hwbench.watch.levels import GATED
 from hwbench.watch.report import gather
 from hwbench.watch.report_page import write_report
+from hwbench.watch.report_series import ALARM
 from tests.browser.chromium import Browser
 from tests.browser.pages import HOSTILE, MADE, draw_all, report_of
 from tests.lived_in import lived_in
-from tests.stores import device, filled, history
+from tests.stores import device, filled, history, tagged
 
 OPEN_CHART = "document.querySelector('.series[open] .chart')"
 OPEN_RUNS = "document.querySelector('.series[open] .runs')"
@@ -119,6 +121,57 @@ def test_the_runs_of_the_points_chosen_are_held_against_each_other(
     assert [line[0][:10] for line in browser.evaluate(lines)] == ["2026-01-27", "2026-01-30"]
     browser.evaluate(f"{buttons}[29].click()")  # too old for its runs to be in the page
     browser.wait_for(f"{OPEN_RUNS}.data.length === 1")
+    assert browser.complaints() == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_table_that_is_cut_off_is_shaded_where_it_goes_on(
+    browser: Browser, report: Path, scheme: str
+) -> None:
+    browser.screen(390, 900, scheme)
+    browser.open(report)
+    box = "document.querySelector('#changes .scroll')"
+    assert browser.evaluate(f"[{box}.tabIndex, {box}.role]") == [0, "region"]
+    name = f"document.getElementById({box}.getAttribute('aria-labelledby')).textContent"
+    assert browser.evaluate(name) == "The greatest slowdown first"
+    browser.evaluate(f"{box}.scrollIntoView({{behavior: 'instant', block: 'center'}})")
+
+    def edges() -> list[int]:
+        """How far the left and the right edge, beside no text, are from the middle."""
+        where = browser.evaluate(f"{box}.getBoundingClientRect().toJSON()")
+        y = where["top"] + 8
+        middle = browser.pixel(where["left"] + where["width"] / 2, y)
+        ends = [browser.pixel(x, y) for x in (where["left"] + 12, where["right"] - 12)]
+        return [max(abs(a - b) for a, b in zip(end, middle, strict=True)) for end in ends]
+
+    left, right = edges()
+    assert (left, right > 15) == (0, True)
+    browser.evaluate(f"{box}.scrollTo({{left: 9999, behavior: 'instant'}})")
+    left, right = edges()
+    assert (left > 15, right) == (True, 0)
+    browser.screen(1400, 900, scheme)
+    assert edges() == [0, 0]
+
+
+def test_what_is_no_part_of_its_level_is_marked_in_chart_and_table(
+    browser: Browser, tmp_path: Path
+) -> None:
+    points = history("net", device(0), [2.0] * 10 + [3.2] * 2)
+    points[10:] = tagged(points[10:], dirty="yes", **GATED)
+    with Store.open(tmp_path / "results.db") as store:
+        page = write_report(gather(store, points, "Latency", MADE), tmp_path / "site")
+    browser.screen(390, 900, "light")
+    browser.open(page)
+    drawn(browser)
+    texts = "[...document.querySelectorAll('.series {}')].map(e => e.textContent)"
+    assert browser.evaluate(texts.format(".legendtext")) == ["level", "undisturbed", ALARM]
+    legends = "[...document.querySelectorAll('.legendtext')]"
+    ends = browser.evaluate(f"{legends}.map(e => e.getBoundingClientRect().right)")
+    assert max(ends) <= 390
+    rows = browser.evaluate(texts.format("tbody tr"))
+    assert [ALARM in row for row in rows] == [True] * 2 + [False] * 10
+    assert ["*" in row for row in rows] == [True] * 2 + [False] * 10
+    assert "* measured with changes" in browser.evaluate("document.body.innerText")
     assert browser.complaints() == []
 
 

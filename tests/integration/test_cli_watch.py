@@ -222,7 +222,9 @@ class TestGate:
         assert entry["change_pct_low"] > 1
         assert entry["first_alarm_pct"] > 1
         with Store.open(own_store) as store:
-            assert len({m.session for m in store.measurements()}) == 2
+            stored = store.measurements()
+        assert len({m.session for m in stored}) == 2
+        assert {m.tags["gate"] for m in stored} == {"baseline"}
 
     @pytest.mark.usefixtures("two_processes", "light_canaries")
     def test_what_cannot_be_told_is_neither(
@@ -404,6 +406,7 @@ class TestReport:
         assert (found["measurements"], found["series"], found["devices"]) == (120, 4, 2)
         (change,) = found["changes"]
         assert change["change_pct"] == pytest.approx(5, abs=1)
+        assert (change["project"], change["dirty"]) == (None, False)
         csv = (out / "measurements.csv").read_text()
         assert "'=cmd()" in csv
         page = (out / "index.html").read_text()

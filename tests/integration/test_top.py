@@ -105,14 +105,29 @@ def test_an_announcement_of_an_earlier_hwbench_is_read(
     assert (one["models"], one["devices"]) == (2, [])
 
 
-@pytest.mark.parametrize("value", ["{half", "[]", "{}", '{"what": "a", "after": 0}'])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "'{half'",
+        "'[]'",
+        "'{}'",
+        """'{"what": "a", "after": 0}'""",
+        "json_set(value, '$.created', 'xx')",
+        "json_set(value, '$.created', '2026-01-01T00:00:00')",
+        "json_set(value, '$.cells', '5')",
+        "json_set(value, '$.cells', 0)",
+        "json_set(value, '$.cells', -5)",
+        "json_set(value, '$.held', 'z')",
+    ],
+)
 def test_a_damaged_announcement_hides_no_other(
     value: str, own_store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Store.open(own_store) as store:
         store.announce(sweep(2))
     with sqlite3.connect(own_store) as database:
-        database.execute("INSERT INTO hwbench_meta VALUES ('sweep:9:x', ?)", (value,))
+        copy = f"SELECT 'sweep:9:x', {value} FROM hwbench_meta WHERE key LIKE 'sweep:%'"
+        database.execute(f"INSERT INTO hwbench_meta {copy}")
     assert [each["models"] for each in seen(capsys)] == [2]
 
 

@@ -200,6 +200,13 @@ class TestStored:
         with pytest.raises(InconclusiveError, match="no measurement of commit:ffff"):
             selected([stored(0, 1)], "commit:ffff")
 
+    def test_another_project_is_named_and_left_out(self) -> None:
+        one, other = (stored(0, 2.0, tags={"project": name}) for name in ("vision", "speech"))
+        with pytest.raises(InconclusiveError, match="of other projects: vision against speech"):
+            compare_selections([one], [other], {})
+        (found,), notes = compare_selections([one], [stored(0, 2.2, tags={})], {})
+        assert (found.ratio, notes) == (pytest.approx(1.1), [])
+
     def test_other_hardware_is_named_and_left_out(self) -> None:
         before, after = stored(0, 2.0), stored(1, 2.2)
         moved = dataclasses.replace(

@@ -22,14 +22,8 @@ from hwbench.watch.baselines import Baselines, baseline_files
 from hwbench.watch.calibration import needed_changes, redrawn, smallest_seen
 from hwbench.watch.commits import commit_of, file_at, git_tags
 from hwbench.watch.comparison import Comparison, together
-from hwbench.watch.gate import (
-    GATED,
-    Settled,
-    against_level,
-    alarming,
-    ruled,
-    stored_level,
-)
+from hwbench.watch.gate import Settled, alarming, ruled, stored_level
+from hwbench.watch.levels import BESIDE, GATED, against_level
 from hwbench.watch.pairs import pairs_of
 from hwbench.watch.segments import changes
 from hwbench.watch.selection import selected
@@ -253,6 +247,27 @@ class TestStoredLevel:
         assert accepted.points == 4
         assert against_level(current, accepted, None).word() != "slower"
 
+    def test_an_alarm_that_bench_does_not_find_again_stays_no_level(self) -> None:
+        """The change was thrown away, and the old level measured again."""
+        alarms = [point(n, 3.2, tags=GATED) for n in (20, 21)]
+        again = [point(n, 2.0) for n in (30, 31)]
+        level = stored_level([*series(*[2.0] * 5), *alarms, *again], point(99, 2.0), None)
+        assert level.points == 7
+        assert math.exp(level.log_latency) == pytest.approx(2e6, rel=0.01)
+        assert level.notes[0].startswith("2 points left out: a gate found them slower")
+
+    def test_uncommitted_changes_beside_a_baseline_are_no_level(self) -> None:
+        tried = [point(n, 3.2, tags={**BESIDE, "dirty": "yes"}) for n in (20, 21)]
+        level = stored_level([*series(*[2.0] * 5), *tried], point(99, 2.0), None)
+        assert level.points == 5
+        assert level.notes == (
+            "2 points left out: uncommitted changes that were run beside a baseline",
+        )
+        with pytest.raises(NoHistoryError, match="uncommitted changes"):
+            stored_level(tried, point(99, 2.0), None)
+        committed = [point(n, 2.0, tags={**BESIDE, "dirty": "no"}) for n in (20, 21)]
+        assert stored_level(committed, point(99, 2.0), None).points == 2
+
     def test_what_a_gate_passed_is_history(self) -> None:
         sound = [point(n, 2.0 + 0.001 * (n % 2), tags=GATED) for n in range(20, 26)]
         level = stored_level([*series(*[2.0] * 3), *sound], point(99, 2.0), None)
@@ -276,6 +291,15 @@ class TestStoredLevel:
         level = stored_level(history, point(99, 2.0), None)
         assert level.points == 2
         assert level.notes[0].startswith("3 points left out, measured elsewhere: cpu_model")
+
+    def test_another_project_is_left_out_by_name(self) -> None:
+        """What names none is of before projects were told apart, and is history."""
+        other = [point(50 + n, 9.0, tags={"project": "speech"}) for n in range(3)]
+        own = [point(90, 2.0, tags={"project": "vision"})]
+        history = [*series(2.0, 2.0), *other, *own]
+        level = stored_level(history, point(99, 2.0, tags={"project": "vision"}), None)
+        assert level.points == 3
+        assert level.notes == ("3 points left out, of another project: speech",)
 
     def test_another_calibration_is_left_out(self) -> None:
         history = [*series(2.0, 2.0), point(50, 9.0, epoch="another")]

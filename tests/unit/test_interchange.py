@@ -219,6 +219,16 @@ def _set(*keys: str, to: Any) -> Edit:
     [
         (_set("measurement", "latency_ns", to="fast"), "latency_ns must be a finite number"),
         (_set("measurement", "latency_ns", to=1e999), "not JSON|no JSON|finite"),
+        (_set("measurement", "latency_ns", to=-3e6), "latency_ns must not be negative"),
+        (_set("measurement", "latency_ns", to=None), "belong together"),
+        (_set("measurement", "low_ns", to=5e-324), "must be a time"),
+        (_set("measurement", "low_ns", to=9e9), "within its interval"),
+        (_set("measurement", "confidence", to=-5.0), "confidence must lie between 0 and 1"),
+        (_set("measurement", "confidence", to=0.0), "of an interval cannot be"),
+        (_set("measurement", "seconds", to=-1.0), "seconds must not be negative"),
+        (_set("measurement", "footprint_bytes", to=-1), "footprint_bytes must not be negative"),
+        (_set("measurement", "observed", to=[[-50.0, 1.0, 1.0, 1.0]]), "between 0 and 100"),
+        (_set("measurement", "threads", to=-4), "threads must be 1 or more"),
         (_set("measurement", "threads", to=True), "threads must be an integer"),
         (_set("measurement", "threads", to=10**30), "64 bits"),
         (_set("measurement", "created", to="2026-01-31"), "UTC offset"),
@@ -273,7 +283,8 @@ HOSTILE = ['=HYPERLINK("http://x")', "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "'q
 
 class TestTables:
     def test_one_row_a_measurement(self, tmp_path: Path) -> None:
-        made = [measurement(0), measurement(1, latency_ns=None, status="inconclusive")]
+        none = {"latency_ns": None, "low_ns": None, "high_ns": None}
+        made = [measurement(0), measurement(1, status="inconclusive", **none)]
         export(made, tmp_path / "a.csv")
         export(made, tmp_path / "a.parquet")
         first, second = read_csv(tmp_path / "a.csv")

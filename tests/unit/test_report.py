@@ -20,14 +20,17 @@ from hwbench.records import InputSpec, Measurement
 from hwbench.spaces import get_space
 from hwbench.store import Store
 from hwbench.watch import report_files, report_runs
+from hwbench.watch.gate import stored_level
+from hwbench.watch.levels import BESIDE, GATED
 from hwbench.watch.report import StoreReport, gather
 from hwbench.watch.report_charts import histogram, series_spec
 from hwbench.watch.report_page import render
 from hwbench.watch.report_runs import EACH, SHARES
+from hwbench.watch.report_series import ALARM, TRIED
 from tests.html import Page
 from tests.lived_in import SPACE, lived_in, operators, predictor, profiled, with_runs
 from tests.measurements import measurement
-from tests.stores import BEGAN, calibration, device, filled, history
+from tests.stores import BEGAN, calibration, device, filled, history, tagged
 
 MADE = "2026-03-01T12:00:00+00:00"
 STEADY = [2.0] * 12
@@ -75,7 +78,7 @@ def test_provisional_milliseconds_have_no_levels(tmp_path: Path) -> None:
     loose = [dataclasses.replace(m, epoch=None) for m in points]
     report = reported(loose, tmp_path)
     (series,) = report.series
-    assert (series.anchored, series.levels, report.changed) == ([], [], [])
+    assert (series.forming, series.levels, report.changed) == ([], [], [])
     assert report.notes == [
         "16 latencies are provisional, of a device that was not calibrated: they compare within "
         "their session only."
@@ -152,6 +155,112 @@ def test_what_the_store_has_of_another_device_is_not_nothing(tmp_path: Path) -> 
         store.merge(history("net", device(0), [2.0]))
         found = gather(store, store.measurements(device="none"), "A report", "2026-01-01T00:00:00Z")
     assert found.notes == ["Nothing that the store has is of the device and the time asked for."]
+
+
+# --- what is no part of a level ---------------------------------------------------------------
+
+
+def discarded(**tags: str) -> list[Measurement]:
+    """Ten points of a level, two of a change that is 60 % slower with such tags, and the old level
+    again.
+    """
+    points = history("tiny.onnx", device(0), [2.0] * 10 + [3.2] * 2 + [2.0] * 3)
+    return [*points[:10], *tagged(points[10:12], dirty="yes", **tags), *points[12:]]
+
+
+@pytest.mark.parametrize(("tags", "why"), [(GATED, ALARM), (BESIDE, TRIED)])
+def test_a_change_that_was_gated_and_thrown_away_is_no_change_of_level(
+    tmp_path: Path, tags: dict[str, str], why: str
+) -> None:
+    points = discarded(**tags)
+    for upto in range(13, 16):
+        report = reported(points[:upto], tmp_path / str(upto))
+        (series,) = report.series
+        assert (report.changed, len(series.forming)) == ([], upto - 2)
+        of_gate = stored_level(points[: upto - 1], points[upto - 1], None)
+        assert of_gate.points == upto - 3  # the newest is what is held against it
+    assert [p.left_out for p in series.points] == [""] * 10 + [why] * 2 + [""] * 3
+    spec = series_spec(series)
+    drawn = {t["name"]: t["customdata"] for t in spec["traces"] if t["mode"] == "markers"}
+    assert drawn == {"undisturbed": [*range(10), 12, 13, 14], why: [10, 11]}
+    assert [row[10] for row in spec["rows"]] == [p.left_out for p in series.points]
+    assert "slower" not in render(report, "policy")
+    untold = reported(discarded()[:13], tmp_path / "untold")  # of bench alone it is a new level
+    assert len(untold.series[0].levels) == 1
+
+
+def test_an_alarm_that_is_the_newest_is_held_against_its_level(tmp_path: Path) -> None:
+    page = Page(render(reported(discarded(**GATED)[:12], tmp_path), "policy"))
+    assert re.search(
+        r"an alarm of a gate, not part of the level : \+(59|60)\.\d % slower than it", page.text
+    )
+
+
+def test_the_sides_of_comparisons_are_no_series(tmp_path: Path) -> None:
+    sides = [
+        m
+        for name in ("net (A)", "net (B)", "net (baseline)")
+        for m in history(name, device(0), STEADY[:1])
+    ]
+    report = reported([*history("net", device(0), STEADY), *sides], tmp_path)
+    assert [series.name for series in report.series] == ["net"]
+    assert report.notes == [
+        "3 measurements are sides of comparisons (hwbench compare, hwbench gate): they are in "
+        "measurements.csv, and no series."
+    ]
+    alone = reported(sides[:1], tmp_path / "alone")
+    assert "1 measurement is a side" in alone.notes[0]
+    assert "None yet." in render(alone, "policy")
+
+
+def test_a_star_stands_by_every_commit_with_changes(tmp_path: Path) -> None:
+    clean = history("net", device(0), [2.0] * 8 + [2.4] * 8)
+    starred = [*clean[:8], *tagged(clean[8:], dirty="yes")]
+    page = Page(render(reported(starred, tmp_path), "policy"))
+    codes = [text for tag, text in page.texts if tag == "code"]
+    assert codes.count("0008000800*") == 1
+    assert page.text.count("* measured with changes that were not committed") == 2
+    assert "0008000800*" in str(page.data())
+    plain = Page(render(reported(clean, tmp_path / "clean"), "policy"))
+    assert "0008000800" in plain.text
+    assert "*" not in plain.text
+
+
+def test_a_series_without_an_answer_says_what_was_seen_and_what_to_do(tmp_path: Path) -> None:
+    wide = [
+        dataclasses.replace(with_runs(m, n), status="inconclusive")
+        for n, m in enumerate(history("net", device(0), [2.0] * 2))
+    ]
+    report = reported(wide, tmp_path)
+    p50 = report.series[0].newest.p50_ms
+    text = Page(render(report, "policy")).text
+    assert f"{p50:.3f} ms observed" in text
+    assert "Inconclusive : the interval of its undisturbed latency is wider than ± 5 %" in text
+    assert "give hwbench bench more --seconds" in text
+
+
+# --- projects ---------------------------------------------------------------------------------
+
+
+def test_a_name_in_two_projects_is_two_series(tmp_path: Path) -> None:
+    net = history("net", device(0), STEADY)
+    other = history("net", device(0), [5.0] * 12, seed=1)
+    both = [*tagged(net, project="vision"), *tagged(other, project="speech")]
+    report = reported(both, tmp_path)
+    assert [(s.name, s.project, s.options) for s in report.series] == [
+        ("net", "speech", ""),
+        ("net", "vision", ""),
+    ]
+    assert report.changed == []
+    assert report.tags == ["project=speech", "project=vision", "team=vision"]
+    page = Page(render(report, "policy"))
+    assert page.text.count("in speech; cpu") == page.text.count("in vision; cpu") == 1
+    alone = reported(tagged(net, project="vision"), tmp_path / "one")
+    assert (alone.series[0].project, alone.tags) == ("", ["team=vision"])
+    before = reported([*net, *tagged(other, project="speech")], tmp_path / "before")
+    assert [len(series.points) for series in before.series] == [24]  # of before projects were told
+    doubtful = reported([*net, *both], tmp_path / "doubtful")
+    assert [series.project for series in doubtful.series] == ["", "speech", "vision"]
 
 
 # --- what lies behind a measurement, and how a device fared -----------------------------------

@@ -388,6 +388,48 @@ class TestDamage:
         with Store.open(path) as store, pytest.raises(StoreError, match="canary run 1 is damaged"):
             store.canary_runs()
 
+    @pytest.mark.parametrize(
+        ("change", "word"),
+        [
+            ("tags = '{'", ""),
+            ("observed = '[[1]]'", "observed must be a list of 4"),
+            ("beta = 'null'", "beta must be a list"),
+            ("latency_ns = 'abc'", "latency_ns must be a finite number"),
+            ("latency_ns = 0", "latency_ns 0.0 must be a time within its interval"),
+            ("threads = 'x'", "threads must be an integer"),
+            ("created = 'xx'", "created"),
+            ("status = 'weird'", "status must be one of"),
+            ("confidence = 1", "confidence 1.0 of an interval cannot be"),
+        ],
+    )
+    def test_a_changed_value_names_its_row(self, path: Path, change: str, word: str) -> None:
+        with Store.open(path) as store:
+            store.add(measurement(0))
+        sql(path, f"UPDATE measurements SET {change}")
+        with (
+            Store.open(path) as store,
+            pytest.raises(
+                StoreError, match=rf"measurement 1 is damaged \(.*{word}.*restore a copy"
+            ),
+        ):
+            store.measurements(with_bursts=False)
+
+    def test_a_changed_device_epoch_or_verdict_is_named(self, path: Path) -> None:
+        with Store.open(path) as store:
+            store.add(measurement(0))
+            store.add_epoch(epoch(1))
+            store.add_verdict(Verdict("a", "b", "confirmed", {}, None, "2026-01-31T12:00:00Z"))
+        sql(path, "UPDATE fingerprints SET facts = '[]'")
+        sql(path, "UPDATE epochs SET names = '5'")
+        sql(path, "UPDATE verdicts SET evidence = '{'")
+        with Store.open(path) as store:
+            with pytest.raises(StoreError, match=r"measurement 1 is damaged \(facts must be"):
+                store.measurements()
+            with pytest.raises(StoreError, match=r"calibration .* is damaged \(names must be"):
+                store.epochs()
+            with pytest.raises(StoreError, match="verdict 1 is damaged"):
+                store.verdicts()
+
     def test_half_a_file(self, path: Path) -> None:
         with Store.open(path) as store:
             for number in range(20):

@@ -61,10 +61,15 @@
   }
 
   function line(series, row, index) {
-    const [created, commit, status, ms, low, high, p50, p90, p99] = row;
+    const [created, commit, status, ms, low, high, p50, p90, p99, , leftOut] = row;
     const made = element("tr");
     const head = element("th", created.slice(0, 16).replace("T", " "));
     head.scope = "row";
+    if (leftOut) {
+      const why = element("span", leftOut);
+      why.className = "note";
+      head.append(why);
+    }
     made.append(head);
     if (status === "ok") made.append(...[ms, low, high].map((v) => element("td", figure(v))));
     else {
@@ -77,7 +82,7 @@
     if (status === "ok") {
       const button = element("button", "compare");
       button.type = "button";
-      button.setAttribute("aria-label", `Compare the point of ${head.textContent}`);
+      button.setAttribute("aria-label", `Compare the point of ${moment(row)}`);
       button.setAttribute("aria-pressed", "false");
       button.addEventListener("click", () => pick(series, index));
       choice.append(button);
