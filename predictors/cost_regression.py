@@ -106,9 +106,9 @@ class CostRegression(LatencyModel):
         reference = views.symbols(np.concatenate([_spread(space, rng), training.codes]))
         usual = views.symbols(_drawn(space, rng.random((_USUAL, len(space.decisions)))))
         labels, unit = _Labels.of(training), _unit_ms(training)
-        bases = [_basis(views, reference, training.sources)]
+        bases = [_basis(views, reference)]
         if training.sources is not None:
-            bases.append(_basis(views, reference, None))
+            bases.insert(0, _beside_sources(bases[0], views, reference, training.sources))
         best = _choose(bases, views.symbols(training.codes), labels, rng)
         mean, scale = _held_out(best, labels, rng)
         factor = half_width((labels.target - mean) / scale)
@@ -254,13 +254,15 @@ def prior_features(
     """Features (n, D) whose inner products are the prior covariance of relative latencies."""
     views = Views(space)
     reference = views.symbols(np.concatenate([_spread(space, rng), codes]))
-    basis = _basis(views, reference, sources)
+    basis = _basis(views, reference)
+    if sources is not None:
+        basis = _beside_sources(basis, views, reference, sources)
     scales = np.array([1.0, *(prior.median for prior in basis.priors)])
     features: Array = basis.design(views.symbols(codes)) * scales[basis.groups]
     return features
 
 
-def _basis(views: Views, reference: Symbols, sources: Sources | None) -> Basis:
+def _basis(views: Views, reference: Symbols) -> Basis:
     """All that may tell latency; what does not, loses its scale."""
     exact = cost_tables(views.space)
     costs = nearby_costs(views.space) if exact is None else exact
@@ -269,10 +271,11 @@ def _basis(views: Views, reference: Symbols, sources: Sources | None) -> Basis:
     basis = basis.joined(*size_blocks(views, costs, reference))
     decisions = sorted({j for scope in costs.totals.scopes for j in scope})
     basis = basis.joined(*choice_blocks(views, decisions, reference))
-    if exact is None:
-        basis = basis.joined(*pair_blocks(views, reference))
-    if sources is None:
-        return basis
+    return basis if exact is not None else basis.joined(*pair_blocks(views, reference))
+
+
+def _beside_sources(basis: Basis, views: Views, reference: Symbols, sources: Sources) -> Basis:
+    """With what other devices take, to which is left what they explain."""
     known = source_blocks(views, sources, basis.additive, reference)
     return basis.shrunk(_BESIDE_SOURCES).joined(*known)
 

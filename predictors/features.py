@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -27,7 +28,14 @@ from numpy.typing import NDArray
 
 from hwbench.predictors.costs import COSTS, CostTables
 from hwbench.predictors.linear import thin_svd
-from hwbench.predictors.tables import Floats, Symbols, TableSum, scope_states, table_sum
+from hwbench.predictors.tables import (
+    Floats,
+    Symbols,
+    TableSum,
+    scope_states,
+    side_by_side,
+    table_sum,
+)
 from hwbench.predictors.views import Views
 
 #: Centres of the kernel on the totals, and its length scale in their standard deviations.
@@ -94,13 +102,10 @@ class Basis:
     blocks: tuple[Block, ...]
     kernel: LoadKernel | None
 
-    @property
+    @cached_property
     def additive(self) -> TableSum:
         """All blocks side by side."""
-        tables = self.blocks[0].columns
-        for block in self.blocks[1:]:
-            tables = tables.beside(block.columns)
-        return tables
+        return side_by_side([block.columns for block in self.blocks])
 
     @property
     def priors(self) -> tuple[Prior, ...]:
@@ -117,8 +122,8 @@ class Basis:
         return np.repeat(np.arange(len(sizes)), sizes)
 
     def design(self, symbols: Symbols) -> NDArray[np.float64]:
-        """The design matrix (n, D)."""
-        parts = [np.ones((len(symbols), 1)), self.additive(symbols)]
+        """The design matrix (n, D), block by block: beside each other they are zeros mostly."""
+        parts = [np.ones((len(symbols), 1)), *(b.columns(symbols) for b in self.blocks)]
         if self.kernel is not None:
             parts.append(self.kernel.features(self.kernel.loads(symbols)))
         return np.concatenate(parts, axis=1)

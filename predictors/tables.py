@@ -88,9 +88,7 @@ class TableSum:
 
     def beside(self, other: TableSum) -> TableSum:
         """The tables of both functions side by side: (n, F of this + F of the other)."""
-        left = [np.pad(t, ((0, 0), (0, other.width))) for t in self.tables]
-        right = [np.pad(t, ((0, 0), (self.width, 0))) for t in other.tables]
-        return table_sum(self.counts, [*self.scopes, *other.scopes], [*left, *right])
+        return side_by_side([self, other])
 
     def split(self, decision: int) -> TableSum:
         """The function beside zeros, at a place of its own for each value of a decision.
@@ -130,6 +128,20 @@ class TableSum:
         for i, scope in enumerate(self.scopes):
             strides[list(scope), i] = scope_strides(self.counts, scope)
         return strides
+
+
+def side_by_side(parts: Sequence[TableSum]) -> TableSum:
+    """The tables of functions of one space side by side: (n, the sum of their F)."""
+    width = sum(part.width for part in parts)
+    scopes, tables, at = [], [], 0
+    for part in parts:
+        for scope, table in zip(part.scopes, part.tables, strict=True):
+            wide = np.zeros((len(table), width), dtype=table.dtype)
+            wide[:, at : at + part.width] = table
+            scopes.append(scope)
+            tables.append(wide)
+        at += part.width
+    return table_sum(parts[0].counts, scopes, tables)
 
 
 def checked_table_sum(

@@ -6,8 +6,11 @@ implementation, on the CPU and for tests, is :mod:`hwbench.devices.cuda.twin`.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hwbench.errors import DeviceError
@@ -99,14 +102,16 @@ def open_stream(index: int) -> CudaStream:
     is visible, and where none has that number. There is no fallback to the CPU.
     """
     try:
-        import torch
+        built = _built()
     except ImportError:
         raise DeviceError("torch is missing: pip install 'hwbench[cuda]'") from None
-    if torch.version.cuda is None:
+    if built.cuda is None:
         raise DeviceError(
-            f"torch {torch.__version__} was built without CUDA: reinstall it with "
+            f"torch {built.__version__} was built without CUDA: reinstall it with "
             "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu130"
         )
+    import torch
+
     with device_errors():
         count = torch.cuda.device_count()
         if count == 0:
@@ -118,6 +123,22 @@ def open_stream(index: int) -> CudaStream:
             known = ", ".join(f"cuda:{i}" for i in range(count))
             raise DeviceError(f"there is no GPU cuda:{index}: choose of {known}")
         return CudaStream(index)
+
+
+def _built() -> Any:
+    """torch's module ``version``, without the seconds that all of torch takes to be imported where
+    it is not: a torch that has no CUDA is refused at once. Raises ImportError without torch.
+    """
+    if "torch" not in sys.modules and (found := find_spec("torch")) and found.origin:
+        path = Path(found.origin).with_name("version.py")
+        spec = spec_from_file_location("version_of_torch", path)
+        if path.is_file() and spec and spec.loader:
+            built = module_from_spec(spec)
+            spec.loader.exec_module(built)
+            return built
+    import torch
+
+    return torch.version
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hwbench.errors import DeviceError, UsageError
 from hwbench.fleet.common import forget_with_clients
@@ -18,7 +19,9 @@ from hwbench.fleet.link import (
     security,
     worker_options,
 )
-from hwbench.fleet.seats import Seats
+
+if TYPE_CHECKING:
+    from hwbench.fleet.seats import Seats  # knows all kinds of devices: a scheduler needs none
 
 
 def run_scheduler(address: str, tls: Path | None, ready: Callable[[str], None]) -> None:

@@ -34,7 +34,7 @@ from hwbench.verify.int8_operators import operator_steps
 from hwbench.verify.litert import Batch, Floats, is_taken_whole, operators, partitions, run_tflite
 
 NETS, QUICK_NETS = 3, 1  # of each space
-REPEATS = 7
+REPEATS, INT8_REPEATS = 7, 3  # the first of each is the model that is examined
 INPUTS = 10
 TIME_BAR_MS, DIFFERENCE_BAR, STEPS_BAR = 100.0, 1e-4, 2.0
 
@@ -108,7 +108,8 @@ def examine(graph: Graph, rng: np.random.Generator, *, beside: bool = False) -> 
     weights = random_weights(graph)
     batches = [_normal(graph, rng) for _ in range(4)]
     int8 = Int8(batches)
-    model, quantised_model = to_tflite(graph, weights), to_tflite(graph, weights, int8=int8)
+    model, ms = _timed(lambda: to_tflite(graph, weights), REPEATS)
+    quantised_model, int8_ms = _timed(lambda: to_tflite(graph, weights, int8=int8), INT8_REPEATS)
     inputs = _normal(graph, rng)
     wanted = _torch(graph, inputs)
     results = [run_tflite(model, inputs, xnnpack=xnnpack)[0] for xnnpack in (True, False)]
@@ -122,10 +123,10 @@ def examine(graph: Graph, rng: np.random.Generator, *, beside: bool = False) -> 
         "ops": len(graph.ops),
         "parameters": graph.parameters,
         "mb": round(len(model.bytes) / 1e6, 2),
-        "ms": _median_ms(lambda: to_tflite(graph, weights)),
+        "ms": ms,
         "difference": float(f"{difference:.2g}"),
         "xnnpack_takes_it_whole": is_taken_whole(model.bytes),
-        "int8_ms": _median_ms(lambda: to_tflite(graph, weights, int8=int8), repeats=3),
+        "int8_ms": int8_ms,
         "int8_steps": round(operator_steps(graph, int8), 2),
         "int8_same_class": round(statistics.mean(same), 2),
         "int8_xnnpack_partitions": len(partitions(quantised_model.bytes)),
@@ -137,13 +138,14 @@ def _normal(graph: Graph, rng: np.random.Generator) -> Batch:
     return {name: rng.standard_normal(spec.shape, np.float32) for name, spec in graph.inputs}
 
 
-def _median_ms(convert: Callable[[], object], repeats: int = REPEATS) -> float:
+def _timed(convert: Callable[[], TfliteModel], repeats: int) -> tuple[TfliteModel, float]:
+    """The model, and the median of the milliseconds that it took each time."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
-        convert()
+        model = convert()
         times.append(1e3 * (time.perf_counter() - start))
-    return round(statistics.median(times), 2)
+    return model, round(statistics.median(times), 2)
 
 
 def _relative(got: Floats, wanted: Floats) -> float:

@@ -12,6 +12,9 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
 
 from hwbench.graph import Graph
 from hwbench.measure.jobs import Node
@@ -161,20 +164,26 @@ class _Network:
     outputs: tuple[str, ...]
     observed: int
 
+    @cached_property
+    def kinds(self) -> frozenset[str]:
+        return frozenset(part.kind for part in self.parts)
+
     def missed(self, layouts: Mapping[str, str]) -> dict[tuple[str, str], float]:
         """By how many conversions, by the size, those seen are missed with one change of layouts.
 
         A change is a class and its layout; those of classes that occur here.
         """
-        here = {part.kind for part in self.parts}
-        changes = [(kind, option) for kind in layouts if kind in here for option in _OPTIONS]
+        changes = [(kind, option) for kind in layouts if kind in self.kinds for option in _OPTIONS]
+        if not changes:
+            return {}
         choices = [{**layouts, kind: option} for kind, option in changes]
         needed = conversions_under(self.parts, self.outputs, choices)
-        under = [bits for before in needed for _, bits in before if bits]
-        return {
-            change: abs(sum(bits >> i & 1 for bits in under) - self.observed) / len(self.parts)
-            for i, change in enumerate(changes)
-        }
+        width = -(-len(changes) // 8)
+        under = [bits.to_bytes(width, "little") for before in needed for _, bits in before]
+        rows = np.frombuffer(b"".join(under), np.uint8).reshape(-1, width)
+        counts = np.unpackbits(rows, axis=1, count=len(changes), bitorder="little").sum(axis=0)
+        amiss = np.abs(counts.astype(int) - self.observed) / len(self.parts)
+        return dict(zip(changes, amiss.tolist(), strict=True))
 
 
 def _layouts(graphs: Sequence[Graph], left: Sequence[int], rules: Rules) -> dict[str, str]:
@@ -194,16 +203,21 @@ def _layouts(graphs: Sequence[Graph], left: Sequence[int], rules: Rules) -> dict
         {part.kind for each in networks for part in each.parts if part.images or part.joined}
     )
     layouts = {kind: _start(kind) for kind in kinds}
+    each = [network.missed(layouts) for network in networks]
     while True:
         missed = {(kind, layout): 0.0 for kind in kinds for layout in _OPTIONS}
-        for network in networks:
-            for change, amiss in network.missed(layouts).items():
+        for found in each:
+            for change, amiss in found.items():
                 missed[change] += amiss
         gains = {(k, option): missed[k, layouts[k]] - missed[k, option] for k, option in missed}
         if max(gains.values(), default=0.0) <= 1e-9:
             return {kind: layout for kind, layout in layouts.items() if layout != PLAIN}
         kind, layout = max(gains, key=gains.__getitem__)
         layouts[kind] = layout
+        each = [
+            network.missed(layouts) if kind in network.kinds else found  # as it was
+            for network, found in zip(networks, each, strict=True)
+        ]
 
 
 def _start(kind: str) -> str:

@@ -84,7 +84,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
     until = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < until
-        time.sleep(0.02)
+        time.sleep(0.1)  # a look at all processes takes its time
 
 
 def stored(store: Path) -> set[str]:

@@ -15,6 +15,7 @@ from hwbench.cli import main
 from hwbench.cli.supernet import images_of
 from hwbench.predictors import BudgetOracle, MacsLine, Provenance, files, fit_predictor
 from hwbench.search.accuracy.judge import Judge
+from hwbench.search.data import load_dataset
 from hwbench.search.eas import (
     EasCosts,
     TaskGenerator,
@@ -116,7 +117,9 @@ def test_the_verb_refuses_in_one_line(
 
 @pytest.fixture(scope="module")
 def filled(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a predictor, a supernet that has hardly begun, and groups of digits."""
+    """A folder with a predictor, some digits, a supernet that has hardly begun on them, and groups
+    of them.
+    """
     ready = tmp_path_factory.mktemp("filled")
     loaded, _ = load_generator(made / "tasks.hwg")
     loaded.oracle.predictor.save(ready / "cpu-mbv3_small.hwp")
@@ -125,7 +128,9 @@ def filled(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (ready / "groups.json").write_text(json.dumps(groups))
     many = {f"g{i}{j}": [i, j] for i, j in combinations(range(7), 2)}
     (ready / "many.json").write_text(json.dumps(many))
-    data = images_of(space, "digits")
+    some = load_dataset("digits").train.some(240, 0)
+    np.savez(ready / "digits.npz", x=some.images[:, 0], y=some.labels)
+    data = images_of(space, str(ready / "digits.npz"))
     tasks = task_dropout(read_tasks(ready / "groups.json", data.name, data.classes))
     train(Supernet(space), data, plan, checkpoint=ready / "net.pt", tasks=tasks)
     (ready / "odd.json").write_text(json.dumps({"odd": ["1", "eleven"]}))
@@ -154,7 +159,7 @@ def test_the_verb_searches_for_tasks(
         return train_task_generator(*arguments, costs=short, **others)
 
     monkeypatch.setattr("hwbench.search.eas.train_task_generator", hasty)
-    files = "--tasks groups.json --supernet net.pt --data digits --labels 21 --json"
+    files = "--tasks groups.json --supernet net.pt --data digits.npz --labels 21 --json"
     code, out, err = run(capsys, *SEARCH.split(), *files.split())
     assert code == 0, err
     found = json.loads(out)
@@ -170,7 +175,7 @@ def test_the_verb_searches_for_tasks(
     assert (code, "'3' is in none of the groups" in err) == (2, True)
     plan = TrainingPlan(steps=1, batch=4, fixed={"r": 28})
     space = get_space("mbv3_small")
-    data = images_of(space, "digits")
+    data = images_of(space, "digits.npz")
     train(Supernet(space), data, plan, checkpoint=searchable / "plain.pt")
     files = files.replace("net.pt", "plain.pt")
     code, _, err = run(capsys, *SEARCH.split(), *files.split(), "-o", "plain.hwg")
@@ -192,7 +197,7 @@ def test_hosts_of_a_fleet_give_the_labels_of_this_machine_and_train_its_seeds(
     monkeypatch.setattr("hwbench.search.eas.train_task_generator", hasty)
     address = told(start("fleet", "scheduler", "tcp://127.0.0.1:0")).split()[-1]
     assert told(start("fleet", "worker", address, "--compute"))
-    files_given = "--tasks groups.json --supernet net.pt --data digits --seeds 2 --json -o"
+    files_given = "--tasks groups.json --supernet net.pt --data digits.npz --seeds 2 --json -o"
     search = [*SEARCH.split(), *files_given.split()]
     code, told_here, _ = run(capsys, *search, "here.hwg")
     assert code == 0
@@ -217,25 +222,26 @@ def test_hosts_of_a_fleet_give_the_labels_of_this_machine_and_train_its_seeds(
         (f"{SEARCH} --supernet net.pt --data digits", "Missing option '--tasks'"),
         (f"{SEARCH} --measurements 3", "No such option: --measurements"),
         (
-            f"{SEARCH} --supernet net.pt --data digits --tasks groups.json --on cuda --fleet local",
+            f"{SEARCH} --supernet net.pt --data digits.npz --tasks groups.json --on cuda "
+            "--fleet local",
             "--fleet evaluates networks on CPUs: leave --on out",
         ),
         (f"{SEARCH} --accuracy table.npz", "No such option: --accuracy"),
         (
-            f"{SEARCH} --supernet net.pt --data digits --tasks odd.json",
+            f"{SEARCH} --supernet net.pt --data digits.npz --tasks odd.json",
             "unknown class of digits 'eleven'",
         ),
         (
-            f"{SEARCH} --supernet net.pt --data digits --tasks many.json --labels 21",
+            f"{SEARCH} --supernet net.pt --data digits.npz --tasks many.json --labels 21",
             "--labels 21 are too few: give at least 22, one for each of the 21 groups",
         ),
-        (f"{SEARCH} --supernet no.pt --data digits --tasks groups.json", "cannot read no.pt"),
+        (f"{SEARCH} --supernet no.pt --data digits.npz --tasks groups.json", "cannot read no.pt"),
         (
-            f"{SEARCH} --supernet net.pt --data digits --tasks groups.json -o groups.json",
+            f"{SEARCH} --supernet net.pt --data digits.npz --tasks groups.json -o groups.json",
             "groups.json is read here, and would be replaced",
         ),
         (
-            "search eas -s mbv3_small --budgets 0.1ms,1.9ms --supernet net.pt --data digits "
+            "search eas -s mbv3_small --budgets 0.1ms,1.9ms --supernet net.pt --data digits.npz "
             "--tasks groups.json",
             "a budget of 0.1 ms is outside what mbv3_small with r 28 can reach",
         ),

@@ -59,8 +59,10 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 
 
 def test_a_generator_is_trained_and_answers(
-    there: Path, capsys: pytest.CaptureFixture[str]
+    there: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    short = Schedule(steps=10, last=15, first=100)
+    monkeypatch.setattr("hwbench.search.pnag.Costs", lambda *spent: Costs(*spent, plan=short))
     command = ["search", "pnag", "-s", "mbv3_small", "--budgets", "2ms,900us,1.4", "--labels", "30"]
     code, out, err = run(capsys, *command, "--json")
     assert code == 0, err

@@ -16,6 +16,7 @@ from hwbench.cli.supernet import images_of
 from hwbench.predictors import MacsLine, Provenance, fit_predictor
 from hwbench.search.accuracy.kept import KeptAccuracy
 from hwbench.search.data import load_dataset
+from hwbench.search.pnag import Costs, Schedule
 from hwbench.search.supernet import Supernet, TrainingPlan, load_supernet, train
 from hwbench.spaces import get_space
 from hwbench.testing.predictors import made_up_training
@@ -99,8 +100,10 @@ def test_a_supernet_is_trained_and_gone_on_with(
 
 
 def test_a_search_asks_the_supernet_and_no_path_twice(
-    there: Path, capsys: pytest.CaptureFixture[str]
+    there: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    short = Schedule(steps=5, last=5, first=50)
+    monkeypatch.setattr("hwbench.search.pnag.Costs", lambda *spent: Costs(*spent, plan=short))
     command = [*SEARCH.split(), "ready.pt", "--budgets", "0.9ms,1.6ms", "-o", "s.hwg"]
     code, out, err = run(capsys, *command, "--json")
     assert code == 0, err

@@ -81,6 +81,7 @@ class TestHostsThatGo:
         """Nor does it wait for ever; and the fleet goes on with whoever is left, or comes back."""
         monkeypatch.setenv(LAUNCH, "0.3")  # a calibration takes some seconds
         desk = fleet("desk", "phone=fake:1")
+        monkeypatch.setenv(LAUNCH, "0.004")
         fleet("bank", "other=fake:2")
         fleet("hut")
         with connected(fleet.address, None) as client, Store.open(own_store) as store:
@@ -88,7 +89,6 @@ class TestHostsThatGo:
             assert list(sweep.devices) == ["fake:1@desk"]
             threading.Timer(1, desk.kill).start()
             assert sweep.calibrate(store) == ["fake:1@desk: its host has gone"]
-            monkeypatch.setenv(LAUNCH, "0.004")
             fleet("desk", "phone=fake:1")
             again = sweep_on(client)
             assert again.calibrate(store) == []

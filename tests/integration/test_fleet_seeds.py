@@ -51,7 +51,7 @@ def searched(folder: Path, trainer: object) -> tuple[object, SearchLedger, list[
         [0.9, 2.0],
         costs=Costs(30, plan=SHORT),
         seed=5,
-        seeds=3,
+        seeds=2,
         trainer=trainer,
         progress=lambda what, share: shares.append(share),
     )

@@ -209,6 +209,17 @@ class TestRules:
         passing = Case(graph, self.nodes(*convs, *[reorder] * 2))
         assert learn_rules([alone, passing]).layouts == {"conv": BLOCKED, "erf": PASSING}
 
+    def test_what_one_layout_has_explained_no_other_explains_again(self) -> None:
+        reorder = ("Reorder", "Reorder")
+        b = GraphBuilder("two")
+        x = b.conv(b.input("x", (1, 16, 8, 8)), 16)
+        for kind in ("erf", "tanh"):
+            x = b.conv(b.activation(x, kind), 16)
+        names = [("conv1", "Conv"), ("erf1", "Erf"), ("conv2", "Conv"), ("tanh1", "Tanh")]
+        either = self.nodes(*names, ("conv3", "Conv"), *[reorder] * 4)
+        found = learn_rules([Case(b.build(x), either)]).layouts
+        assert sorted(found.values()) == sorted([BLOCKED, PASSING])
+
     def test_nodes_that_lost_their_names_go_to_the_next_of_their_kind(self) -> None:
         b = GraphBuilder("g")
         x = b.linear(b.input("x", (1, 8)), 8)

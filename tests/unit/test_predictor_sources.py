@@ -77,7 +77,7 @@ def test_columns_that_leave_no_room_for_what_was_measured_are_given_up() -> None
     """The first stay where others are as good, and go where these are decidedly better."""
     views, labels = Views(NB201), few(0, 30, None)[0]
     seen, target = views.symbols(labels.codes), cost_regression._Labels.of(labels)
-    free = cost_regression._basis(views, views.symbols(EVERY[:500]), None)
+    free = cost_regression._basis(views, views.symbols(EVERY[:500]))
     bound = free.shrunk(1e-4)
     for first, other, best in ((free, free.shrunk(0.9), free), (bound, free, free)):
         rng = np.random.default_rng(0)
