@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -65,6 +66,8 @@ def export(
     if as_json:
         console.write_json(report)
         return
-    console.write_text(f"{report.measurements} measurements written to {report.path}\n")
-    for left in report.left_out:
-        console.note(f"{left}: left out, it has no sample that {report.format} could hold")
+    written = console.counted(report.measurements, "measurement")
+    console.write_text(f"{written} written to {report.path}\n")
+    for left, count in Counter(report.left_out).items():
+        what = console.counted(count, "measurement")
+        console.note(f"{left}: {what} left out, without a sample that {report.format} could hold")

@@ -50,7 +50,7 @@ FORMATS: Final[dict[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What was written, and the workloads that the format could not hold."""
+    """How many measurements were written, and the name of each that the format could not hold."""
 
     path: Path
     format: str
@@ -101,7 +101,7 @@ def export(
             left_out = _write(name, measurements, draft, samples, epochs)
     except ValueError as error:
         raise UsageError(f"cannot export to {path}: {error}") from error
-    return ExportReport(path, name, len(measurements), tuple(left_out))
+    return ExportReport(path, name, len(measurements) - len(left_out), tuple(left_out))
 
 
 def _write(
@@ -111,7 +111,7 @@ def _write(
     samples: bool,
     epochs: Sequence[CanaryEpoch],
 ) -> Sequence[str]:
-    """Write one format; return the workloads that it could not hold."""
+    """Write one format; return the name of each measurement that it could not hold."""
     if name == "archive":
         write_archive(measurements, epochs, path)
         return ()

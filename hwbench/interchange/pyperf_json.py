@@ -29,7 +29,7 @@ _KEPT, _WARMUP = CAUSES.index("kept"), CAUSES.index("warmup")
 
 
 def write_pyperf(measurements: Sequence[Measurement], path: Path) -> list[str]:
-    """Write measurements as a pyperf suite; return the names of those without a kept sample.
+    """Write measurements as a pyperf suite; return the name of each without a kept sample.
 
     Raises UsageError where none has one: a pyperf suite cannot be empty.
     """
@@ -40,11 +40,10 @@ def write_pyperf(measurements: Sequence[Measurement], path: Path) -> list[str]:
     names = _unique_names({group: made[-1].workload.name for group, made in groups.items()})
     benchmarks, left_out = [], []
     for group, made in groups.items():
-        runs = [run for measurement in made for run in _runs(measurement, names[group])]
-        if runs:
+        each = [list(_runs(measurement, names[group])) for measurement in made]
+        left_out += [names[group] for own in each if not own]
+        if runs := [run for own in each for run in own]:
             benchmarks.append(pyperf.Benchmark(runs))
-        else:
-            left_out.append(names[group])
     if not benchmarks:
         raise UsageError("no kept sample to export: pyperf needs the samples of a measurement")
     suite = pyperf.BenchmarkSuite(benchmarks)
