@@ -44,7 +44,8 @@ from hwbench.watch.calibration import redrawn, smallest_seen
 from hwbench.watch.comparison import Comparison, together
 from hwbench.watch.gate import GATE, alarming, ruled, ruled_by_pair
 from hwbench.watch.pairs import pairs_of
-from hwbench.watch.trial import Outcome, Side, compare_live
+from hwbench.watch.sides import Side
+from hwbench.watch.trial import Outcome, compare_live
 
 UNITS = 100
 CONDITIONS = ("idle", "compute", "idle", "stream")

@@ -169,7 +169,7 @@ def _sides(
 ) -> list[tuple[Job, Job]]:
     """The jobs to compare: the two models, or the models that two folders both have."""
     from hwbench.cli.bench import jobs_of
-    from hwbench.watch.trial import told_apart
+    from hwbench.watch.sides import told_apart
 
     if a.is_dir() != b.is_dir():
         raise UsageError(f"{a} and {b}: compare a folder with a folder, a file with a file")
@@ -197,7 +197,7 @@ def _elsewhere(
     """The jobs to compare under two interpreters, their names with the runtime that differs."""
     from hwbench.devices.calls import function_job, is_function
     from hwbench.devices.interpreters import packages_of
-    from hwbench.watch.trial import told_apart
+    from hwbench.watch.sides import told_apart
 
     try:
         found = [packages_of(python) for python in pythons]

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from hwbench.records import Measurement
     from hwbench.store import Store
     from hwbench.watch.gate import Ruling
-    from hwbench.watch.trial import Effort, Outcome, Side
+    from hwbench.watch.sides import Side
+    from hwbench.watch.trial import Effort, Outcome
 
 #: Models a device that are looked at at once: while one is compared, the next one waits for it.
 _AHEAD = 2

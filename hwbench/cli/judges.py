@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from hwbench.store import Store
     from hwbench.watch.baselines import Baselines
     from hwbench.watch.gate import Ruling, Settled
-    from hwbench.watch.trial import Effort, Outcome, Side
+    from hwbench.watch.sides import Side
+    from hwbench.watch.trial import Effort, Outcome
 
 Case = tuple[Path, "Job"]
 Answer = TypeVar("Answer")

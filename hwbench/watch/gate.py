@@ -38,7 +38,8 @@ from hwbench.watch.levels import (
     since_last_change,
 )
 from hwbench.watch.selection import changed_facts, is_of_series, of_commit, series_key
-from hwbench.watch.trial import BASELINE, Effort, Outcome, Side, told_apart
+from hwbench.watch.sides import BASELINE, Side, told_apart
+from hwbench.watch.trial import Effort, Outcome
 
 #: What is held against its baseline is a version of it.
 GATE: Final = Effort(confidence=CONFIDENCE, versions=True)

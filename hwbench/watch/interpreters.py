@@ -31,7 +31,8 @@ from hwbench.measure.session import LATENCY_MULTIPLE
 from hwbench.measure.turns import LEAST_ROUNDS, Step
 from hwbench.watch.comparison import Comparison, compare_pairs
 from hwbench.watch.pairs import Pairs, Turns, pairs_alone, pooled
-from hwbench.watch.trial import Effort, Outcome, Side
+from hwbench.watch.sides import Side
+from hwbench.watch.trial import Effort, Outcome
 
 _SLOT: Final = "w"
 

@@ -26,6 +26,7 @@ from hwbench.watch.comparison import Word, sentence
 from hwbench.watch.gate import GATE, Ruling, ruled_by_history, ruled_by_pair
 from hwbench.watch.levels import BESIDE, GATED
 from hwbench.watch.selection import of_commit
+from hwbench.watch.sides import Side
 
 if TYPE_CHECKING:
     from hwbench.store import Store
@@ -207,7 +208,7 @@ class _Asked:
         after = self.job(self.question.what)
         epoch = known_epoch(self.target, 1, self.results) if self.results else None
 
-        def compare(side: trial.Side) -> list[trial.Outcome]:
+        def compare(side: Side) -> list[trial.Outcome]:
             return trial.compare_live(
                 self.target, [side], effort, epoch, keep=self._keep, tags={**self.tags, **BESIDE}
             )

@@ -20,7 +20,7 @@ from hwbench.watch.report_runs import distributions, newest
 from hwbench.watch.report_series import Point, Series, options, point_of, series_of
 from hwbench.watch.segments import Change
 from hwbench.watch.selection import by_series, changed_facts
-from hwbench.watch.trial import is_side
+from hwbench.watch.sides import is_side
 
 if TYPE_CHECKING:
     from hwbench.store import CanaryRun, Store

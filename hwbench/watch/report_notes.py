@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hwbench.records import Measurement
 from hwbench.store.documents import microseconds
-from hwbench.watch.trial import is_side
+from hwbench.watch.sides import is_side
 
 if TYPE_CHECKING:
     from hwbench.watch.report import Device, Sample

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import Protocol
 
 from hwbench.errors import HwbenchError
 from hwbench.measure.jobs import Job, Target
@@ -21,6 +21,7 @@ from hwbench.measure.session import measure
 from hwbench.records import CanaryEpoch, Measurement
 from hwbench.watch.comparison import TOLERANCE, Comparison, compare_pairs
 from hwbench.watch.pairs import Pairs, pairs_of, pooled
+from hwbench.watch.sides import Side
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,28 +49,7 @@ class Effort:
 #: Pairs that are loaded together.
 MOST_PAIRS = 12
 
-#: What is put after a name that both of a pair bear.
-A_B: Final = (" (A)", " (B)")
-BASELINE: Final = " (baseline)"
-
-Side = tuple[Job, Job]
 Outcome = Comparison | HwbenchError
-
-
-def told_apart(a: Job, b: Job, suffixes: tuple[str, str] = A_B) -> Side:
-    """The two jobs; where they bear one name, A's and B's."""
-    if a.workload.name != b.workload.name:
-        return a, b
-    named = [
-        replace(job, workload=replace(job.workload, name=job.workload.name + suffix))
-        for job, suffix in zip((a, b), suffixes, strict=True)
-    ]
-    return named[0], named[1]
-
-
-def is_side(name: str) -> bool:
-    """Whether a name is one that :func:`told_apart` gave: of a comparison, not of a model."""
-    return name.endswith((*A_B, BASELINE))
 
 
 class Venue(Protocol):
