@@ -58,7 +58,7 @@ def show(*parts: RenderableType) -> None:
         if isinstance(part, str):
             console.print(printable(part), style="bold")
         else:
-            console.print(part)
+            _print_table(console, part)
             console.print()
 
 
@@ -142,7 +142,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
 
     A column whose heading starts with ``<`` holds text instead. Cells may be strings, numbers
     (shown with four significant digits) or ``None`` (shown as a dash). Where 80 columns are too
-    few, long text is folded over several lines, never cut.
+    few, long text is folded over several lines, never cut; and figures are whole, however narrow
+    a terminal is.
     """
     from rich import box
     from rich.table import Table
@@ -158,28 +159,41 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
         is_text = position == 0 or heading.startswith("<")
         widest = max((len(row[position]) for row in shown), default=0)
         justify: Literal["left", "right"] = "left" if is_text else "right"
+        whole = not is_text or widest <= _SHORT_TEXT
+        title = printable(heading.removeprefix("<"))
         made.add_column(
-            printable(heading.removeprefix("<")),
+            title,
             justify=justify,
             overflow="fold",
-            no_wrap=not is_text or widest <= _SHORT_TEXT,
+            no_wrap=whole,
+            min_width=max(len(title), widest if whole else _SHORT_TEXT),
         )
     for row in shown:
         made.add_row(*row)
     return made
 
 
+def _print_table(console: Console, made: RenderableType) -> None:
+    """Print a table as wide as the terminal, or as its figures need: a line then wraps."""
+    from rich.table import Table
+
+    if isinstance(made, Table):
+        least = sum((column.min_width or 0) + 2 for column in made.columns)
+        made.width = least if least > console.width else None
+    console.print(made, crop=False)
+
+
 def show_above(columns: Sequence[str], rows: Sequence[Sequence[object]], texts: list[str]) -> None:
     """Show a table, and below each row its text on a line of its own: it can be copied.
 
-    The cells of the table are short: what does not fit the width is cut. A text that does not goes
-    on in the next line, after a blank, a comma or a plus.
+    The cells of the table are short: a name that does not fit the width is cut. A text that does
+    not goes on in the next line, after a blank, a comma or a plus.
     """
     made, console = table(columns, rows), _console(sys.stdout)
     for column in made.columns:
         column.no_wrap = True
     with console.capture() as captured:
-        console.print(made)
+        _print_table(console, made)
     heading, rule, *shown = (line.rstrip() for line in captured.get().splitlines())
     below = [
         f"{row}\n{_folded(printable(text), console.width)}"

@@ -128,6 +128,32 @@ def test_texts_below_the_rows_of_a_table_break_between_words_alone(
     assert "".join(shown[third + 1 :]) == texts[2]
 
 
+@pytest.mark.parametrize("columns", ["10", "40", "60"])
+def test_figures_are_whole_however_narrow_a_terminal_is(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    headings = ("model", "undisturbed ms", "90 % holds", "<verdict", "runs kept")
+    long = "a_name_that_is_longer_than_any_terminal_of_this_kind"
+    rows = [
+        (long, 1234.5678, "100.0%", "inconclusive", "130 of 130"),
+        ("short", 0.9779, "5.0%", "", 1),
+    ]
+    console.show(console.table(headings, rows))
+    shown = capsys.readouterr().out
+    for whole in (
+        *headings[:3],
+        "verdict",
+        "1,235",
+        "100.0%",
+        "130 of 130",
+        "0.9779",
+        "inconclusive",
+    ):
+        assert whole in shown
+    assert long in "".join(line[:12].strip() for line in shown.splitlines()[2:])
+
+
 @pytest.mark.parametrize(("on_terminal", "lines"), [(True, 3), (False, 1)])
 def test_a_terminal_has_a_note_broken_at_blanks(
     monkeypatch: pytest.MonkeyPatch, on_terminal: bool, lines: int
