@@ -7,6 +7,7 @@ errors, notes and progress go to standard error. A traceback appears with ``--de
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 import traceback
@@ -61,6 +62,9 @@ class Invocation:
 def run(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code; only Ctrl-C escapes as an exception."""
     invocation = Invocation()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
+            stream.reconfigure(errors="replace")  # a locale that lacks a letter loses that alone
     if sys.stderr is None:  # closed: whoever did that wants to hear nothing
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as we run
     try:

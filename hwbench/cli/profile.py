@@ -46,7 +46,12 @@ _SAMPLES = 300
 _Samples = Annotated[
     int | None,
     typer.Option(
-        "-n", "--samples", min=1, metavar="N", help="How many architectures (default: 300)."
+        "-n",
+        "--samples",
+        min=1,
+        max=100_000,
+        metavar="N",
+        help="How many architectures (default: 300).",
     ),
 ]
 _Fix = Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +54,14 @@ def run_scheduler(address: str, tls: Path | None, ready: Callable[[str], None]) 
         asyncio.run(serve())
     except OSError as error:
         raise DeviceError(f"cannot listen at {address}: {error.strerror or error}") from error
+    except RuntimeError as error:  # Dask's, around whatever kept its server from starting
+        reason = error.__cause__
+        if not isinstance(reason, OSError):
+            raise
+        said = f"cannot listen at {address}: {reason.strerror or reason}"
+        if reason.errno == errno.EADDRINUSE:
+            said += ": name another port, or end what listens there"
+        raise DeviceError(said) from error
 
 
 def run_worker(

@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from hwbench.errors import UsageError
 from hwbench.watch import charts
 from hwbench.watch.policy import content_policy
 
@@ -24,8 +25,13 @@ if TYPE_CHECKING:
 
 _TEMPLATES: Final = Path(__file__).with_name("templates")
 
-#: Control characters but tab and newline, which HTML cannot carry.
-_CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+#: What tells our pages from others'.
+MARK: Final = b'<meta name="generator" content="hwbench">'
+#: Control characters but tab and newline, which HTML cannot carry, and those that turn the
+#: direction of what follows, by which a name could show as another.
+_CONTROL: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
 _NOT_DEFINED: Final = "–"
 _WORDS: Final = {
     "1min": "1 min",
@@ -43,12 +49,13 @@ def write_site(render: Callable[[str], str], assets: Sequence[str], folder: Path
 
     ``render`` is given the content security policy and answers the page's HTML. Everything is
     there before ``index.html`` appears, so a page that exists is whole. OSError where the folder
-    cannot be written.
+    cannot be written, UsageError where its page is somebody else's.
     """
     from plotly.offline import get_plotlyjs
 
     library = get_plotlyjs()
     html = render(content_policy(library))
+    _require_own(folder / "index.html")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plotly.min.js").write_text(library, encoding="utf-8")
     for name in assets:
@@ -59,6 +66,14 @@ def write_site(render: Callable[[str], str], assets: Sequence[str], folder: Path
     half_written.write_text(html, encoding="utf-8", errors="backslashreplace")
     os.replace(half_written, page)
     return page
+
+
+def _require_own(page: Path) -> None:
+    """UsageError where a page stands that no hwbench has written."""
+    if page.is_file():
+        with page.open("rb") as file:
+            if MARK not in file.read(4096):
+                raise UsageError(f"{page} was not written by hwbench: name another folder")
 
 
 def environment() -> jinja2.Environment:
@@ -91,7 +106,7 @@ def _visible(value: object) -> object:
     """A plain string with its control characters as escapes; all else as it is."""
     if type(value) is not str:  # markup is ours, and escaped already
         return value
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", value)
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], value)
 
 
 def _figure(value: float | None, digits: int = 3) -> str:

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -321,3 +322,25 @@ def test_shapes_and_cores_are_read_as_written() -> None:
 def test_the_worst_verdict_decides_the_exit_code(outcomes: list[Outcome], code: int) -> None:
     verdicts = [Verdict("a claim", "how", outcome, {}, None, "now") for outcome in outcomes]
     assert exit_code(verdicts) == code
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("verb", [["fit", "--help"], ["spaces"]])
+def test_a_locale_that_lacks_a_letter_loses_that_alone(encoding: str, verb: list[str]) -> None:
+    done = subprocess.run(
+        [*HWBENCH, *verb],
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode(encoding).strip()
+
+
+def test_a_port_that_is_taken_is_told_with_its_cure() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = hwbench("fleet", "scheduler", f"tcp://127.0.0.1:{port}")
+    assert done.returncode == 4
+    assert_one_line(done.stderr, f"cannot listen at tcp://127.0.0.1:{port}", "name another port")

@@ -56,6 +56,26 @@ def test_an_archive_carries_measurements_and_the_epochs_they_rest_on(
 
 
 @pytest.mark.usefixtures("filled")
+def test_a_file_that_is_refused_keeps_no_other_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And a script is told which is which."""
+    good, bad, other = tmp_path / "good.jsonl", tmp_path / "bad.jsonl", tmp_path / "other.db"
+    assert main(["export", str(good)]) == 0
+    bad.write_bytes(good.read_bytes()[:-40])
+    capsys.readouterr()
+    assert main(["import", str(bad), str(good), "--store", str(other), "--json"]) == 2
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert found["files"] == [{"file": str(good), "added": 3, "known": 0}]
+    (error,) = found["errors"]
+    assert "bad.jsonl" in error
+    assert error in said.err
+    assert main(["import", str(good), str(bad), "--store", str(other)]) == 2
+    assert "good.jsonl" in "".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.usefixtures("filled")
 @pytest.mark.parametrize(
     ("options", "names"),
     [

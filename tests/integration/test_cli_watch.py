@@ -416,6 +416,20 @@ class TestReport:
             "report.js", "style.css",
         }  # fmt: skip
 
+    def test_nobody_elses_page_is_written_over(
+        self, own_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        Store.open(own_store).close()
+        page = tmp_path / "site" / "index.html"
+        page.parent.mkdir()
+        page.write_text("<html>mine</html>")
+        assert main(["report", "-o", str(page.parent)]) == 2
+        assert "was not written by hwbench: name another folder" in capsys.readouterr().err
+        assert page.read_text() == "<html>mine</html>"
+        page.unlink()
+        for _ in range(2):  # its own it may renew
+            assert main(["report", "-o", str(page.parent)]) == 0
+
     def test_an_empty_store_says_so(
         self, own_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
