@@ -160,7 +160,7 @@ def _array(archive: zipfile.ZipFile, name: str, spec: Any) -> NDArray[np.generic
     except (KeyError, TypeError):
         raise _DamageError(f"array {name!r} is not described: fit it again") from None
     if dtype not in _DTYPES or not all(isinstance(n, int) and n >= 0 for n in shape):
-        raise _DamageError(f"array {name!r} has dtype {dtype!r} and shape {shape}")
+        raise _DamageError(f"array {name!r} has dtype {dtype!r} and shape {shape}: fit it again")
     size = np.dtype(dtype).itemsize * math.prod(shape)
     data = _bytes(archive, f"{name}.npy", _MAX_ARRAY_BYTES)
     if hashlib.sha256(data).hexdigest() != sha256:
@@ -170,12 +170,15 @@ def _array(archive: zipfile.ZipFile, name: str, spec: Any) -> NDArray[np.generic
         if np.lib.format.read_magic(file) != (1, 0):
             raise ValueError("of another version")
         found_shape, by_column, found_dtype = np.lib.format.read_array_header_1_0(file)
-    except ValueError as error:
-        raise _DamageError(f"array {name!r} is not in numpy's format: {error}") from None
+    except Exception:  # noqa: BLE001 - numpy hands the text to Python's parsers, which raise any kind
+        raise _DamageError(f"array {name!r} is not in numpy's format: fit it again") from None
     left = data[file.tell() :]
     if (found_shape, found_dtype.str, by_column) != (shape, dtype, False) or len(left) != size:
         raise _DamageError(f"array {name!r} is not what the header says: fit it again")
-    array = np.frombuffer(left, dtype=dtype).reshape(shape)
+    try:
+        array = np.frombuffer(left, dtype=dtype).reshape(shape)
+    except (OverflowError, ValueError):  # no bytes, in more or longer axes than an array can have
+        raise _DamageError(f"array {name!r} has shape {shape}: fit it again") from None
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise _DamageError(f"array {name!r} holds values that are no numbers: fit it again")
     return array

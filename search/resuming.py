@@ -1,13 +1,12 @@
 """A long search on disk: its folder is its own, and a kill costs seconds of a training.
 
-Tensors, numbers and text only, read by ``torch.load(weights_only=True)``: no code in a file runs.
+Tensors, numbers and text only, read by :func:`load_tensors`.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import nn
 
 from hwbench.errors import ModelError, UsageError
 from hwbench.predictors.files import replace_file
+from hwbench.search.tensor_files import load_tensors
 
 _FORMAT, _VERSION = "hwbench-training", 1
 
@@ -103,13 +103,8 @@ class Keep:
             raise ModelError(f"{self.path} lacks a part ({reason}): remove it") from None
 
     def _content(self) -> dict[str, Any]:
-        try:
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
-        except OSError as error:
-            raise ModelError(f"cannot read {self.path}: {error.strerror or error}") from None
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
-            content = None
+        content = load_tensors(self.path, "a training", "remove it")
         known = isinstance(content, dict) and content.get("format") == _FORMAT
         if not known or content.get("version") != _VERSION:
-            raise ModelError(f"{self.path} is no training, or damaged: remove it")
+            raise ModelError(f"{self.path} is not a training, or damaged: remove it")
         return dict(content)

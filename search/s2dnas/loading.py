@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
-import pickle
 import sys
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hwbench.errors import ModelError, UsageError
+from hwbench.search.tensor_files import load_tensors
+
+_CURE: Final = "save the state dict, torch.save(module.state_dict(), ...)"
 
 
 def load_module(where: str, weights: Path) -> nn.Module:
@@ -71,23 +73,25 @@ def build_module(where: str) -> nn.Module:
 
 
 def _state(path: Path) -> Mapping[str, Tensor]:
-    try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                return {name: torch.from_numpy(np.array(file[name])) for name in file.files}
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, ValueError, TypeError, RuntimeError, KeyError) as error:
-        raise ModelError(f"cannot read {path}: {_first_line(error)}") from None
-    except (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error) as error:
-        raise ModelError(
-            f"{path} is no file of plain tensors ({_first_line(error)}): save the state dict, "
-            "torch.save(module.state_dict(), ...)"
-        ) from None
+    if path.suffix == ".npz":
+        return _arrays(path)
+    content = load_tensors(path, "a file of weights", _CURE)
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ModelError(f"{path} holds no state dict: torch.save(module.state_dict(), ...)")
+        raise ModelError(f"{path} holds no state dict: {_CURE}")
     return content
+
+
+def _arrays(path: Path) -> Mapping[str, Tensor]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: torch.from_numpy(np.array(file[name])) for name in file.files}
+    except (OSError, EOFError, ValueError, TypeError, RuntimeError, KeyError) as error:
+        raise ModelError(f"cannot read {path}: {_first_line(error)}") from None
+    except (zipfile.BadZipFile, zlib.error) as error:
+        reason = _first_line(error)
+        raise ModelError(f"{path} is no npz, or damaged ({reason}): save it again") from None
 
 
 def _first_line(error: Exception) -> str:

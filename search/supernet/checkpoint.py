@@ -1,14 +1,12 @@
 """A supernet's file: its weights, and where its training stands.
 
-Tensors of a CPU, wherever the net was, numbers and text only, read by
-``torch.load(weights_only=True)``: no code in a file runs.
+Tensors of a CPU, wherever the net was, numbers and text only, read by :func:`load_tensors`.
 """
 
 from __future__ import annotations
 
 import io
 import math
-import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,10 +15,10 @@ from typing import Any
 import torch
 
 from hwbench.errors import ModelError, UsageError
-from hwbench.inputs import require_finite
 from hwbench.predictors.files import replace_file
 from hwbench.records import digest
 from hwbench.search.supernet.net import Learned, Supernet
+from hwbench.search.tensor_files import load_tensors
 from hwbench.spaces.base import Space
 
 FORMAT = "hwbench-supernet"
@@ -98,20 +96,7 @@ def steps_done(path: Path, net: Supernet) -> int:
 
 
 def _read(path: Path, net: Supernet) -> dict[str, Any]:
-    try:
-        require_finite(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror or error}") from None
-    except pickle.UnpicklingError:  # torch's own text says how to run what is in it
-        raise ModelError(
-            f"{path} is not a supernet, or damaged: it holds more than tensors, numbers and text, "
-            "which is never run"
-        ) from None
-    except Exception:  # noqa: BLE001 - a damaged pickle makes torch raise any kind, in its own words
-        raise ModelError(
-            f"{path} is not a supernet, or damaged: give a file that hwbench supernet wrote"
-        ) from None
+    content = load_tensors(path, "a supernet", "give a file that hwbench supernet wrote")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ModelError(f"{path} is not a supernet")
     version = content.get("version")

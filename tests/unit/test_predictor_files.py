@@ -383,6 +383,34 @@ def test_a_pickled_array_is_not_unpickled(tmp_path: Path, content: bytes) -> Non
     assert not ran.exists()
 
 
+def test_a_header_that_breaks_a_parser_is_damage(tmp_path: Path, content: bytes) -> None:
+    junk = b"(" * 9000
+
+    def change(parts: dict[str, Any]) -> None:
+        data = b"\x93NUMPY\x01\x00" + len(junk).to_bytes(2, "little") + junk
+        parts["members"]["calibration.npy"] = data
+        described = parts["header"]["arrays"]["calibration"]
+        described["sha256"] = hashlib.sha256(data).hexdigest()
+
+    message = refusal(tmp_path, rewritten(content, change, honest=True))
+    assert "not in numpy's format: fit it again" in message
+
+
+@pytest.mark.parametrize("shape", [(0, 2**70), (0,) * 99], ids=["long", "many axes"])
+def test_a_shape_that_no_array_has_is_damage(
+    tmp_path: Path, content: bytes, shape: tuple[int, ...]
+) -> None:
+    def change(parts: dict[str, Any]) -> None:
+        described = parts["header"]["arrays"]["calibration"]
+        file = io.BytesIO()
+        said = {"descr": described["dtype"], "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, said)
+        data = parts["members"]["calibration.npy"] = file.getvalue()
+        described |= {"shape": shape, "sha256": hashlib.sha256(data).hexdigest()}
+
+    assert "fit it again" in refusal(tmp_path, rewritten(content, change, honest=True))
+
+
 def test_a_small_file_cannot_claim_a_huge_array(tmp_path: Path, content: bytes) -> None:
     def claim(parts: dict[str, Any]) -> None:
         parts["header"]["arrays"]["calibration"]["shape"] = [10**15]

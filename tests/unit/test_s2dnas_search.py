@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -507,5 +508,16 @@ def test_what_does_not_fit_is_said_in_a_line(
 def test_weights_that_would_run_code_do_not(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(CODE)
     torch.save(build(), tmp_path / "w.pt")
-    with pytest.raises(ModelError, match="no file of plain tensors"):
+    with pytest.raises(ModelError, match="which is never run; save the state dict") as caught:
         load_module(f"{tmp_path}/net.py:build", tmp_path / "w.pt")
+    assert "weights_only" not in str(caught.value)  # torch would tell how to run it
+
+
+def test_torch_says_nothing_beside_a_refusal_of_weights(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    (tmp_path / "net.py").write_text(CODE)
+    (tmp_path / "w.pt").write_bytes(pickle.dumps(build, protocol=4))  # of which torch would warn
+    with pytest.raises(ModelError, match="never run"):
+        load_module(f"{tmp_path}/net.py:build", tmp_path / "w.pt")
+    assert not recwarn.list
