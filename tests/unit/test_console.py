@@ -110,6 +110,23 @@ def test_a_table_fits_80_columns_and_cuts_no_name(capsys: pytest.CaptureFixture[
     assert "\x1b" not in shown
 
 
+@pytest.mark.parametrize("width", [1, 10, 40, 60])
+def test_a_narrow_terminal_cuts_no_figure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    names = ("RMSPE", "share within 10 %", "rank", "held")
+    figures = ("1.3%", "100.0%", 0.9779, "88.3%")
+    console.show(console.table(("net", *names, "<note"), [("a-net-" * 9, *figures, "word " * 9)]))
+    shown = capsys.readouterr().out
+    assert all(console.cell(figure) in shown.split() for figure in figures)
+    assert "".join(line[:12].strip() for line in shown.splitlines()[-20:]).count("a-net-") == 9
+    assert shown.split().count("word") == 9
+    console.show_above(("net", *names), [("a-net-" * 9, *figures)], ["text"])
+    row = capsys.readouterr().out.splitlines()[2].split()
+    assert row == ["a-net-a-net-a-ne…et-a-net-a-net-", *map(console.cell, figures)]
+
+
 def test_texts_below_the_rows_of_a_table_break_between_words_alone(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
