@@ -413,6 +413,18 @@ class TestReport:
             "report.js", "style.css",
         }  # fmt: skip
 
+    def test_figures_of_somebody_else_are_not_replaced(
+        self, own_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        filled(own_store.parent, ("a", "b")).rename(own_store)
+        theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+        theirs.mkdir()
+        (theirs / "measurements.csv").write_text("mine")
+        assert main(["report", "-o", str(theirs)]) == 2
+        assert "measurements.csv, which no earlier report wrote" in capsys.readouterr().err
+        assert [path.read_text() for path in theirs.iterdir()] == ["mine"]
+        assert [main(["report", "-o", str(ours)]) for _ in range(2)] == [0, 0]
+
     def test_an_empty_store_says_so(
         self, own_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
