@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,9 +26,11 @@ from hwbench.fleet.seats import Seats
 def run_scheduler(address: str, tls: Path | None, ready: Callable[[str], None]) -> None:
     """Listen at an address until this is ended. ``ready`` is told the address that it became.
 
-    Raises UsageError for an address that nothing guards, DeviceError where it is taken.
+    Raises UsageError for an address that nothing guards or that is taken, DeviceError where
+    nothing can listen at it.
     """
     require_dask()
+    _tell_in_lines()
     from distributed import Scheduler
 
     guarded = security(address, tls)
@@ -48,8 +52,13 @@ def run_scheduler(address: str, tls: Path | None, ready: Callable[[str], None]) 
 
     try:
         asyncio.run(serve())
-    except OSError as error:
-        raise DeviceError(f"cannot listen at {address}: {error.strerror or error}") from error
+    except (OSError, RuntimeError) as error:
+        cause = error.__cause__ if isinstance(error, RuntimeError) else error  # in Dask's wrapping
+        if not isinstance(cause, OSError):
+            raise
+        if cause.errno == errno.EADDRINUSE:
+            raise UsageError(f"{address} is in use: name another port") from error
+        raise DeviceError(f"cannot listen at {address}: {cause.strerror or cause}") from error
 
 
 def run_worker(
@@ -68,6 +77,7 @@ def run_worker(
     scheduler does not answer or goes away.
     """
     require_dask()
+    _tell_in_lines()
     from distributed import Worker
 
     guarded = security(address, tls)
@@ -100,3 +110,15 @@ def run_worker(
     except (OSError, TimeoutError, RuntimeError) as error:
         raise DeviceError(f"no scheduler answers at {address}: is it running there?") from error
     raise DeviceError(f"the scheduler at {address} has gone: start it, then this again")
+
+
+def _tell_in_lines() -> None:
+    """Of what strangers send to a port, tornado tells by a traceback each."""
+
+    def shorten(record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[0]:
+            record.msg, record.args = f"a connection failed: {record.exc_info[0].__name__}", ()
+            record.exc_info = None
+        return True
+
+    logging.getLogger("tornado.application").addFilter(shorten)
