@@ -7,6 +7,7 @@ errors, notes and progress go to standard error. A traceback appears with ``--de
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 import traceback
@@ -66,6 +67,8 @@ def run(argv: Sequence[str]) -> int:
     try:
         if sys.stdout is None:
             raise UsageError("standard output is closed: send it to a file, or to /dev/null")
+        if isinstance(sys.stdout, io.TextIOWrapper):  # as standard error does of itself
+            sys.stdout.reconfigure(errors="backslashreplace")
         code = _invoke(argv, invocation)
         console.flush()
     except console.ClosedPipeError:

@@ -23,7 +23,9 @@ from hwbench.cli.options import core_list, shapes
 from hwbench.cli.verify import exit_code
 from hwbench.errors import InconclusiveError, UnknownNameError, UsageError
 from hwbench.records import Outcome, Verdict
+from hwbench.store import Store
 from hwbench.verify import claim_times
+from tests.measurements import measurement
 
 HWBENCH = [sys.executable, "-m", "hwbench"]
 VERBS = (
@@ -139,6 +141,7 @@ def test_no_verb_shows_the_help_and_counts_as_a_usage_error() -> None:
         (["bench", "x.onnx", "--cores", "0,x"], ["'x'"]),
         (["profile", "-s", "ofa_mbv3", "-n", "0"], ["-n"]),
         (["profile", "-s", "ofa_mbv3", "-n", "-3"], ["-n"]),
+        (["profile", "-s", "ofa_mbv3", "-n", "9" * 14], ["-n", "20000"]),
         (["profile", "-s", "ofa_mb", "-n", "3"], ["'ofa_mb'", "did you mean 'ofa_mbv3'?"]),
         (["profile", "-s", "ofa_mbv3", "--fix", "resolution"], ["name=value"]),
         (["predict", "absent.json", "--file", "absent.txt"], ["absent.txt", "No such file"]),
@@ -224,6 +227,24 @@ def test_a_closed_stream_is_no_internal_error(closed: int) -> None:
     else:
         assert done.returncode == 0
         assert "mbv3_small" in done.stdout
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "ascii:surrogateescape"])
+@pytest.mark.parametrize("arguments", [["fit", "-h"], ["log"]])
+def test_a_stream_that_cannot_hold_a_character_shows_an_escape(
+    tmp_path: Path, arguments: list[str], encoding: str
+) -> None:
+    with Store.open(tmp_path / "store.db") as store:
+        store.add(measurement(1, tags={"note": "网络…"}))
+    done = subprocess.run(
+        [*HWBENCH, *arguments],
+        capture_output=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": encoding, "HWBENCH_STORE": f"{tmp_path}/store.db"},
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert arguments != ["log"] or rb"\u7f51\u7edc\u2026" in done.stdout
 
 
 @pytest.mark.timeout(60)
