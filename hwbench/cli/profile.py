@@ -41,12 +41,18 @@ if TYPE_CHECKING:
 
 
 _SAMPLES = 300
-
+#: To choose a sample that fills the space takes minutes for so many, and days for ten times more.
+_MOST_SAMPLES = 20_000
 
 _Samples = Annotated[
     int | None,
     typer.Option(
-        "-n", "--samples", min=1, metavar="N", help="How many architectures (default: 300)."
+        "-n",
+        "--samples",
+        min=1,
+        max=_MOST_SAMPLES,
+        metavar="N",
+        help=f"How many architectures, at most {_MOST_SAMPLES:,} (default: {_SAMPLES}).",
     ),
 ]
 _Fix = Annotated[
