@@ -21,7 +21,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO
 
 if TYPE_CHECKING:  # rich takes 50 ms to import: --json and shell completion go without it
-    from rich.console import Console, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from rich.table import Table
 
 #: Called with the share of the work that is done, 0 to 1, while something long goes on.
@@ -31,7 +31,9 @@ Report = Callable[[float], None]
 StageReport = Callable[[str, float], None]
 
 _PLAIN_PERIOD_S = 10.0
-_SHORT_TEXT = 12
+_GAP = 2
+#: Text that is not folded, and the longest name in a table with texts below its rows.
+_SHORT_TEXT, _LONGEST_NAME = 12, 32
 
 
 class ClosedPipeError(Exception):
@@ -58,7 +60,7 @@ def show(*parts: RenderableType) -> None:
         if isinstance(part, str):
             console.print(printable(part), style="bold")
         else:
-            _print_table(console, part)
+            console.print(part, crop=False)
             console.print()
 
 
@@ -137,63 +139,61 @@ def plain(value: object) -> Any:
 # --- tables -------------------------------------------------------------------------------
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, folds: bool = True) -> Table:
     """A table whose first column is a name and whose others are figures, set to the right.
 
     A column whose heading starts with ``<`` holds text instead. Cells may be strings, numbers
-    (shown with four significant digits) or ``None`` (shown as a dash). Where 80 columns are too
-    few, long text is folded over several lines, never cut; and figures are whole, however narrow
-    a terminal is.
+    (shown with four significant digits) or ``None`` (shown as a dash). Where the columns are too
+    few, long text and headings are folded over several lines, unless it never ``folds``. Nothing is
+    cut: on a very narrow terminal a table is the wider one, and its lines go on in the next.
     """
     from rich import box
+    from rich.cells import cell_len
     from rich.table import Table
 
+    class WholeTable(Table):
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+            room = max(options.max_width, narrowest)
+            return super().__rich_console__(console, options.update_width(room))
+
     shown = [[cell(value) for value in row] for row in rows]
-    made = Table(
+    made = WholeTable(
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
-        padding=(0, 2, 0, 0),
+        padding=(0, _GAP, 0, 0),
     )
+    narrowest = 0
     for position, heading in enumerate(columns):
         is_text = position == 0 or heading.startswith("<")
-        widest = max((len(row[position]) for row in shown), default=0)
-        justify: Literal["left", "right"] = "left" if is_text else "right"
-        whole = not is_text or widest <= _SHORT_TEXT
         title = printable(heading.removeprefix("<"))
+        widest = max((cell_len(row[position]) for row in shown), default=0)
+        full = max(widest, cell_len(title))
+        cells = min(widest, _SHORT_TEXT) if is_text else widest
+        least = max(cells, *map(cell_len, title.split() or [""])) if folds else full
+        justify: Literal["left", "right"] = "left" if is_text else "right"
         made.add_column(
-            title,
-            justify=justify,
-            overflow="fold",
-            no_wrap=whole,
-            min_width=max(len(title), widest if whole else _SHORT_TEXT),
+            title, justify=justify, overflow="fold", no_wrap=least == full, min_width=least
         )
+        narrowest += least + _GAP + 1  # the box's own
     for row in shown:
         made.add_row(*row)
     return made
 
 
-def _print_table(console: Console, made: RenderableType) -> None:
-    """Print a table as wide as the terminal, or as its figures need: a line then wraps."""
-    from rich.table import Table
-
-    if isinstance(made, Table):
-        least = sum((column.min_width or 0) + 2 for column in made.columns)
-        made.width = least if least > console.width else None
-    console.print(made, crop=False)
-
-
 def show_above(columns: Sequence[str], rows: Sequence[Sequence[object]], texts: list[str]) -> None:
     """Show a table, and below each row its text on a line of its own: it can be copied.
 
-    The cells of the table are short: a name that does not fit the width is cut. A text that does
-    not goes on in the next line, after a blank, a comma or a plus.
+    The names in the table are short: of a long one the middle is cut. A text that does not fit the
+    width goes on in the next line, after a blank, a comma or a plus.
     """
-    made, console = table(columns, rows), _console(sys.stdout)
-    for column in made.columns:
-        column.no_wrap = True
+    short = [
+        [shortened(printable(v), _LONGEST_NAME) if isinstance(v, str) else v for v in row]
+        for row in rows
+    ]
+    made, console = table(columns, short, folds=False), _console(sys.stdout)
     with console.capture() as captured:
-        _print_table(console, made)
+        console.print(made, crop=False)
     heading, rule, *shown = (line.rstrip() for line in captured.get().splitlines())
     below = [
         f"{row}\n{_folded(printable(text), console.width)}"

@@ -62,14 +62,13 @@ class Invocation:
 def run(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code; only Ctrl-C escapes as an exception."""
     invocation = Invocation()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
-            stream.reconfigure(errors="replace")  # a locale that lacks a letter loses that alone
     if sys.stderr is None:  # closed: whoever did that wants to hear nothing
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as we run
     try:
         if sys.stdout is None:
             raise UsageError("standard output is closed: send it to a file, or to /dev/null")
+        if isinstance(sys.stdout, io.TextIOWrapper):  # as standard error does of itself
+            sys.stdout.reconfigure(errors="backslashreplace")
         code = _invoke(argv, invocation)
         console.flush()
     except console.ClosedPipeError:

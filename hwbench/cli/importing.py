@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
 
 import typer
 
 from hwbench import console
 from hwbench.cli.options import Debug, Json, StoreUrl, opened
-from hwbench.errors import EXIT_OK, HwbenchError
+from hwbench.errors import HwbenchError
+from hwbench.places import store_location
 
 
 def import_(
@@ -25,9 +28,10 @@ def import_(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Add files to the store, each as a whole or not at all; what it holds is not doubled.
+    """Add files to the store, each as a whole; what it holds already is not doubled.
 
-    What other tools measured keeps their names, times and commits, as series of its own.
+    What other tools measured keeps their names, times and commits, as series of its own. A file
+    that cannot be read keeps none of the others out.
 
     Example:
 
@@ -37,28 +41,45 @@ def import_(
     """
     from hwbench.interchange import import_results
 
-    imported, lost = [], []
-    refused: list[HwbenchError] = []
-    with opened(store) as results:
+    imported: list[dict[str, Any]] = []
+    lost: list[dict[str, Any]] = []
+    failed: list[tuple[Path, HwbenchError]] = []
+    with ExitStack() as stack:
+        results = stack.enter_context(opened(store)) if _is_there(store) else None
         for file in files:
             try:
+                if results is None:
+                    _try(file)
+                    results = stack.enter_context(opened(store))
                 report, left_out = import_results(file, results)
             except HwbenchError as error:
-                if len(files) == 1:
-                    raise
-                refused.append(error)  # the others still go in
+                failed.append((file, error))
                 continue
             imported.append({"file": file, "added": report.added, "known": report.known})
             lost += [{"file": file, "name": name} for name in left_out]
-    if as_json:
-        errors = [str(error) for error in refused]
+    if imported and as_json:
+        errors = [{"file": file, "error": str(error)} for file, error in failed]
         console.write_json({"files": imported, "left_out": lost, "errors": errors})
-    else:
+    elif imported:
         for entry in lost:
             console.note(f"{entry['file']}: {entry['name']}: left out, it holds no times")
         rows = [(str(entry["file"]), entry["added"], entry["known"]) for entry in imported]
-        if rows:
-            console.show(console.table(("file", "added", "already known"), rows))
-    for why in refused:
-        console.error(str(why))
-    raise typer.Exit(max([EXIT_OK, *(why.exit_code for why in refused)]))
+        console.show(console.table(("file", "added", "already known"), rows))
+    for _, failure in failed[:-1]:
+        console.error(str(failure))
+    if failed:
+        raise failed[-1][1]
+
+
+def _is_there(store: str | None) -> bool:
+    where = store_location(store)
+    return isinstance(where, str) or where.exists()
+
+
+def _try(file: Path) -> None:
+    """Import a file to nowhere, or raise: one that cannot be imported makes no store."""
+    from hwbench.interchange import import_results
+    from hwbench.store import Store
+
+    with TemporaryDirectory() as folder, Store.open(Path(folder, "trial.db")) as trial:
+        import_results(file, trial)

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 
 _SAMPLES = 300
-
+#: To choose a sample that fills the space takes minutes for so many, and days for ten times more.
+_MOST_SAMPLES = 20_000
 
 _Samples = Annotated[
     int | None,
@@ -49,9 +50,9 @@ _Samples = Annotated[
         "-n",
         "--samples",
         min=1,
-        max=100_000,
+        max=_MOST_SAMPLES,
         metavar="N",
-        help="How many architectures (default: 300).",
+        help=f"How many architectures, at most {_MOST_SAMPLES:,} (default: {_SAMPLES}).",
     ),
 ]
 _Fix = Annotated[

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from hwbench.watch.report import StoreReport
     from hwbench.watch.report_files import Beside
 
+#: The figures, beside the page.
+_TABLE = "measurements.csv"
+
 
 def report(
     files: Annotated[
@@ -39,8 +42,9 @@ def report(
 ) -> None:
     """Write a page of all that a store holds: series with changes, devices, searches, claims.
 
-    A folder that opens offline, from disk or from any web server. A predictor named with it is
-    held against all that was measured since it was fitted.
+    A folder that opens offline, from disk or from any web server; only what an earlier report wrote
+    is replaced in it. A predictor named with it is held against all that was measured since it was
+    fitted.
 
     Example:
 
@@ -52,7 +56,9 @@ def report(
     from hwbench.watch import report_files
     from hwbench.watch.report import gather
     from hwbench.watch.report_page import write_report
+    from hwbench.watch.site import require_own
 
+    require_own(out, (_TABLE,))
     now = datetime.now(UTC).isoformat(timespec="seconds")
     with opened(store, create=False) as results:
         chosen = results.measurements(device=device, since=since, with_bursts=False)
@@ -60,7 +66,7 @@ def report(
         found = gather(results, chosen, title, now)
     page = write_report(found, out, beside)
     if chosen:
-        interchange.export(chosen, out / "measurements.csv", "csv")
+        interchange.export(chosen, out / _TABLE, "csv")
     if as_json:
         console.write_json({"page": page, **_summary(found, beside)})
         return

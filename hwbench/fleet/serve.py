@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
 def run_scheduler(address: str, tls: Path | None, ready: Callable[[str], None]) -> None:
     """Listen at an address until this is ended. ``ready`` is told the address that it became.
 
-    Raises UsageError for an address that nothing guards, DeviceError where it is taken.
+    Raises UsageError for an address that nothing guards or that is taken, DeviceError where
+    nothing can listen at it.
     """
     require_dask()
+    _tell_in_lines()
     from distributed import Scheduler
 
     guarded = security(address, tls)
@@ -52,16 +55,13 @@ def run_scheduler(address: str, tls: Path | None, ready: Callable[[str], None]) 
 
     try:
         asyncio.run(serve())
-    except OSError as error:
-        raise DeviceError(f"cannot listen at {address}: {error.strerror or error}") from error
-    except RuntimeError as error:  # Dask's, around whatever kept its server from starting
-        reason = error.__cause__
-        if not isinstance(reason, OSError):
+    except (OSError, RuntimeError) as error:
+        cause = error.__cause__ if isinstance(error, RuntimeError) else error  # in Dask's wrapping
+        if not isinstance(cause, OSError):
             raise
-        said = f"cannot listen at {address}: {reason.strerror or reason}"
-        if reason.errno == errno.EADDRINUSE:
-            said += ": name another port, or end what listens there"
-        raise DeviceError(said) from error
+        if cause.errno == errno.EADDRINUSE:
+            raise UsageError(f"{address} is in use: name another port") from error
+        raise DeviceError(f"cannot listen at {address}: {cause.strerror or cause}") from error
 
 
 def run_worker(
@@ -80,6 +80,7 @@ def run_worker(
     scheduler does not answer or goes away.
     """
     require_dask()
+    _tell_in_lines()
     from distributed import Worker
 
     guarded = security(address, tls)
@@ -112,3 +113,15 @@ def run_worker(
     except (OSError, TimeoutError, RuntimeError) as error:
         raise DeviceError(f"no scheduler answers at {address}: is it running there?") from error
     raise DeviceError(f"the scheduler at {address} has gone: start it, then this again")
+
+
+def _tell_in_lines() -> None:
+    """Of what strangers send to a port, tornado tells by a traceback each."""
+
+    def shorten(record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[0]:
+            record.msg, record.args = f"a connection failed: {record.exc_info[0].__name__}", ()
+            record.exc_info = None
+        return True
+
+    logging.getLogger("tornado.application").addFilter(shorten)

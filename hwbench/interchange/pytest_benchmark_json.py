@@ -24,10 +24,14 @@ def read_pytest_benchmark(file: ForeignFile) -> ForeignResults:
     facts = dict(_flat("", content["machine_info"]))
     if brand := facts.get("cpu.brand_raw"):
         facts["cpu_model"] = brand
-    tags = _tags(content.get("commit_info") or {})
+    tags = _tags(content.get("commit_info"))
+    if not isinstance(content["benchmarks"], list):
+        raise ValueError("its benchmarks are no list")
     found = []
     for entry in content["benchmarks"]:
-        name = str(entry.get("fullname") or entry["name"])
+        name = _text("fullname", entry.get("fullname")) or _text("name", entry["name"])
+        if not name:
+            raise ValueError("a benchmark of it has no name")
         median = entry["stats"]["median"]
         is_number = isinstance(median, (int, float)) and not isinstance(median, bool)
         if not is_number or not (math.isfinite(median) and median >= 0):
@@ -49,7 +53,7 @@ def read_pytest_benchmark(file: ForeignFile) -> ForeignResults:
 
 def _utc(said: object) -> str:
     """A time as ISO 8601 with its offset; one without is in UTC."""
-    moment = datetime.fromisoformat(str(said))
+    moment = datetime.fromisoformat(_text("datetime", said))
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
 
 
@@ -67,15 +71,28 @@ def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
             yield name, ", ".join(map(str, item)) if isinstance(item, list) else str(item)
 
 
-def _tags(commit: Mapping[str, Any]) -> dict[str, str]:
+def _tags(commit: Mapping[str, Any] | None) -> dict[str, str]:
     """What git says of a run, as our own runs bear it."""
+    if commit is None:
+        return {}
+    names = ("id", "branch", "project")
+    said, branch, project = (_text(name, commit.get(name)) for name in names)
+    dirty = commit.get("dirty")
+    if not isinstance(dirty, bool | None):
+        raise ValueError(f"its dirty is no truth value, but {type(dirty).__name__}")
     tags = {}
-    if str(commit.get("id") or "") not in _UNVERSIONED:
-        tags["commit"] = str(commit["id"])
-        tags["dirty"] = "yes" if commit.get("dirty") else "no"
-    branch = str(commit.get("branch") or "")
+    if said not in _UNVERSIONED:
+        tags["commit"] = said
+        tags["dirty"] = "yes" if dirty else "no"
     if branch and not branch.startswith("("):  # "(unknown)", "(detached head)"
         tags["branch"] = branch
-    if project := commit.get("project"):
-        tags["project"] = str(project)
+    if project:
+        tags["project"] = project
     return tags
+
+
+def _text(name: str, said: object) -> str:
+    """What a file says in words, empty for null; nothing else is made a text of."""
+    if said is None or isinstance(said, str):
+        return said or ""
+    raise ValueError(f"its {name} is no text, but {type(said).__name__}")

@@ -11,12 +11,13 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hwbench.errors import UsageError
+from hwbench.inputs import require_finite
 from hwbench.watch import charts
 from hwbench.watch.policy import content_policy
 
@@ -25,13 +26,15 @@ if TYPE_CHECKING:
 
 _TEMPLATES: Final = Path(__file__).with_name("templates")
 
-#: What tells our pages from others'.
-MARK: Final = b'<meta name="generator" content="hwbench">'
 #: Control characters but tab and newline, which HTML cannot carry, and those that turn the
-#: direction of what follows, by which a name could show as another.
+#: direction of the text that follows.
 _CONTROL: Final = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 )
+#: By which a page that hwbench wrote is known: it stands at the top of ``base.html``.
+_MARK: Final = b'<meta name="generator" content="hwbench">'
+_HEAD_BYTES: Final = 4096
+_PAGE, _DRAFT, _LIBRARY = "index.html", "index.html.tmp", "plotly.min.js"
 _NOT_DEFINED: Final = "–"
 _WORDS: Final = {
     "1min": "1 min",
@@ -48,32 +51,43 @@ def write_site(render: Callable[[str], str], assets: Sequence[str], folder: Path
     """Write a page and the files beside it into ``folder``, and return the page's path.
 
     ``render`` is given the content security policy and answers the page's HTML. Everything is
-    there before ``index.html`` appears, so a page that exists is whole. OSError where the folder
-    cannot be written, UsageError where its page is somebody else's.
+    there before ``index.html`` appears, so a page that exists is whole. UsageError where files of
+    somebody else's would be lost, OSError where the folder cannot be written.
     """
     from plotly.offline import get_plotlyjs
 
+    require_own(folder, (_PAGE, _DRAFT, _LIBRARY, *assets))
     library = get_plotlyjs()
     html = render(content_policy(library))
-    _require_own(folder / "index.html")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "plotly.min.js").write_text(library, encoding="utf-8")
+    page, draft = folder / _PAGE, folder / _DRAFT
+    # First of all: what was interrupted is known as ours by it. A name that is no valid text (a
+    # file name's stray bytes) shows as escapes.
+    draft.write_text(html, encoding="utf-8", errors="backslashreplace")
+    (folder / _LIBRARY).write_text(library, encoding="utf-8")
     for name in assets:
         shutil.copyfile(_TEMPLATES / name, folder / name)
-    page = folder / "index.html"
-    half_written = folder / "index.html.tmp"
-    # A name that is no valid text (a file name's stray bytes) shows as escapes.
-    half_written.write_text(html, encoding="utf-8", errors="backslashreplace")
-    os.replace(half_written, page)
+    os.replace(draft, page)
     return page
 
 
-def _require_own(page: Path) -> None:
-    """UsageError where a page stands that no hwbench has written."""
-    if page.is_file():
+def require_own(folder: Path, names: Iterable[str]) -> None:
+    """UsageError where files of these names are there, and no page that hwbench wrote."""
+    found = [name for name in names if (folder / name).exists()]
+    if found and not any(map(_is_ours, (folder / _PAGE, folder / _DRAFT))):
+        raise UsageError(
+            f"{folder} holds {found[0]}, which no earlier report wrote: name another folder "
+            "with --out"
+        )
+
+
+def _is_ours(page: Path) -> bool:
+    try:
+        require_finite(page)
         with page.open("rb") as file:
-            if MARK not in file.read(4096):
-                raise UsageError(f"{page} was not written by hwbench: name another folder")
+            return _MARK in file.read(_HEAD_BYTES)
+    except OSError:
+        return False
 
 
 def environment() -> jinja2.Environment:
@@ -106,7 +120,7 @@ def _visible(value: object) -> object:
     """A plain string with its control characters as escapes; all else as it is."""
     if type(value) is not str:  # markup is ours, and escaped already
         return value
-    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], value)
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), value)
 
 
 def _figure(value: float | None, digits: int = 3) -> str:

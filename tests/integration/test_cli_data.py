@@ -69,8 +69,8 @@ def test_a_file_that_is_refused_keeps_no_other_out(
     found = json.loads(said.out)
     assert found["files"] == [{"file": str(good), "added": 3, "known": 0}]
     (error,) = found["errors"]
-    assert "bad.jsonl" in error
-    assert error in said.err
+    assert error["file"] == str(bad)
+    assert error["error"] in said.err
     assert main(["import", str(good), str(bad), "--store", str(other)]) == 2
     assert "good.jsonl" in "".join(capsys.readouterr().out.split())
 

@@ -424,7 +424,7 @@ class TestReport:
         page.parent.mkdir()
         page.write_text("<html>mine</html>")
         assert main(["report", "-o", str(page.parent)]) == 2
-        assert "was not written by hwbench: name another folder" in capsys.readouterr().err
+        assert "index.html, which no earlier report wrote" in capsys.readouterr().err
         assert page.read_text() == "<html>mine</html>"
         page.unlink()
         for _ in range(2):  # its own it may renew

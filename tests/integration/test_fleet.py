@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -300,6 +301,24 @@ def test_a_cpu_of_the_local_cluster_is_the_one_without(
     main(["profile", *of])
     summary = json.loads(capsys.readouterr().out)
     assert (summary["measured"], summary["already_stored"]) == (0, 2)
+
+
+def test_a_port_is_taken_once_and_outlives_what_strangers_send(start: Start) -> None:
+    scheduler = start("fleet", "scheduler", "tcp://127.0.0.1:0")
+    address = told(scheduler).split()[-1]
+    second = start("fleet", "scheduler", address)
+    assert second.wait(60) == 2
+    assert told(second) == f"hwbench: {address} is in use: name another port"
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    with socket.create_connection((host, int(port))) as stranger:
+        stranger.sendall(b"GET / HTTP/1.0\r\n\r\n" * 9)
+        assert told(scheduler).endswith("a connection failed: MemoryError")
+    third = start("fleet", "status", address)
+    assert third.wait(60) == 0
+    scheduler.terminate()
+    assert scheduler.wait(60) == 143
+    assert scheduler.stderr is not None
+    assert "Traceback" not in scheduler.stderr.read()
 
 
 @pytest.mark.parametrize(

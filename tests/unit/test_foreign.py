@@ -310,6 +310,14 @@ class TestBadFiles:
             (_set("datetime", to="9999-12-31T23:59:59-23:59"), "beyond the calendar"),
             (_set("machine_info", to=[]), "list"),
             (_set("commit_info", "branch", to="\ud800"), "Unicode"),
+            (_set("commit_info", "id", to={"a": 1}), "its id is no text, but dict"),
+            (_set("commit_info", "project", to=["x"]), "its project is no text, but list"),
+            (_set("commit_info", "dirty", to="no"), "its dirty is no truth value, but str"),
+            (_set("commit_info", to=[]), "not as pytest-benchmark or pyperf writes one .*list"),
+            (_set("datetime", to=20260101), "its datetime is no text, but int"),
+            (_set("benchmarks", to={}), "its benchmarks are no list"),
+            (_set("benchmarks", 0, "fullname", to={"a": 1}), "its fullname is no text, but dict"),
+            (_set("benchmarks", 0, to={"name": None, "fullname": None}), "has no name"),
         ],
     )
     def test_a_lie_is_named(
@@ -398,3 +406,41 @@ def test_the_command_takes_files_and_folders(
     found = json.loads(capsys.readouterr().out)
     assert [entry["added"] for entry in found["files"]] == [2, 1, 1]
     assert found["left_out"] == []
+
+
+def test_the_command_says_what_went_in_and_what_did_not(
+    own_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = written(tmp_path / "good.json", saved(1, 1.0))
+    bad = written(tmp_path / "bad.json", {})
+    worse = tmp_path / "absent.json"
+    later = written(tmp_path / "later.json", saved(2, 1.0))
+    given = [str(file) for file in (bad, good, worse, later)]
+    assert main(["import", *given, "--json"]) == 2
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert [(entry["file"], entry["added"]) for entry in found["files"]] == [
+        (str(good), 1),
+        (str(later), 1),
+    ]
+    assert [entry["file"] for entry in found["errors"]] == [str(bad), str(worse)]
+    assert [str(bad) in err, str(worse) in err, err.count("\n")] == [True, True, 2]
+    assert main(["import", *given]) == 2
+    out, _ = capsys.readouterr()
+    assert "good.json" in out.replace("\n", "")
+
+
+def test_what_cannot_be_imported_makes_no_store(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export([measurement(0), measurement(1)], tmp_path / "ours.jsonl")
+    whole = (tmp_path / "ours.jsonl").read_bytes()
+    (tmp_path / "cut.jsonl").write_bytes(whole[: whole.rindex(b"\n", 0, -1) + 1])
+    written(tmp_path / "bad.json", {})
+    store = tmp_path / "new.db"
+    bad = [str(tmp_path / name) for name in ("cut.jsonl", "bad.json")]
+    assert main(["import", *bad, "--store", str(store)]) == 2
+    assert not store.exists()
+    assert main(["import", *bad, str(tmp_path / "ours.jsonl"), "--store", str(store)]) == 2
+    with Store.open(store) as opened:
+        assert len(opened.measurements()) == 2

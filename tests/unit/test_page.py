@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 import re
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hwbench.errors import UsageError
 from hwbench.records import Fingerprint
 from hwbench.watch import charts, figures, page_charts
 from hwbench.watch.page import Budget, DemoReport, Stage, render, write_page
@@ -222,9 +224,10 @@ def test_any_text_becomes_lines_without_markup(text: str) -> None:
 
 
 def test_control_characters_and_stray_bytes_are_shown_as_escapes(tmp_path: Path) -> None:
-    page = write_page(hostile_report("a\x00b\x1b[31mc\udc80d"), tmp_path).read_text("utf-8")
-    assert "a\\x00b\\x1b[31mc\\udc80d" in page
-    assert not re.search("[\x00-\x08\x0b-\x1f]", page)
+    hostile = "a\x00b\x1b[31mc\udc80d\u202ee\u2066f\u200fg"
+    page = write_page(hostile_report(hostile), tmp_path).read_text("utf-8")
+    assert "a\\x00b\\x1b[31mc\\udc80d\\u202ee\\u2066f\\u200fg" in page
+    assert not re.search("[\x00-\x08\x0b-\x1f\u200e\u200f\u202a-\u202e\u2066-\u2069]", page)
     Page(page)
 
 
@@ -239,6 +242,34 @@ def test_a_page_is_a_folder_that_needs_no_other(report: DemoReport, tmp_path: Pa
     Page(page.read_text("utf-8"))
     first = page.read_bytes()
     assert write_page(report, page.parent).read_bytes() == first
+
+
+@pytest.mark.parametrize("name", ["index.html", "style.css", "plotly.min.js"])
+def test_a_file_of_somebody_else_is_not_replaced(
+    report: DemoReport, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "notes.txt").write_text("in nobody's way")
+    (tmp_path / name).write_text("<title>mine</title>")
+    with pytest.raises(UsageError, match=f"holds {name}, which no earlier report wrote"):
+        write_page(report, tmp_path)
+    assert (tmp_path / name).read_text() == "<title>mine</title>"
+    assert len(list(tmp_path.iterdir())) == 2
+    (tmp_path / name).unlink()
+    write_page(report, tmp_path)
+
+
+def test_what_was_interrupted_is_written_anew(
+    report: DemoReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.copyfile", full)
+        with pytest.raises(OSError, match="No space"):
+            write_page(report, tmp_path)
+    assert not (tmp_path / "index.html").exists()
+    assert write_page(report, tmp_path).exists()
 
 
 def test_policy_lets_in_no_inline_script_and_only_the_styles_of_plotly() -> None:
