@@ -60,18 +60,15 @@ def amount(value: Any) -> None:
         raise ValueError(f"must not be negative, is {value!r}")
 
 
-def percentage(value: Any) -> None:
-    """Accept a number from 0 to 100."""
-    real(value)
-    if not 0 <= value <= 100:
-        raise ValueError(f"must lie between 0 and 100, is {value!r}")
+def within(low: float, high: float) -> Check:
+    """A finite float in a range, its ends too."""
 
+    def accept(value: Any) -> None:
+        real(value)
+        if not low <= value <= high:
+            raise ValueError(f"must lie between {low} and {high}, is {value!r}")
 
-def share(value: Any) -> None:
-    """Accept a number from 0 to 1."""
-    real(value)
-    if not 0 <= value <= 1:
-        raise ValueError(f"must lie between 0 and 1, is {value!r}")
+    return accept
 
 
 def integer(value: Any) -> None:
@@ -180,12 +177,12 @@ MEASUREMENT: Final[Mapping[str, Check]] = {
     "latency_ns": optional(amount),
     "low_ns": optional(amount),
     "high_ns": optional(amount),
-    "confidence": share,
+    "confidence": within(0, 1),
     "canaries": many(text),
     "beta": many(real),
     "canary_ref_ns": many(real),
     "epoch": optional(text),
-    "observed": many(row(percentage, optional(amount), optional(amount), optional(amount))),
+    "observed": many(row(within(0, 100), optional(amount), optional(amount), optional(amount))),
     "warmup": text,
     "stop_reason": text,
     "contention": table(real),
@@ -194,7 +191,7 @@ MEASUREMENT: Final[Mapping[str, Check]] = {
     "first_inference_ns": optional(count),
     "footprint_bytes": optional(count),
     "peak_memory_bytes": optional(count),
-    "session_sd": share,
+    "session_sd": within(0, 1),
     "energy_mj": optional(real),
     "tags": table(text),
 }
