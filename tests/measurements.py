@@ -135,7 +135,6 @@ def same(one: Measurement, other: Measurement) -> bool:
 
 
 _floats = st.floats(allow_nan=False, allow_infinity=False)
-_int64 = st.integers(-(2**63), 2**63 - 1)
 _names = st.text(max_size=12)
 
 

@@ -25,7 +25,6 @@ from hwbench.watch.commits import commit_of, git_tags
 from hwbench.watch.comparison import Word, sentence
 from hwbench.watch.gate import GATE, Ruling, ruled_by_history, ruled_by_pair
 from hwbench.watch.levels import BESIDE, GATED
-from hwbench.watch.selection import of_commit
 from hwbench.watch.sides import Side
 
 if TYPE_CHECKING:
@@ -142,7 +141,7 @@ def answered(question: Question, store: str | None, folder: Path) -> Found:
                 return asked.beside(asked.job(baselines.files[model]))
             if Path(reference).is_dir():
                 return asked.undecided(without(reference, model))
-            if model in baselines.unchanged and not asked.knows(commit):
+            if model in baselines.unchanged | baselines.new:  # there is nothing to compare
                 return asked.alone()
         if results is None:
             raise UsageError(
@@ -174,13 +173,6 @@ class _Asked:
         for name in shapes.keys() - known:
             raise UnknownNameError("model input", name, known)
         return self.target.job(read_model_file(path, shapes), 1)
-
-    def knows(self, commit: str | None) -> bool:
-        """Whether there is a store that has the model as of a commit."""
-        if self.results is None or commit is None:
-            return False
-        name = self.job(self.question.what).workload.name
-        return bool(of_commit(self.results.measurements(name=name, with_bursts=False), commit))
 
     def alone(self) -> Found:
         """Measured, and no more."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import subprocess
 import sys
 import textwrap
 from types import ModuleType
@@ -116,6 +117,26 @@ class TestVerdicts:
         with Store.open(inner.path / "kept.db", create=False) as store:
             names = {m.workload.name for m in store.measurements()}
         assert names == {"work.long", "work.short", "net.onnx", "large.onnx"}
+
+    def test_a_file_that_is_the_same_or_new_in_git_is_measured_and_no_more(
+        self, inner: pytest.Pytester
+    ) -> None:
+        """As in `hwbench gate`: whatever a store has, and without one."""
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        for what in (
+            ("init", "-q"),
+            ("add", "net.onnx"),
+            ("commit", "-q", "-m", "one"),
+            ("add", "large.onnx"),
+        ):
+            subprocess.run(["git", *who, *what], cwd=inner.path, check=True)
+        code = """
+            def test_it(latency):
+                for name in ("net.onnx", "large.onnx"):
+                    found = latency(name, baseline="HEAD", seconds=0.2)
+                    assert found.change_pct is None
+            """
+        run(inner, code).assert_outcomes(passed=1)
 
     def test_the_first_of_a_history_is_said_loudly(self, inner: pytest.Pytester) -> None:
         known = epoch_on(Calls())
