@@ -69,6 +69,13 @@ class Device(ABC):
             return cls()
         return cls(parse_options(cls.options_type, options))  # type: ignore[call-arg]
 
+    def named(self) -> Self:
+        """Itself, under the name of its own, where what it was asked by leaves that open.
+
+        Raises DeviceError where there is none, UsageError where there are several.
+        """
+        return self
+
     @property
     def python(self) -> str:
         """The interpreter that runs the worker."""

@@ -74,7 +74,7 @@ def _seats() -> Seats:
 def describe(text: str) -> str:
     """Task: a host's devices, without any network built to tell their options."""
     named = [seat.name for seat in _seats().of(KIND)]
-    return json.dumps([[name, digest([name]), CANARIES, [], ""] for name in named])
+    return json.dumps([[name, digest([name]), CANARIES, [], "", False] for name in named])
 
 
 def perform(text: str) -> str:

@@ -214,6 +214,12 @@ class AdbPhone(ToolDevice):
         device.name = f"adb:{address}" if address is not None else "adb"
         return device
 
+    def named(self) -> Self:
+        """Without a serial: the one that is connected, looked for now."""
+        if self._asked is None:
+            _ = self.shell
+        return self
+
     @cached_property
     def shell(self) -> AdbShell:
         """The phone's shell."""

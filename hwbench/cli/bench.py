@@ -12,7 +12,7 @@ import typer
 
 from hwbench import console
 from hwbench.cli.doctor import calibrated, tell_load
-from hwbench.cli.fleet import Fleet, Priority, Tls, fleet_models
+from hwbench.cli.fleet import Fleet, Priority, Tls, fleet_models, on_devices
 from hwbench.cli.options import (
     Cores,
     Debug,
@@ -118,6 +118,14 @@ def bench(
     if target is not None:
         run_on(core_list(cores))
     if any(map(is_manifest, models)):
+        _require_streamed(
+            device,
+            option=option,
+            shape=shape,
+            profile_ops=profile_ops,
+            tag=tag,
+            store=store,
+        )
         bench_streams(models, data, threads, seconds, as_json=as_json)
         return
     if data is not None:
@@ -251,12 +259,25 @@ def _require_files(models: Sequence[Path], profile_ops: bool) -> None:
             raise UsageError(f"{what} can be timed on this machine's devices: leave out --fleet")
 
 
+def _require_streamed(device: str, **given: object) -> None:
+    """UsageError for what does not hold for networks in stages, which nothing is stored of."""
+    for name, value in given.items():
+        if value:
+            raise UsageError(
+                f"--{name.replace('_', '-')} is for models of one file: a network in stages is "
+                "timed on this machine's CPU as its manifest says, and not stored: leave it out"
+            )
+    if device not in ("cpu", "litert"):
+        raise UsageError(
+            f"-d {device}: a network in stages is timed on this machine's CPU: leave it out"
+        )
+
+
 def bench_over(
     models: FleetModels, jobs: Sequence[Job], plan: Plan, store: Store
 ) -> list[Measurement | Failure]:
     """Measure the jobs over a fleet, each on one device; the answers are in their order."""
-    on = console.counted(len(models.devices), "device")
-    what = f"measuring {console.counted(len(jobs), 'model')} on {on}"
+    what = f"measuring {console.counted(len(jobs), 'model')} {on_devices(models)}"
     with console.progress(what) as report:
         return models.bench(jobs, plan, store, report)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from hwbench.fleet.models import FleetModels
-    from hwbench.fleet.sweep import FleetSweep
+    from hwbench.fleet.sweep import FleetSweep, Spread
     from hwbench.measure.plan import Failure
     from hwbench.records import Measurement
     from hwbench.store import Store
@@ -97,8 +97,8 @@ def worker(
     """Lend this machine's devices to a fleet, one block of measurements at a time each.
 
     Devices that run on this machine's own cores take turns. One that failed K times in a row is
-    set aside until the worker is started again. A host has one worker for all its devices: only
-    then does none of them measure while the host computes.
+    set aside until the worker is started again. A host has one worker for all that runs on its own
+    cores: only then does none of it measure while the host computes. Another one needs a --name.
 
     Example:
 
@@ -203,6 +203,14 @@ def fleet_models(
         yield FleetModels(client, kind, threads=threads, priority=priority)
 
 
+def on_devices(spread: Spread) -> str:
+    """On how many devices there will be work; what is amiss with others is noted."""
+    on = f"on {console.counted(len(spread.devices), 'device')}"
+    for word in spread.unfit:
+        console.note(f"left out: {word}")
+    return on
+
+
 def measure_over(
     sweep: FleetSweep,
     store: Store,
@@ -220,13 +228,13 @@ def measure_over(
     if not missing:
         return []
     plan = PROFILE_PLAN if seconds is None else replace(PROFILE_PLAN, seconds=seconds)
+    on = on_devices(sweep)
     with console.progress("calibrating the devices' canaries") as report:
         for word in sweep.calibrate(store, report):
             console.note(word)
     # A campaign keeps the first measurement of a workload alone.
     campaign = None if redo else sweep.campaign(store)
-    on = console.counted(len(sweep.devices), "device")
-    what = f"measuring {console.counted(len(missing), 'architecture')} on {on}"
+    what = f"measuring {console.counted(len(missing), 'architecture')} {on}"
     with console.progress(what) as report:
         answers = sweep.run(store, plan, missing, campaign=campaign, progress=report)
         return [answer for answer in answers if not isinstance(answer, Measurement)]

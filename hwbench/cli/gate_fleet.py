@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from hwbench import console
+from hwbench.cli.fleet import on_devices
 
 if TYPE_CHECKING:
     from hwbench.fleet.models import FleetModels, OneDevice
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 #: Models a device that are looked at at once: while one is compared, the next one waits for it.
 _AHEAD = 2
 
-Case = TypeVar("Case")
 Answer = TypeVar("Answer")
 
 
@@ -34,17 +35,17 @@ class AllOver:
         self.target, self.effort, self.results = models, effort, results
         self.tags = git_tags()
 
-    def each(self, rule: Callable[[Case], Answer], cases: Sequence[Case]) -> list[Answer]:
-        """What ``rule`` answers to each case, as many at once as there are devices for."""
-        on = console.counted(len(self.target.devices), "device")
-        what = f"holding {console.counted(len(cases), 'model')} against the baseline on {on}"
-        most = min(len(cases), _AHEAD * len(self.target.devices))
+    def each(self, rule: Callable[[Path], Answer], models: Sequence[Path]) -> list[Answer]:
+        """What ``rule`` answers to each model, as many at once as there are devices for."""
+        on = on_devices(self.target)
+        what = f"holding {console.counted(len(models), 'model')} against the baseline {on}"
+        most = min(len(models), _AHEAD * len(self.target.devices))
         with console.progress(what) as report, ThreadPoolExecutor(most) as pool:
-            asked = [pool.submit(rule, case) for case in cases]
+            asked = [pool.submit(rule, model) for model in models]
             try:
                 report(0.0)
                 for number, _ in enumerate(as_completed(asked), start=1):
-                    report(number / len(cases))
+                    report(number / len(models))
             except BaseException:
                 self.target.tasks.end()
                 pool.shutdown(cancel_futures=True)

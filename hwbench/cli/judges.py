@@ -7,9 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from hwbench.cli.bench import Maker, jobs_of
+from hwbench.cli.bench import Maker, is_torch_module, jobs_of
 from hwbench.cli.compare import live
-from hwbench.errors import HwbenchError, InconclusiveError, NoHistoryError
+from hwbench.errors import (
+    HwbenchError,
+    InconclusiveError,
+    ModelError,
+    NoHistoryError,
+    UnknownNameError,
+)
 
 if TYPE_CHECKING:
     from hwbench.devices.base import Device
@@ -21,7 +27,6 @@ if TYPE_CHECKING:
     from hwbench.watch.sides import Side
     from hwbench.watch.trial import Effort, Outcome
 
-Case = tuple[Path, "Job"]
 Answer = TypeVar("Answer")
 
 
@@ -40,8 +45,8 @@ class Judge(Protocol):
     def effort(self) -> Effort:
         """What a ruling may cost."""
 
-    def each(self, rule: Callable[[Case], Answer], cases: Sequence[Case]) -> list[Answer]:
-        """What ``rule`` answers to each case, in their order."""
+    def each(self, rule: Callable[[Path], Answer], models: Sequence[Path]) -> list[Answer]:
+        """What ``rule`` answers to each model, in their order."""
 
     def side_by_side(self, before: Job, after: Job) -> Ruling:
         """Run both."""
@@ -72,15 +77,17 @@ def ruled_all(
     from hwbench.watch.baselines import without
     from hwbench.watch.gate import Settled
 
-    def rule(case: Case) -> Ruling | Settled | HwbenchError:
-        path, job = case
-        if path in baselines.unchanged:
-            return Settled(job.workload.name, "unchanged")
-        if path in baselines.new:
-            return Settled(job.workload.name, "new")
+    shapes = _shapes_of(models, given)
+
+    def rule(path: Path) -> Ruling | Settled | HwbenchError:
         try:
+            (job,) = jobs_of(judge.target, [path], shapes[path], threads)
+            if path in baselines.unchanged:
+                return Settled(job.workload.name, "unchanged")
+            if path in baselines.new:
+                return Settled(job.workload.name, "new")
             if (file := baselines.files.get(path)) is not None:
-                (before,) = jobs_of(judge.target, [file], given, threads)
+                (before,) = jobs_of(judge.target, [file], shapes[path], threads)
                 return judge.side_by_side(before, job)
             if Path(baseline).is_dir():
                 raise InconclusiveError(without(baseline, path))
@@ -88,8 +95,30 @@ def ruled_all(
         except HwbenchError as error:
             return error
 
-    jobs = jobs_of(judge.target, models, given, threads)
-    return judge.each(rule, list(zip(models, jobs, strict=True)))
+    return judge.each(rule, models)
+
+
+def _shapes_of(
+    models: Sequence[Path], given: Mapping[str, tuple[int, ...]]
+) -> dict[Path, Mapping[str, tuple[int, ...]]]:
+    """Of the given shapes, those of each model's own inputs. UnknownNameError for one of none."""
+    from hwbench.devices.models import input_names
+
+    found: dict[Path, Mapping[str, tuple[int, ...]]] = {}
+    unread = False
+    for path in models:
+        found[path] = given
+        if given and not is_torch_module(path):
+            try:
+                names = input_names(path)
+            except ModelError:  # whoever makes its job says what is wrong with it
+                unread, names = True, set()
+            found[path] = {name: given[name] for name in given.keys() & names}
+    known = set[str]().union(*found.values())
+    for name in given:
+        if name not in known and not unread:
+            raise UnknownNameError("model input", name, known)
+    return found
 
 
 def _against_store(judge: Judge, job: Job, commit: str | None, seconds: float) -> Ruling:
@@ -99,7 +128,8 @@ def _against_store(judge: Judge, job: Job, commit: str | None, seconds: float) -
 
     name = job.workload.name
     history = judge.results.measurements(name=name, with_bursts=False)
-    if not (history if commit is None else of_commit(history, commit)):
+    known = history if commit is None else of_commit(history, commit)
+    if not known:
         of = "" if commit is None else f" as of commit {commit[:12]}"
         raise NoHistoryError(
             f"{name}: the store has nothing of it{of}: run hwbench bench on the baseline"
@@ -116,7 +146,7 @@ def _against_store(judge: Judge, job: Job, commit: str | None, seconds: float) -
             confidence=judge.effort.confidence,
         )
 
-    return judge.against_store(job, history, rule, seconds)
+    return judge.against_store(job, known, rule, seconds)
 
 
 @dataclass(frozen=True)
@@ -127,9 +157,9 @@ class Here:
     effort: Effort
     results: Store
 
-    def each(self, rule: Callable[[Case], Answer], cases: Sequence[Case]) -> list[Answer]:
+    def each(self, rule: Callable[[Path], Answer], models: Sequence[Path]) -> list[Answer]:
         """One after the other."""
-        return [rule(case) for case in cases]
+        return [rule(model) for model in models]
 
     def side_by_side(self, before: Job, after: Job) -> Ruling:
         """Both in the same fresh processes."""

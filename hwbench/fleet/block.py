@@ -21,6 +21,7 @@ from hwbench.errors import (
     HwbenchError,
     InconclusiveError,
     ModelError,
+    ShellTimeoutError,
     ToolOutputError,
     UsageError,
     WorkerError,
@@ -85,13 +86,16 @@ class Order:
 
 @dataclass(frozen=True)
 class Described:
-    """A device as a client needs it, or why it does not answer (``error``)."""
+    """A device as a client needs it, or why it is none (``error``): it cannot do what it will be
+    asked for (``refused``), or does not answer.
+    """
 
     device: str
     fingerprint: str = ""
     canaries: str = ""
     options: tuple[tuple[str, str], ...] = ()
     error: str = ""
+    refused: bool = False
 
 
 @dataclass
@@ -155,8 +159,16 @@ class Answer:
         )
 
 
-#: A model that is refused, or that ends what runs it, would elsewhere too; and heat passes.
-_NOT_THE_DEVICE = (UsageError, WorkerError, DelegateError, ToolOutputError, InconclusiveError)
+#: A model that is refused, or that ends or holds up what runs it, would elsewhere too; and heat
+#: passes. (A device that hangs by itself ends its session by that.)
+_NOT_THE_DEVICE = (
+    UsageError,
+    WorkerError,
+    DelegateError,
+    ToolOutputError,
+    ShellTimeoutError,
+    InconclusiveError,
+)
 
 
 def _error(kind: str, text: str) -> HwbenchError:
@@ -176,17 +188,17 @@ def describe(text: str) -> str:
             with scratch() as folder:
                 jobs = order.work.jobs(seat.device, order.threads, folder)
             options = [list(pair) for job in jobs[:1] for pair in job.workload.options]
-            told.append([seat.name, fingerprint, canaries, options, ""])
+            told.append([seat.name, fingerprint, canaries, options, "", False])
         except (HwbenchError, OSError) as error:
-            told.append([seat.name, "", "", [], str(error)])
+            told.append([seat.name, "", "", [], str(error), isinstance(error, UsageError)])
     return json.dumps(told)
 
 
 def described(text: str) -> list[Described]:
     """What :func:`describe` answered."""
     return [
-        Described(name, fingerprint, canaries, tuple((k, v) for k, v in options), error)
-        for name, fingerprint, canaries, options, error in json.loads(text)
+        Described(name, fingerprint, canaries, tuple((k, v) for k, v in options), error, refused)
+        for name, fingerprint, canaries, options, error, refused in json.loads(text)
     ]
 
 
@@ -212,6 +224,9 @@ def perform(text: str) -> str:
             answer.shut = str(error)
     except UsageError as error:
         answer.refused = str(error)
+    except InconclusiveError as error:  # it is too hot to be calibrated, say
+        answer.failed = [(item, error) for item in order.work.items]
+        answer.broken = "" if answer.failed else str(error)
     except HwbenchError as error:
         answer.broken = str(error)
     return answer.text()

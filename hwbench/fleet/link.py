@@ -97,6 +97,11 @@ def security(address: str, tls: Path | None) -> Security:
     return Security(require_encryption=True, tls_ca_file=str(ca), **own)
 
 
+def unusable(tls: Path | None, error: ssl.SSLError) -> UsageError:
+    """What to say of certificates that are none."""
+    return UsageError(f"--tls {tls}: what lies in it cannot be used ({error})")
+
+
 def host_of(address: str) -> tuple[str, str]:
     """(scheme, host) of ``tcp://HOST:PORT`` or ``tls://HOST:PORT``; UsageError otherwise."""
     try:
@@ -138,7 +143,7 @@ def connected(address: str, tls: Path | None) -> Iterator[Client]:
                 address, security=guarded, timeout=CONNECT_S, set_as_default=False, name="hwbench"
             )
     except ssl.SSLError as error:
-        raise UsageError(f"--tls {tls}: what lies in it cannot be used ({error})") from error
+        raise unusable(tls, error) from error
     except (OSError, TimeoutError) as error:
         raise DeviceError(
             f"no fleet answers at {address}: is `hwbench fleet scheduler` running there, with a "

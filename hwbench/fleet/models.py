@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from hwbench.devices.models import Model
-from hwbench.errors import DeviceError, HwbenchError, UsageError
+from hwbench.errors import DeviceError, HwbenchError, ModelError, UsageError
 from hwbench.fleet.block import Answer, Order
 from hwbench.fleet.sweep import Spread
-from hwbench.fleet.work import Models, far_job, models_of
+from hwbench.fleet.work import Models, Sent, far_job
 from hwbench.measure.jobs import Job
 from hwbench.measure.plan import Failure, Plan, Progress
 from hwbench.records import Measurement, Workload
@@ -40,9 +40,16 @@ class FleetModels(Spread):
         """The work of running a model's file. Raises ModelError for what is none."""
         return far_job(model, threads)
 
-    def work(self, items: Sequence[str]) -> Models:
-        """Their files."""
-        return models_of({item: self._jobs[item] for item in items})
+    def work(self, items: Sequence[str]) -> tuple[Models, list[tuple[str, HwbenchError]]]:
+        """Their files, as they are now; and what is amiss with some."""
+        sent: dict[str, Sent] = {}
+        amiss: list[tuple[str, HwbenchError]] = []
+        for item in items:
+            try:
+                sent[item] = Sent.read(self._jobs[item])
+            except ModelError as error:
+                amiss.append((item, error))
+        return Models(sent), amiss
 
     def example(self) -> Models:
         """None: what a worker can run it says when it is asked to."""
@@ -83,11 +90,13 @@ class FleetModels(Spread):
 
         Answers in the jobs' order, beside the whole answer. Nothing is stored but an epoch that
         was made for it. Threads may call this at once. Raises LostError where the device did not
-        finish, UsageError for what it cannot run, DeviceError as :meth:`Spread.results` does.
+        finish, UsageError for what it cannot run, ModelError for a file that cannot be sent,
+        DeviceError as :meth:`Spread.results` does.
         """
         names = {str(index): job for index, job in enumerate(jobs)}
         anchors = self._anchors(store)
-        order = Order(self.kind, models_of(names), self.threads, plan, anchors, on, anchored)
+        sent = Models({name: Sent.read(job) for name, job in names.items()})
+        order = Order(self.kind, sent, self.threads, plan, anchors, on, anchored)
         workers = [] if on is None else [self._host_of(on)]
         future = self.tasks.submit(order, workers, only=on is not None)
         answer = Answer(broken="it was taken back")
@@ -175,6 +184,8 @@ def first_that_finishes(places: Iterable[Place], attempt: Callable[[Place], Foun
 
 
 def _is_of(asked: Workload, measured: Measurement) -> bool:
+    """Whether it is of that file; shapes are the device's to settle, as by an option ``batch``."""
     own = measured.workload
-    names = ("name", "model_hash", "inputs", "threads")
-    return all(getattr(asked, name) == getattr(own, name) for name in names)
+    names = ("name", "model_hash", "threads")
+    inputs = [[(each.name, each.dtype) for each in w.inputs] for w in (asked, own)]
+    return inputs[0] == inputs[1] and all(getattr(asked, n) == getattr(own, n) for n in names)

@@ -12,7 +12,7 @@ from typing import Any
 
 from hwbench.devices import device_class, get_device
 from hwbench.devices.base import Device
-from hwbench.errors import DeviceError, HwbenchError, UsageError
+from hwbench.errors import DeviceError, HwbenchError, InconclusiveError, UsageError
 from hwbench.measure.jobs import Canary, Launcher, RunnerSpec, canary_key
 from hwbench.records import CanaryEpoch, Fingerprint
 
@@ -133,7 +133,7 @@ class Seats:
             seat.busy = True
         try:
             yield seat
-        except UsageError:
+        except (UsageError, InconclusiveError):  # of what was asked for; heat, which passes
             raise
         except HwbenchError as error:
             self._failed(seat, error)
@@ -165,7 +165,8 @@ def seats_of(listed: Sequence[str], options: Mapping[str, str], host: str | None
     """The seats of ``DEVICE`` or ``KIND=DEVICE`` texts; a DEVICE's own kind is its name's.
 
     ``options`` are those of every device among them that has such ones. Raises UsageError or
-    UnknownNameError as :func:`hwbench.devices.get_device` does, and for an option of none.
+    UnknownNameError as :func:`hwbench.devices.get_device` does, and for an option of none; what
+    :meth:`Device.named` does.
     """
     seats = []
     unused = set(options)
@@ -177,7 +178,7 @@ def seats_of(listed: Sequence[str], options: Mapping[str, str], host: str | None
         known = getattr(device_class(base).options_type, "__dataclass_fields__", {})
         own = {name: value for name, value in options.items() if name in known}
         unused -= set(own)
-        device = get_device(name, own)
+        device = get_device(name, own).named()
         seats.append(Seat(kind or base, device, Lent(device, host)))
     if unused:
         raise UsageError(f"option {sorted(unused)[0]!r}: none of the devices has it")

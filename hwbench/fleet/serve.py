@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import socket
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,11 +21,17 @@ from hwbench.fleet.link import (
     is_loopback,
     require_dask,
     security,
+    unusable,
     worker_options,
 )
 
 if TYPE_CHECKING:
     from hwbench.fleet.seats import Seats  # knows all kinds of devices: a scheduler needs none
+
+#: Of what Dask's scheduler answers to a worker whose name another one has.
+_TAKEN = "name taken"
+#: Of an address to listen at: another machine's, or a name that nobody knows.
+_NOT_OURS = (errno.EADDRNOTAVAIL, socket.EAI_NONAME)
 
 
 def run_scheduler(address: str, tls: Path | None, ready: Callable[[str], None]) -> None:
@@ -76,8 +84,8 @@ def run_worker(
 ) -> None:
     """Lend devices, and the host's cores where it ``computes``, until this is ended.
     ``listen`` is this machine's address that the scheduler reaches it at; without it nothing
-    listens beyond loopback. Raises UsageError where that cannot do, DeviceError where the
-    scheduler does not answer or goes away.
+    listens beyond loopback. Raises UsageError where that cannot do or the name is another
+    worker's, DeviceError where the scheduler does not answer or goes away.
     """
     require_dask()
     _tell_in_lines()
@@ -110,7 +118,19 @@ def run_worker(
 
     try:
         asyncio.run(serve())
+    except ssl.SSLError as error:
+        raise unusable(tls, error) from error
     except (OSError, TimeoutError, RuntimeError) as error:
+        cause = error.__cause__ if isinstance(error, RuntimeError) else error  # in Dask's wrapping
+        if isinstance(cause, ValueError) and _TAKEN in str(cause):
+            raise UsageError(
+                f"the fleet at {address} has a worker called {name}: give this one another --name, "
+                "or wait for five minutes if that one's host broke down"
+            ) from error
+        if isinstance(cause, OSError) and cause.errno in _NOT_OURS:
+            raise UsageError(
+                f"cannot listen at {own}: is it an address of this machine?"
+            ) from error
         raise DeviceError(f"no scheduler answers at {address}: is it running there?") from error
     raise DeviceError(f"the scheduler at {address} has gone: start it, then this again")
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from hwbench.errors import DeviceError, StoreError, UsageError
+from hwbench.errors import DeviceError, HwbenchError, StoreError, UsageError
 from hwbench.fleet.anchors import leave_anchors
 from hwbench.fleet.block import Answer, Described, Order
 from hwbench.fleet.common import Place
@@ -58,10 +58,12 @@ class Spread(ABC):
     def __init__(self, client: Client, kind: str, *, threads: int, priority: int) -> None:
         self.kind, self.threads = kind, threads
         self.tasks = Tasks(client, kind, priority)
+        #: What is amiss with devices that are left out.
+        self.unfit: list[str] = []
 
     @abstractmethod
-    def work(self, items: Sequence[str]) -> Work:
-        """What of these items is sent to a worker."""
+    def work(self, items: Sequence[str]) -> tuple[Work, list[tuple[str, HwbenchError]]]:
+        """What of these items is sent to a worker, and why some cannot be."""
 
     @abstractmethod
     def example(self) -> Work:
@@ -82,14 +84,16 @@ class Spread(ABC):
         """Worker and description of each device of the kind, by its name.
 
         Raises NoDeviceError where there is none, DeviceError where none answers, UsageError where
-        a worker has another hwbench or does not know the space.
+        a worker has another hwbench, or none can do what it will be asked for.
         """
         found = self.tasks.described(self._order(self.example(), Plan()))
         ill = [d for each in found.values() for d in each if d.error]
         fit = {d.device: (w, d) for w, each in found.items() for d in each if not d.error}
+        self.unfit = [f"{d.device}: {d.error}" for d in ill]
         if not fit:
-            words = "; ".join(f"{d.device}: {d.error}" for d in ill) or "all are set aside, or gone"
-            raise DeviceError(f"no device of the kind {self.kind!r} can be had: {words}")
+            words = "; ".join(self.unfit) or "all are set aside, or gone"
+            text = f"no device of the kind {self.kind!r} can be had: {words}"
+            raise UsageError(text) if ill and all(d.refused for d in ill) else DeviceError(text)
         return fit
 
     def epochs(self, store: Store) -> dict[str, CanaryEpoch]:
@@ -113,7 +117,7 @@ class Spread(ABC):
         asked = {}
         for name in missing:
             worker, _ = self.devices[name]
-            order = self._order(self.work(()), Plan(), name=name)
+            order = self._order(self.work(())[0], Plan(), name=name)
             asked[self.tasks.submit(order, [worker], only=True)] = name
         for future in self.tasks.as_they_end(asked):
             answer = self.tasks.answer(future)
@@ -135,20 +139,32 @@ class Spread(ABC):
     ) -> Iterator[tuple[str, Measurement | Failure]]:
         """Measure these items; each result is stored before it is yielded, beside its item.
 
-        An item that no device could measure is a Failure. Raises DeviceError where the
-        scheduler, or the last device of the kind, has gone for good; UsageError where a worker
-        cannot know what it is asked for.
+        An item that no device could measure, or that could not be sent, is a Failure. Raises
+        DeviceError where the scheduler, or the last device of the kind, has gone for good;
+        UsageError where no worker can know what it is asked for.
         """
         blocks = list(_blocks(items, plan, len(self.devices), self.least))
-        order = self._order(self.work(()), plan, anchors=self._anchors(store))
+        anchors = self._anchors(store)
         announced = store.announce(self._announcement(items, campaign))
-        pending = {self._send(order, block): block for block in blocks}
+        pending: dict[Future, Block] = {}
         left = len(items)
+
+        def send(block: Block) -> list[tuple[str, Failure]]:
+            work, amiss = self.work(block.items)
+            if work.items:
+                others = self._others(block.avoid)
+                future = self.tasks.submit(self._order(work, plan, anchors=anchors), others)
+                pending[future] = replace(block, items=work.items)
+            return [(item, Failure(self.workload(item), error)) for item, error in amiss]
+
+        unsent = [each for block in blocks for each in send(block)]
+        if unsent:
+            store.set_back(announced, "", failures=0, cells=len(unsent))
+        yield from unsent
+        left -= len(unsent)
         for future in self.tasks.as_they_end(pending):
             block = pending[future]
             answer = self.tasks.answer(future)
-            if answer.refused:
-                raise UsageError(f"{answer.device or 'a worker'}: {answer.refused}")
             self._adopt(store, answer)
             done, rest = self._sorted(block, answer)
             for item, result in done:
@@ -158,7 +174,7 @@ class Spread(ABC):
             self._watch(store, answer, [result for _, result in done])
             again, lost = self._next(block, rest, answer)
             if again is not None:
-                pending[self._send(order, again)] = again
+                lost += send(again)
             failed = [each for _, each in [*done, *lost] if isinstance(each, Failure)]
             if answer.broken or failed:
                 store.set_back(
@@ -181,7 +197,7 @@ class Spread(ABC):
         """What is left of a block as another one, or as failures where enough were tried."""
         if not rest:
             return None, []
-        if answer.shut:
+        if answer.shut or answer.refused:
             self.tasks.set_aside(answer)
             return replace(block, items=rest, avoid=answer.worker), []
         word = answer.broken or "it was left out"
@@ -207,12 +223,17 @@ class Spread(ABC):
         return done, tuple(open_)
 
     def _adopt(self, store: Store, answer: Answer) -> None:
-        """Store an epoch that a worker made, unless another client just has."""
-        if answer.epoch is not None and not store.epochs(id=answer.epoch.id):
+        """Store an epoch that a worker made, unless another client just has.
+
+        One that was merged in from elsewhere anchors here by now: its device is at hand.
+        """
+        if answer.epoch is None:
+            return
+        if not store.epochs(id=answer.epoch.id, imported=False):
             try:
                 store.add_epoch(answer.epoch)
             except StoreError:
-                if not store.epochs(id=answer.epoch.id):
+                if not store.epochs(id=answer.epoch.id, imported=False):
                     raise
 
     def _watch(self, store: Store, answer: Answer, done: Iterable[Measurement | Failure]) -> None:
@@ -237,9 +258,9 @@ class Spread(ABC):
     ) -> Order:
         return Order(self.kind, work, self.threads, plan, anchors, name)
 
-    def _send(self, order: Order, block: Block) -> Future:
-        others = [w for w in self.tasks.workers() if w != block.avoid] if block.avoid else []
-        return self.tasks.submit(replace(order, work=self.work(block.items)), others)
+    def _others(self, avoid: str) -> list[str]:
+        """All workers but that one; none named where none is to be avoided: any will do."""
+        return [w for w in self.tasks.workers() if w != avoid] if avoid else []
 
 
 class FleetSweep(Spread):
@@ -269,17 +290,17 @@ class FleetSweep(Spread):
         self.keys = [first.setdefault(g, text) for g, text in zip(graphs, texts, strict=True)]
 
     @staticmethod
-    def key_of(measured: Measurement) -> str:
+    def key_of(measured: Measurement | Failure) -> str:
         """Which of :attr:`keys` a measurement is of."""
         return measured.workload.arch or ""
 
-    def work(self, items: Sequence[str]) -> Architectures:
-        """Texts of the space, by themselves."""
-        return Architectures(self.space.name, tuple(items))
+    def work(self, items: Sequence[str]) -> tuple[Architectures, list[tuple[str, HwbenchError]]]:
+        """Texts of the space, by themselves: all can be sent."""
+        return Architectures(self.space.name, tuple(items)), []
 
     def example(self) -> Architectures:
         """The first of them."""
-        return self.work(self.keys[:1])
+        return self.work(self.keys[:1])[0]
 
     def workload(self, item: str) -> Workload:
         """Its labels."""

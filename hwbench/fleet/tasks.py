@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hwbench.errors import DeviceError, NoDeviceError
+from hwbench.errors import DeviceError, NoDeviceError, UsageError
 from hwbench.fleet.block import Answer, Described, Order, describe, described, perform
 from hwbench.fleet.computing import HOST, MEASURING
 from hwbench.fleet.workers import gone, workers_of
@@ -50,9 +50,13 @@ class Tasks:
         return [a for a, w in workers if self.kind in w["resources"] and a not in self._shut]
 
     def set_aside(self, answer: Answer) -> None:
-        """Ask that worker no more. Raises DeviceError where it was the last one."""
-        self._shut[answer.worker] = answer.shut
+        """Ask that worker no more. Where it was the last one, raises UsageError if it refused,
+        DeviceError if its devices failed.
+        """
+        self._shut[answer.worker] = answer.shut or answer.refused
         if not self.workers():
+            if answer.refused:
+                raise UsageError(f"{answer.device or 'a worker'}: {answer.refused}")
             words = "; ".join(self._shut.values())
             raise DeviceError(f"all devices of the kind {self.kind!r} are set aside: {words}")
 

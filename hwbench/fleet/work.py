@@ -78,12 +78,16 @@ class Sent:
     def read(cls, job: Job) -> Sent:
         """The files that a job's workload names. Raises ModelError where they cannot be sent."""
         main, work = job.files[0].path, job.workload
-        if sum(stamp.path.stat().st_size for stamp in job.files) > MOST_BYTES:
-            raise ModelError(
-                f"{main}: more than {MOST_BYTES >> 20} MiB are too many to send: measure it on the "
-                "device's own host"
-            )
-        files = {s.path.relative_to(main.parent).as_posix(): s.path.read_bytes() for s in job.files}
+        try:
+            if sum(stamp.path.stat().st_size for stamp in job.files) > MOST_BYTES:
+                raise ModelError(
+                    f"{main}: more than {MOST_BYTES >> 20} MiB are too many to send: measure it on "
+                    "the device's own host"
+                )
+            names = {s.path.relative_to(main.parent).as_posix(): s.path for s in job.files}
+            files = {name: path.read_bytes() for name, path in names.items()}
+        except OSError as error:
+            raise ModelError(f"{main}: cannot be read: {error.strerror or error}") from error
         job.require_unchanged()
         return cls(work.name, main.name, files, {i.name: i.shape for i in work.inputs})
 
@@ -134,11 +138,6 @@ class Models:
         """One job a model."""
         parts = enumerate(self.sent.values())
         return [each.job(device, threads, folder / str(index)) for index, each in parts]
-
-
-def models_of(jobs: Mapping[str, Job]) -> Models:
-    """The files of some jobs, read now. Raises ModelError as :meth:`Sent.read` does."""
-    return Models({item: Sent.read(job) for item, job in jobs.items()})
 
 
 def far_job(model: Model, threads: int) -> Job:

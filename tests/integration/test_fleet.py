@@ -330,6 +330,11 @@ def test_a_port_is_taken_once_and_outlives_what_strangers_send(start: Start) -> 
         ("fleet scheduler tcp://[::1]:8786/x?y", 2, "write it as tcp://127.0.0.1:8786"),
         ("fleet scheduler tcp://me:secret@127.0.0.1:8786", 2, "write it as tcp://127.0.0.1:8786"),
         ("fleet status tls://127.0.0.1:9 --tls TLS", 2, "what lies in it cannot be used"),
+        (
+            "fleet worker tls://127.0.0.1:9 --devices cpu --tls TLS",
+            2,
+            "what lies in it cannot be used",
+        ),
         ("fleet worker tcp://10.0.0.1:8786 --devices cpu", 2, "tls://HOST:PORT and --tls FOLDER"),
         ("fleet worker tls://10.0.0.1:8786 --devices cpu --tls TLS", 2, "name by --listen ADDRESS"),
         ("fleet worker tcp://127.0.0.1:9 --listen 0.0.0.0 --devices cpu", 2, "--listen 0.0.0.0"),
@@ -361,6 +366,16 @@ def test_what_is_not_safe_or_not_there_is_told_in_a_line(
     err = capsys.readouterr().err
     assert word in err
     assert len(err.splitlines()) == 1
+
+
+def test_an_address_that_is_another_machines_is_told(
+    certificates: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    lend = ("fleet", "worker", "tls://127.0.0.1:9", "--devices", "cpu", "--name", "h")
+    for listen in ("192.0.2.1", "nobody.invalid"):
+        assert main([*lend, "--tls", str(certificates("lab")), "--listen", listen]) == 2
+        err = capsys.readouterr().err
+        assert err == f"hwbench: cannot listen at {listen}: is it an address of this machine?\n"
 
 
 def test_a_kind_that_nobody_has_is_told_with_those_there_are(own_store: Path) -> None:

@@ -23,14 +23,16 @@ from hwbench.errors import (
     DeviceError,
     HwbenchError,
     InconclusiveError,
+    ShellTimeoutError,
     ToolOutputError,
+    UsageError,
     WorkerError,
 )
 from hwbench.fleet import block, tasks
 from hwbench.fleet.block import Answer
 from hwbench.fleet.link import connected, local_cluster
 from hwbench.fleet.models import FleetModels, LostError, OneDevice
-from hwbench.fleet.seats import Seats
+from hwbench.fleet.seats import Seats, seats_of
 from hwbench.fleet.sweep import FleetSweep
 from hwbench.measure.jobs import Job, Script
 from hwbench.measure.plan import Failure, Plan
@@ -121,7 +123,7 @@ class TestHostsThatGo:
             (gone,) = [w for name, (w, _) in sweep.devices.items() if name.endswith("shelf")]
             shelf.kill()
             shelf.wait()
-            order = sweep._order(sweep.work(sweep.keys[:4]), PLAN)
+            order = sweep._order(sweep.work(sweep.keys[:4])[0], PLAN)
             pending = {sweep.tasks.submit(order, [gone]): "block"}
             (answer,) = [sweep.tasks.answer(f) for f in sweep.tasks.as_they_end(pending)]
             assert (answer.device, len(answer.measured)) == ("fake:1@desk", 4)
@@ -221,13 +223,13 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: DeviceError) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [WorkerError, DelegateError, ToolOutputError],
+    [WorkerError, DelegateError, ToolOutputError, ShellTimeoutError],
     ids=lambda e: e.__name__,
 )
 def test_a_device_is_not_set_aside_for_a_models_fault(
     error: type[DeviceError], tmp_path: Path, own_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model that crashes what runs it, or that a delegate refuses."""
+    """A model that crashes or hangs what runs it, or that a delegate refuses."""
     path = net(tmp_path / "net.onnx", 2)
     failing(monkeypatch, error("it cannot be"))
     with on_phones("1") as (models, seats), Store.open(own_store) as store:
@@ -241,10 +243,13 @@ def test_a_device_is_not_set_aside_for_a_models_fault(
         assert (seat["state"], seat["word"]) == ("free", "")
 
 
+@pytest.mark.parametrize("calibrated", [True, False])
 def test_a_phone_that_does_not_cool_down_is_inconclusive(
-    tmp_path: Path, own_store: Path, monkeypatch: pytest.MonkeyPatch
+    calibrated: bool, tmp_path: Path, own_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As it is without a fleet: exit code 3, and the phone is there for the next one."""
+    """As it is without a fleet: exit code 3, and the phone is there for the next one, however
+    often it is asked.
+    """
 
     def run(self: FakeLauncher, *asked: Any) -> Any:
         raise InconclusiveError("it does not cool down")
@@ -254,12 +259,82 @@ def test_a_phone_that_does_not_cool_down_is_inconclusive(
         monkeypatch.setattr(FakeLauncher, "run", run)
         jobs = [models.job(read_model_file(net(tmp_path / "net.onnx", 2)), 1)]
         (seat,) = seats.of("phone")
-        fingerprint, canaries = seat.identity(1)
-        seat.epochs[fingerprint, canaries, 1] = epoch(1)  # it was calibrated before
-        (answer,) = models.bench(jobs, PLAN, store)
-        assert isinstance(answer, Failure)
-        assert isinstance(answer.error, InconclusiveError)
+        if calibrated:
+            fingerprint, canaries = seat.identity(1)
+            seat.epochs[fingerprint, canaries, 1] = epoch(1)
+        assert len(models.calibrate(store)) == (0 if calibrated else 1)
+        for _ in range(3):
+            (answer,) = models.bench(jobs, PLAN, store)
+            assert isinstance(answer, Failure)
+            assert isinstance(answer.error, InconclusiveError)
         assert (seat.failures, seat.aside) == (0, False)
+
+
+class TestUnfit:
+    """What is asked for is amiss, or this host cannot do it, while its devices are well."""
+
+    def test_where_no_device_can_do_it_that_is_a_usage_error(self, own_store: Path) -> None:
+        with local_cluster(Seats(seats_of(["cpu"], {}, None))) as client:
+            codes = SPACE.sample(2, np.random.default_rng(0))
+            sweep = FleetSweep(client, "cpu", SPACE, codes, threads=9999)
+            with pytest.raises(UsageError, match=r"'cpu' can be had: cpu: .*9999"):
+                _ = sweep.devices
+
+    def test_a_host_that_cannot_is_left_out(
+        self, fleet: Any, own_store: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It lacks a plug-in, say: the others do its blocks. Where none can, that is told."""
+
+        def refusing(who: set[str]) -> Any:
+            def answer(self: tasks.Tasks, future: Any) -> Answer:
+                found = sound(self, future)
+                if found.device.partition("@")[2] not in who:
+                    return found
+                return Answer(worker=found.worker, device=found.device, refused="not known here")
+
+            return answer
+
+        sound = tasks.Tasks.answer
+        for name in ("desk", "shelf"):
+            fleet(name, f"phone=fake:{name}")
+        with connected(fleet.address, None) as client, Store.open(own_store) as store:
+            sweep = sweep_on(client, 32)
+            sweep.calibrate(store)
+            monkeypatch.setattr(tasks.Tasks, "answer", refusing({"desk"}))
+            found = list(sweep.run(store, PLAN, sweep.keys, campaign="c"))
+            assert {m.fingerprint.device for m in found if isinstance(m, Measurement)} == {
+                "fake:shelf@shelf"
+            }
+            assert len(found) == len(set(sweep.keys)) == len(store.measurements())
+            monkeypatch.setattr(tasks.Tasks, "answer", refusing({"desk", "shelf"}))
+            with pytest.raises(UsageError, match="not known here"):
+                list(sweep_on(client).run(store, PLAN, sweep.keys[:4], campaign="d"))
+
+    def test_a_name_that_is_taken_is_told(self, fleet: Any, start: Start) -> None:
+        fleet("desk", "phone=fake:1")
+        second = start(
+            "fleet", "worker", fleet.address, "--devices", "phone=fake:2", "--name", "desk"
+        )
+        assert second.wait(60) == 2
+        assert "has a worker called desk: give this one another --name" in told(second)
+
+
+def test_what_was_merged_in_from_a_client_anchors_its_devices(own_store: Path) -> None:
+    """The epoch of a device that is at hand: a sweep into the lab's store finds what it stored."""
+    lab = own_store.with_name("lab.db")
+    with (
+        on_phones("1") as (models, _),
+        Store.open(own_store) as store,
+        Store.open(lab) as shared,
+    ):
+        sweep = sweep_on(models.tasks.client)
+        sweep.calibrate(store)
+        list(sweep.run(store, PLAN, sweep.keys, campaign=sweep.campaign(store)))
+        shared.merge([*store.epochs(), *store.measurements()])
+        assert sweep.stored(shared) == []
+        sweep.calibrate(shared)
+        assert len(sweep.stored(shared)) == len(set(sweep.keys))
+        assert shared.epochs() == store.epochs()
 
 
 def test_one_device_that_is_set_aside_is_not_its_host(

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +19,16 @@ from hwbench.cli.bench import jobs_of
 from hwbench.devices import get_device
 from hwbench.errors import ModelError, UsageError
 from hwbench.fleet import link, tasks, work
-from hwbench.fleet.link import connected
+from hwbench.fleet.link import connected, local_cluster
 from hwbench.fleet.models import FleetModels, OneDevice
 from hwbench.fleet.work import Sent, far_job
 from hwbench.lower import random_weights, to_onnx
-from hwbench.measure.plan import Plan
+from hwbench.measure.jobs import Job
+from hwbench.measure.plan import Failure, Plan
 from hwbench.records import Measurement
 from hwbench.store import Store
 from tests.fleet_devices import FakePhone
-from tests.fleets import Start, told
+from tests.fleets import Start, local, told
 
 if TYPE_CHECKING:
     from distributed import Worker
@@ -145,6 +147,46 @@ def test_a_gate_says_what_it_says_without_a_fleet(
     for device in ("fake:1", "fake:2"):
         ends = spans(found, device)
         assert all(one[1] < other[0] for one, other in pairwise(ends)), "one task at a time"
+
+
+def test_a_file_that_cannot_be_sent_keeps_no_other_from_it(
+    nets: list[Path], own_store: Path
+) -> None:
+    with local_cluster(local("1", "2")) as client, Store.open(own_store) as store:
+        models = FleetModels(client, "phone")
+        jobs = jobs_of(models, nets[:4], {}, 1)
+        nets[0].unlink()
+        net(nets[2], 9)
+        gone, one, changed, other = models.bench(jobs, PLAN, store)
+        assert isinstance(gone, Failure)
+        assert "net1.onnx: cannot be read: No such file" in str(gone.error)
+        assert isinstance(changed, Failure)
+        assert "net3.onnx changed while" in str(changed.error)
+        assert isinstance(one, Measurement)
+        assert isinstance(other, Measurement)
+        assert {m.workload.name for m in store.measurements()} == {"net2.onnx", "net4.onnx"}
+        (watched,) = store.standings()
+        assert (watched.done, watched.failed) == (2, 2)
+        assert isinstance(models.bench(jobs[:1], PLAN, store)[0], Failure)
+        with pytest.raises(ModelError, match="cannot be read"):
+            OneDevice(models, store).session(jobs[:2], PLAN, None)
+
+
+def test_a_batch_of_the_devices_own_is_the_models(
+    nets: list[Path], own_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def job(self: FakePhone, *asked: Any) -> Job:
+        own = sound(self, *asked)
+        inputs = tuple(replace(each, shape=(8, *each.shape[1:])) for each in own.workload.inputs)
+        return replace(own, workload=replace(own.workload, inputs=inputs))
+
+    sound = FakePhone.job
+    monkeypatch.setattr(FakePhone, "job", job)
+    with local_cluster(local("1")) as client, Store.open(own_store) as store:
+        models = FleetModels(client, "phone")
+        (answer,) = models.bench(jobs_of(models, nets[:1], {}, 1), PLAN, store)
+        assert isinstance(answer, Measurement)
+        assert answer.workload.inputs[0].shape == (8, 3, 8, 8)
 
 
 def test_a_gate_on_history_asks_the_device_that_has_one(

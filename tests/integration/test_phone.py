@@ -25,6 +25,7 @@ from hwbench.errors import (
     UnsupportedDeviceError,
     UsageError,
 )
+from hwbench.fleet.seats import seats_of
 from hwbench.lower import Int8, to_tflite
 from hwbench.measure.jobs import Launched, RunnerSpec
 from hwbench.measure.launches import measure_launches
@@ -219,6 +220,12 @@ class TestWhatItIs:
     def test_a_phone_is_found_without_its_serial(self, one: Lent) -> None:
         device = AdbPhone.open(None, one.options)
         assert device.fingerprint(1).device == f"adb:{one.phone.serial}"
+
+    def test_a_fleet_knows_it_by_its_serial_from_the_first(self, one: Lent) -> None:
+        (seat,) = seats_of(["pixel7=adb"], one.options, "desk")
+        assert seat.name == f"adb:{one.phone.serial}@desk"
+        with pytest.raises(UsageError, match="is named twice"):
+            seats_of(["adb", f"pixel7=adb:{one.phone.serial}"], one.options, "desk")
 
     def test_doctor_tells_phone_tool_and_state(
         self, one: Lent, own_store: Path, capsys: pytest.CaptureFixture[str]
