@@ -23,6 +23,9 @@ from hwbench.store.sweeps import Standing, Sweep
 
 __all__ = ["CanaryRun", "ImportReport", "Standing", "Store", "Sweep"]
 
+#: Measurements that a merge inserts together.
+_AT_ONCE = 200
+
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
@@ -91,7 +94,7 @@ class Store:
         """
         what = f"measurement of {measurement.workload.name!r}"
         with self._writing(what) as connection:
-            return rows.insert_measurement(connection, measurement, plan)[0]
+            return rows.insert_measurement(connection, measurement, plan)
 
     def merge(self, records: Iterable[Measurement | CanaryEpoch | CanaryRun]) -> ImportReport:
         """Add foreign measurements, epochs and canary runs, all or none, without doubling what is
@@ -101,7 +104,8 @@ class Store:
         An epoch of a known id must be the same epoch, StoreError otherwise. The measurements
         belong to no plan here.
         """
-        counts = [0, 0]
+        waiting: list[Measurement] = []
+        count = added = 0
         with self._writing("the merged records") as connection:
             for record in records:
                 if isinstance(record, CanaryEpoch):
@@ -109,9 +113,13 @@ class Store:
                 elif isinstance(record, CanaryRun):
                     _merge_canary_run(connection, record)
                 else:
-                    _, is_new = rows.insert_measurement(connection, record, None)
-                    counts[is_new] += 1
-        return ImportReport(added=counts[True], known=counts[False])
+                    waiting.append(record)
+                    count += 1
+                if len(waiting) == _AT_ONCE:
+                    added += rows.insert_measurements(connection, waiting)
+                    waiting.clear()
+            added += rows.insert_measurements(connection, waiting)
+        return ImportReport(added=added, known=count - added)
 
     def measurements(
         self,
@@ -170,11 +178,17 @@ class Store:
             return sweeps.standings(connection, most, cells)
 
     def add_epoch(self, epoch: CanaryEpoch) -> None:
-        """Store a canary epoch. An id that exists is a StoreError: epochs never change."""
+        """Store a canary epoch that was made on a device at hand.
+
+        An id that exists is a StoreError: epochs never change. But one that was imported before,
+        and is the same, anchors from now on.
+        """
+        columns = schema.epochs.c
         with self._writing(f"epoch {epoch.id!r}") as connection:
-            if rows.select_epochs(connection, {schema.epochs.c.id: epoch.id}):
+            if rows.select_epochs(connection, {columns.id: epoch.id, columns.imported: False}):
                 raise StoreError(f"epoch {epoch.id!r} exists and never changes: give a new id")
-            rows.insert_epoch(connection, epoch, imported=False)
+            _merge_epoch(connection, epoch)
+            rows.own_epoch(connection, epoch.id)
 
     def epoch(self, fingerprint_key: str, canary_key: str, threads: int) -> CanaryEpoch | None:
         """The newest epoch of a device's canaries; ``None`` where none was calibrated.
@@ -280,7 +294,7 @@ class Store:
 def _merge_epoch(connection: Connection, epoch: CanaryEpoch) -> None:
     known = rows.select_epochs(connection, {schema.epochs.c.id: epoch.id})
     if not known:
-        rows.insert_epoch(connection, epoch, imported=True)
+        rows.insert_epoch(connection, epoch)
     # One of the two stores may know since which machine it is of, the other not.
     elif known != [replace(epoch, fingerprint_key=known[0].fingerprint_key)]:
         raise StoreError(f"epoch {epoch.id!r} differs from the stored one: epochs never change")

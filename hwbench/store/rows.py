@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Column, Connection, Row, Select, insert, select
+from sqlalchemy import Column, Connection, Row, Select, insert, select, update
 
 from hwbench.records import Bursts, CanaryEpoch, Fingerprint, Measurement, Verdict
 from hwbench.store import documents, schema
@@ -63,37 +63,80 @@ def filtered(query: Select[Any], equal: Mapping[Column[Any], Any]) -> Select[Any
     return query
 
 
-def insert_measurement(
-    connection: Connection, measurement: Measurement, plan: str | None
-) -> tuple[int, bool]:
-    """Insert unless the same measurement, or one for the plan's cell, is there: (id, inserted)."""
-    document = documents.measurement_document(measurement)
-    samples = bursts_checksum(measurement.bursts)
-    digest = documents.content_digest(document, samples)
-    key = measurement.workload.key
+def insert_measurement(connection: Connection, measurement: Measurement, plan: str | None) -> int:
+    """Insert unless the same measurement, or one for the plan's cell, is there; its row's id."""
+    new = _Row.of(measurement, plan)
     rows = schema.measurements.c
-    known = connection.scalar(select(rows.id).where(rows.digest == digest))
+    known: int | None = connection.scalar(select(rows.id).where(rows.digest == new.digest))
     if known is None and plan is not None:
-        taken = select(rows.id).where(rows.plan == plan, rows.workload_key == key)
-        known = connection.scalar(taken)
+        cell = rows.plan == plan, rows.workload_key == measurement.workload.key
+        known = connection.scalar(select(rows.id).where(*cell))
         if known is not None:
             _log.warning("plan %s has %s already: the first stands", plan, measurement.workload)
-    if known is not None:
-        return known, False
-    values = {name: document[name] for name in _FROM_DOCUMENT}
-    values |= {name: documents.to_json(document[name]) for name in schema.JSON_COLUMNS}
-    values |= {
-        "digest": digest,
-        "plan": plan,
-        "workload_key": key,
-        "fingerprint_key": insert_fingerprint(connection, measurement.fingerprint),
-        "created_us": documents.microseconds(measurement.created),
-    }
-    result = connection.execute(insert(schema.measurements), values)
-    assert result.inserted_primary_key is not None  # one row was inserted: it has its key
-    row_id: int = result.inserted_primary_key[0]
-    _insert_bursts(connection, row_id, measurement.bursts, samples)
-    return row_id, True
+    return _insert_new(connection, [new])[0] if known is None else known
+
+
+def insert_measurements(connection: Connection, measurements: Sequence[Measurement]) -> int:
+    """Insert those that are not there, of no plan; how many.
+
+    A few statements for all of them: a server is far, and its other writers wait.
+    """
+    told = {row.digest: row for row in (_Row.of(each, None) for each in measurements)}
+    rows = schema.measurements.c
+    known = connection.scalars(select(rows.digest).where(rows.digest.in_(told)))
+    for digest in known.all():
+        del told[digest]
+    return len(_insert_new(connection, [*told.values()])) if told else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A measurement, the checksum of its samples, the digest of it all, and its columns."""
+
+    measurement: Measurement
+    samples: str
+    digest: str
+    columns: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, measurement: Measurement, plan: str | None) -> _Row:
+        document = documents.measurement_document(measurement)
+        samples = bursts_checksum(measurement.bursts)
+        digest = documents.content_digest(document, samples)
+        columns = {name: document[name] for name in _FROM_DOCUMENT}
+        columns |= {name: documents.to_json(document[name]) for name in schema.JSON_COLUMNS}
+        columns |= {
+            "digest": digest,
+            "plan": plan,
+            "workload_key": measurement.workload.key,
+            "fingerprint_key": measurement.fingerprint.key,
+            "created_us": documents.microseconds(measurement.created),
+        }
+        return cls(measurement, samples, digest, columns)
+
+
+def _insert_new(connection: Connection, new: Sequence[_Row]) -> list[int]:
+    """Insert rows that are not there; their ids."""
+    prints = [row.measurement.fingerprint for row in new]
+    for each in {fingerprint.key: fingerprint for fingerprint in prints}.values():
+        insert_fingerprint(connection, each)
+    connection.execute(insert(schema.measurements), [dict(row.columns) for row in new])
+    rows = schema.measurements.c
+    query = select(rows.digest, rows.id).where(rows.digest.in_([row.digest for row in new]))
+    ids = {row.digest: row.id for row in connection.execute(query)}
+    bursts = [
+        {
+            "measurement_id": ids[row.digest],
+            "burst_count": len(row.measurement.bursts),
+            "sample_count": row.measurement.bursts.sample_ns.size,
+            "canary_count": row.measurement.bursts.canary_ns.shape[2],
+            "checksum": row.samples,
+            **pack_bursts(row.measurement.bursts),
+        }
+        for row in new
+    ]
+    connection.execute(insert(schema.bursts), bursts)
+    return [ids[row.digest] for row in new]
 
 
 def insert_fingerprint(connection: Connection, fingerprint: Fingerprint) -> str:
@@ -104,17 +147,6 @@ def insert_fingerprint(connection: Connection, fingerprint: Fingerprint) -> str:
         values = {"key": key, "device": fingerprint.device, "facts": facts}
         connection.execute(insert(table), values)
     return key
-
-
-def _insert_bursts(connection: Connection, row_id: int, bursts: Bursts, samples: str) -> None:
-    values: dict[str, Any] = {
-        "measurement_id": row_id,
-        "burst_count": len(bursts),
-        "sample_count": bursts.sample_ns.size,
-        "canary_count": bursts.canary_ns.shape[2],
-        "checksum": samples,
-    }
-    connection.execute(insert(schema.bursts), values | pack_bursts(bursts))
 
 
 @cache  # it never changes, and takes about a millisecond to build
@@ -154,12 +186,18 @@ def _bursts_of(values: Mapping[str, Any]) -> Bursts:
     return bursts
 
 
-def insert_epoch(connection: Connection, epoch: CanaryEpoch, *, imported: bool) -> None:
-    """Insert an epoch whose id is new: of this store's own devices, or imported."""
+def insert_epoch(connection: Connection, epoch: CanaryEpoch) -> None:
+    """Insert an epoch whose id is new, as an imported one."""
     values = documents.epoch_document(epoch)
     values |= {name: documents.to_json(values[name]) for name in _EPOCH_LISTS}
     values["created_us"] = documents.microseconds(epoch.created)
-    connection.execute(insert(schema.epochs), {**values, "imported": imported})
+    connection.execute(insert(schema.epochs), {**values, "imported": True})
+
+
+def own_epoch(connection: Connection, epoch_id: str) -> None:
+    """Have an epoch that is there be of this store's own devices."""
+    columns = schema.epochs.c
+    connection.execute(update(schema.epochs).where(columns.id == epoch_id).values(imported=False))
 
 
 def select_epochs(connection: Connection, equal: Mapping[Column[Any], Any]) -> list[CanaryEpoch]:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import create_mock_engine, event
+from sqlalchemy import Engine, create_mock_engine, event
 from sqlalchemy.pool import Pool
 
 from hwbench.errors import EXIT_USAGE, StoreError, StoreVersionError, UsageError
@@ -147,6 +147,27 @@ class TestNothingTwice:
         assert store.merge([measurement(0), epoch(0), measurement(0)]) == ImportReport(1, 1)
         assert store.epochs() == [epoch(0)]
 
+    def test_a_large_merge_takes_few_statements(self, place: str) -> None:
+        """A server is far away, and whoever else writes waits for its end."""
+        statements: list[str] = []
+
+        def note(connection: object, cursor: object, statement: str, *_: object) -> None:
+            statements.append(statement)
+
+        many = [measurement(i % 450, seconds=1.0 + i % 450) for i in range(500)]
+        with Store.open(place) as store:
+            event.listen(Engine, "before_cursor_execute", note)
+            try:
+                assert store.merge(many) == ImportReport(450, 50)
+            finally:
+                event.remove(Engine, "before_cursor_execute", note)
+            assert len(statements) < 40
+            assert [m.workload.name for m in store.measurements()] == [
+                m.workload.name for m in many[:450]
+            ]
+            assert all(map(same, store.measurements(), many))
+            assert store.merge(many) == ImportReport(0, 500)
+
 
 def _with_bad_burst(**arrays: object) -> Measurement:
     return measurement(0, bursts=dataclasses.replace(bursts(0), **arrays))
@@ -207,6 +228,15 @@ class TestEpochs:
         store.merge([epoch(2)])
         assert store.epochs() == [epoch(1), epoch(2)]
         assert store.epoch("f" * 32, "c" * 32, 1) == epoch(1)
+
+    def test_an_imported_one_anchors_once_it_is_made_here(self, store: Store) -> None:
+        store.merge([epoch(1)])
+        with pytest.raises(StoreError, match="differs"):
+            store.add_epoch(epoch(1, c0_ns=(1e6, 3e6)))
+        assert store.epoch("f" * 32, "c" * 32, 1) is None
+        store.add_epoch(epoch(1))
+        assert store.epoch("f" * 32, "c" * 32, 1) == epoch(1)
+        assert store.epochs(imported=True) == []
 
     def test_an_epoch_never_changes(self, store: Store) -> None:
         store.add_epoch(epoch(1))
