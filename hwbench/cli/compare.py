@@ -293,7 +293,7 @@ def to_json(comparison: Comparison, word: Word) -> dict[str, Any]:
         "processes": comparison.processes if comparison.paired else None,
         "pairs": comparison.pairs if comparison.paired else None,
         "rejected": comparison.rejected if comparison.paired else None,
-        "seconds": comparison.seconds,
+        "seconds": comparison.seconds or None,
     }
 
 

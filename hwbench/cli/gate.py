@@ -32,7 +32,7 @@ from hwbench.cli.options import (
     opened,
     shapes,
 )
-from hwbench.errors import EXIT_OK, EXIT_USAGE, HwbenchError, UsageError
+from hwbench.errors import EXIT_INCONCLUSIVE, EXIT_OK, EXIT_USAGE, HwbenchError, UsageError
 
 if TYPE_CHECKING:
     from hwbench.watch.calibration import Calibration
@@ -95,7 +95,7 @@ def check(
         bool,
         typer.Option(
             "--allow-inconclusive",
-            help="Exit 0, not 3, where some models stay inconclusive and none is slower.",
+            help="Exit 0, not 3, where some models stay undecided and none is slower.",
         ),
     ] = False,
     fleet: Fleet = None,
@@ -195,9 +195,10 @@ def _show(found: Sequence[Found], baseline: str, *, as_json: bool, allow_inconcl
     for failure in failures:
         console.error(str(failure))
     words = [ruling.word for ruling in rulings]
-    return exit_code(
-        [w for w in words if not (allow_inconclusive and w == "inconclusive")], failures
-    )
+    if allow_inconclusive:
+        words = [word for word in words if word != "inconclusive"]
+        failures = [each for each in failures if each.exit_code != EXIT_INCONCLUSIVE]
+    return exit_code(words, failures)
 
 
 def ruling_json(ruling: Ruling) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from hwbench.records import Fingerprint, Measurement, Percentile, Workload, dige
 from hwbench.store.arrays import empty_bursts
 from hwbench.store.documents import measurement_document, to_json
 
-#: Where the state of a fingerprint keeps what the tool said, as JSON.
+#: Why such a measurement ended; and where the state of its fingerprint keeps what the tool said.
 IMPORTED: Final = "imported"
 ENDINGS: Final = (".json", ".json.gz")
 MAX_FILE_BYTES: Final = 256 << 20
@@ -111,7 +111,7 @@ def imported(
         observed=(Percentile(50.0, median_s * _NS, None, None),),
         bursts=empty_bursts(0),
         warmup="unknown",
-        stop_reason="imported",
+        stop_reason=IMPORTED,
         contention={},
         seconds=0.0,
         tags=tags,

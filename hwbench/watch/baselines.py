@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from hwbench.errors import UsageError
-from hwbench.watch.commits import commit_of, file_at, tracked
+from hwbench.watch.commits import commit_of, file_at, in_clone, tracked
 
 #: The baseline that a store has of a model on the device at hand.
 HISTORY: Final = "history"
@@ -61,22 +61,34 @@ def baseline_files(reference: str, models: Sequence[Path]) -> Iterator[Baselines
                 "the store has"
             )
         with tempfile.TemporaryDirectory(prefix="hwbench-baseline-") as name:
-            yield _of_commit(commit, models, Path(name)) if commit else Baselines({}, reference)
+            if commit is None:
+                yield Baselines({}, reference)
+            else:
+                yield _of_commit(reference, commit, models, Path(name))
 
 
-def _of_commit(commit: str, models: Sequence[Path], folder: Path) -> Baselines:
-    """The models as a commit has them, written into ``folder``, each with its external data."""
+def _of_commit(reference: str, commit: str, models: Sequence[Path], folder: Path) -> Baselines:
+    """The models as a commit has them, written into ``folder``, each with its external data.
+
+    Each by the clone that it lies in: a submodule is one of its own.
+    """
     files, unchanged, new = {}, set(), set()
     for index, model in enumerate(models):
-        content = file_at(commit, model)
+        home = model.parent.resolve()
+        if not home.is_dir() or not in_clone(home):
+            continue
+        own = commit_of(reference, home)
+        if own is None:
+            raise UsageError(f"{model}: the clone of git that it lies in knows no {reference!r}")
+        content = file_at(own, home, model.name)
         if content is None:
-            if tracked(model):
+            if tracked(home, model.name):
                 new.add(model)
             continue
         place = folder / str(index) / model.name
         parts = {place: content}
         for location in _external_files(model, content):
-            data = file_at(commit, model.parent / location)
+            data = file_at(own, home, location)
             if data is not None:  # else whoever opens the model says what is missing
                 parts[place.parent / location] = data
         same = [model.parent / part.relative_to(place.parent) for part in parts]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -119,7 +119,9 @@ def calibrate_gate(
         }
         taken.append(pairs)
         names = (job.workload.name, job.workload.name)
-        live += [_compared(names, pairs[i, i + 1], effort) for i in range(0, len(slots) - 1, 2)]
+        for i in range(0, len(slots) - 1, 2):
+            seconds = slots[i].seconds + slots[i + 1].seconds
+            live.append(replace(_compared(names, pairs[i, i + 1], effort), seconds=seconds))
         if progress:
             progress((session + 1) / sessions)
     rng = np.random.default_rng(effort.seed)
@@ -151,7 +153,8 @@ def redrawn(
             if part.log_ratio.size:
                 parts.append(part)
         if len(parts) > 1:
-            found.append(_compared(("A", "A"), pooled(parts), effort))
+            # As of one session: what the processes of one share, those of several have as well.
+            found.append(_compared(("A", "A"), replace(pooled(parts), sessions=1), effort))
     return tuple(found)
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 from hwbench.errors import UsageError
 
-_PATIENCE_S = 20
+_PATIENCE_S = 20.0
+#: Large files of Git LFS may have to come from afar.
+_FETCH_S = 600.0
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+#: The mode of a symbolic link, as git lists it.
+_LINK = b"120000 "
 
 
 def git_tags(folder: Path | None = None) -> dict[str, str]:
@@ -38,35 +43,61 @@ def commit_of(reference: str, folder: Path | None = None) -> str | None:
     return _git(folder, "rev-parse", "--verify", "--quiet", f"{reference}^{{commit}}")
 
 
-def file_at(commit: str, path: Path) -> bytes | None:
-    """The content of a file as of a commit, as a checkout of it has it (large files of Git LFS, if
-    that is installed); ``None`` where the commit has no such file.
+def file_at(commit: str, folder: Path, name: str) -> bytes | None:
+    """The content of a file below a folder as of a commit that its clone has, as a checkout has it
+    (large files of Git LFS, if that is installed); ``None`` where the commit has no such file.
 
-    UsageError where all there is of it is the pointer that Git LFS keeps.
+    UsageError where it has one that cannot be had: a link, or what Git LFS keeps elsewhere.
     """
-    place = f"{commit}:./{path.name}"
-    content = _run(path.resolve().parent, "cat-file", "--filters", place)
-    if content is not None and content.startswith(_LFS_POINTER):
-        raise UsageError(f"{path.name}: {commit[:12]} has it in Git LFS: run git lfs install")
-    return content
+    place, of = f"./{name}", f"{name}: {commit[:12]} has it"
+    listed = _ran(folder, "ls-tree", "-z", commit, place)
+    if listed.error:
+        raise UsageError(f"{name}: git cannot tell whether {commit[:12]} has it: {listed.error}")
+    if not listed.out:
+        return None
+    if listed.out.startswith(_LINK):
+        raise UsageError(f"{of} as a link: name the file that it leads to")
+    content = _ran(folder, "cat-file", "--filters", f"{commit}:{place}", patience_s=_FETCH_S)
+    if content.error:
+        raise UsageError(f"{of}, but git cannot bring it: {content.error}")
+    if content.out.startswith(_LFS_POINTER):
+        raise UsageError(f"{of} in Git LFS: run git lfs install")
+    return content.out
 
 
-def tracked(path: Path) -> bool:
-    """Whether git has a file by that name now, committed or about to be."""
-    return _run(path.resolve().parent, "ls-files", "--error-unmatch", "--", path.name) is not None
+def in_clone(folder: Path) -> bool:
+    """Whether a folder is of a clone of git."""
+    return _git(folder, "rev-parse", "--git-dir") is not None
+
+
+def tracked(folder: Path, name: str) -> bool:
+    """Whether git has a file by that name in a folder now, committed or about to be."""
+    return _git(folder, "ls-files", "--error-unmatch", "--", name) is not None
 
 
 def _git(folder: Path | None, *arguments: str) -> str | None:
-    out = _run(folder, *arguments)
-    return None if out is None else out.decode(errors="replace").strip()
-
-
-def _run(folder: Path | None, *arguments: str) -> bytes | None:
     """What git prints; ``None`` where it refuses, or is not there."""
+    done = _ran(folder, *arguments)
+    return None if done.error else done.out.decode(errors="replace").strip()
+
+
+class _Ran(NamedTuple):
+    """What git printed, or why it did not do what it was asked for."""
+
+    out: bytes
+    error: str = ""
+
+
+def _ran(folder: Path | None, *arguments: str, patience_s: float = _PATIENCE_S) -> _Ran:
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=folder, capture_output=True, timeout=_PATIENCE_S, check=False
+            ["git", *arguments], cwd=folder, capture_output=True, timeout=patience_s, check=False
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return None if done.returncode else done.stdout
+    except subprocess.TimeoutExpired:
+        return _Ran(b"", f"it was not done in {patience_s:.0f} s")
+    except OSError as error:
+        return _Ran(b"", error.strerror or str(error))
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip()
+        return _Ran(b"", said.splitlines()[-1] if said else f"it ended with {done.returncode}")
+    return _Ran(done.stdout)

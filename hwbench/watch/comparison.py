@@ -88,10 +88,10 @@ class Comparison:
 
 def verdicts(comparisons: Sequence[Comparison], tolerance: float = TOLERANCE) -> list[Word]:
     """The verdict on each of many, the share of false alarms among all alarms kept."""
+    if len(comparisons) < 2:
+        return [each.word(tolerance) for each in comparisons]
     from scipy.stats import false_discovery_control  # takes a second to load
 
-    if not comparisons:
-        return []
     adjusted = false_discovery_control([c.p_value(tolerance) for c in comparisons])
     return [c._word(p, tolerance) for c, p in zip(comparisons, adjusted, strict=True)]
 

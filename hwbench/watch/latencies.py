@@ -14,7 +14,7 @@ from hwbench.devices.base import Device
 from hwbench.devices.calls import Calls
 from hwbench.devices.models import input_names, read_model_file
 from hwbench.errors import InconclusiveError, UnknownNameError, UsageError
-from hwbench.measure.campaign import anchor, known_epoch, record
+from hwbench.measure.campaign import anchor, record
 from hwbench.measure.jobs import Job
 from hwbench.measure.plan import Plan
 from hwbench.measure.session import measure
@@ -198,7 +198,7 @@ class _Asked:
             tolerance=self.question.tolerance,
         )
         after = self.job(self.question.what)
-        epoch = known_epoch(self.target, 1, self.results) if self.results else None
+        epoch = anchor(self.target, 1, self.results) if self.results else None
 
         def compare(side: Side) -> list[trial.Outcome]:
             return trial.compare_live(

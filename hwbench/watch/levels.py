@@ -66,7 +66,7 @@ def forming(
     out: set[int] = set()
     alarms: set[int] = set()  # of them, those that nothing but gates has been measured after
     for n, point in enumerate(points):
-        gated = GATED.items() <= point.tags.items()
+        gated = any(tags.items() <= point.tags.items() for tags in (GATED, BESIDE))
         if is_experiment(point):
             out.add(n)
         elif gated or alarms:
@@ -152,5 +152,6 @@ def against_level(
         BETWEEN_KNOWN + level.points - 1,
         confidence,
         paired=False,
+        seconds=current.seconds,
         before_ns=math.exp(level.log_latency),
     )

@@ -25,10 +25,11 @@ def series_spec(series: Series) -> dict[str, Any]:
         (ALARM, [p.left_out == ALARM for p in series.points], "--bad", "triangle-up-open"),
         (TRIED, [p.left_out == TRIED for p in series.points], "--open", "square-open"),
         ("other calibration", _other(series.points), "--muted", "diamond-open"),
-        ("inconclusive", [p.status != "ok" for p in series.points], "--bad", "x-thin-open"),
+        ("inconclusive", _of(series.points, "inconclusive"), "--bad", "x-thin-open"),
+        ("as observed", _of(series.points, "observed_only"), "--muted", "circle-open"),
     )
     for name, chosen, colour, symbol in groups:
-        of = [n for n, wanted in enumerate(chosen) if wanted and series.points[n].ms is not None]
+        of = [n for n, wanted in enumerate(chosen) if wanted and _shown(series.points[n])]
         if of:
             traces.append(_points(series.points, of, name, colour, symbol))
     layout = {
@@ -52,13 +53,22 @@ def _other(points: Sequence[Point]) -> list[bool]:
     return [p.status == "ok" and not p.anchored for p in points]
 
 
+def _of(points: Sequence[Point], status: str) -> list[bool]:
+    return [p.status == status for p in points]
+
+
+def _shown(point: Point) -> float:
+    """The latency of a point, undisturbed or the median as it was observed; 0 where none."""
+    return (point.p50_ms if point.status == "observed_only" else point.ms) or 0.0
+
+
 def _points(
     points: Sequence[Point], of: Sequence[int], name: str, colour: str, symbol: str
 ) -> Trace:
     chosen = [points[n] for n in of]
-    ms = np.array([p.ms or 0.0 for p in chosen])
-    high = np.array([p.high_ms if p.high_ms is not None else p.ms or 0.0 for p in chosen])
-    low = np.array([p.low_ms if p.low_ms is not None else p.ms or 0.0 for p in chosen])
+    ms = np.array(list(map(_shown, chosen)))
+    high = np.array([_shown(p) if p.high_ms is None else p.high_ms for p in chosen])
+    low = np.array([_shown(p) if p.low_ms is None else p.low_ms for p in chosen])
     return {
         "type": "scatter",
         "mode": "markers",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from hwbench.interchange.foreign import IMPORTED
 from hwbench.records import CanaryEpoch, Measurement, Workload
 from hwbench.watch.levels import comparable, forming, is_experiment
 from hwbench.watch.report_runs import Of, of
@@ -40,7 +41,8 @@ class Point:
     ``anchored``: the latency is an undisturbed one, of the series' newest calibration. Latencies of
     one ``calibration`` compare: an epoch, or the session of what has none. Levels are of those that
     are ``forming`` them; one that could, and does not, says why in ``left_out``.
-    ``runs_ms`` are quantiles of its runs (:data:`.report_runs.SHARES`), of the newest ones alone.
+    ``imported``: another tool's figure. ``runs_ms`` are quantiles of its runs
+    (:data:`.report_runs.SHARES`), of the newest ones alone.
     """
 
     created: str
@@ -57,6 +59,7 @@ class Point:
     tags: Mapping[str, str]
     anchored: bool
     calibration: str
+    imported: bool
     runs_ms: Sequence[float] = ()
     forming: bool = False
     left_out: str = ""
@@ -183,6 +186,7 @@ def point_of(
         tags=m.tags,
         anchored=usable and bool(m.latency_ns and m.latency_ns > 0),
         calibration=m.epoch or f"session {m.session}",
+        imported=m.stop_reason == IMPORTED,
         runs_ms=runs_ms,
         forming=forming,
         left_out=left_out,

@@ -11,6 +11,7 @@ from typing import Any, Final
 from hwbench.errors import InconclusiveError, UsageError
 from hwbench.records import CanaryEpoch, Measurement
 from hwbench.watch.comparison import Comparison, compare_stored
+from hwbench.watch.sides import is_side
 
 PREFIXES: Final = ("session:", "commit:", "tag:")
 _LEAST_DIGITS: Final = 4
@@ -35,8 +36,10 @@ def selected(measurements: Sequence[Measurement], text: str) -> list[Measurement
     if kind == "session" and value:
         chosen = [m for m in measurements if m.session == value]
     elif kind == "commit" and len(value) >= _LEAST_DIGITS:
+        # A comparison's baseline was run at a commit, and is a file of another one.
+        own = [m for m in measurements if not is_side(m.workload.name)]
         # What was measured with uncommitted changes stands for a commit of which there is no more.
-        chosen = of_commit(measurements, value) or of_commit(measurements, value, changed=True)
+        chosen = of_commit(own, value) or of_commit(own, value, changed=True)
     elif kind == "tag" and "=" in value:
         name, _, wanted = value.partition("=")
         chosen = [m for m in measurements if m.tags.get(name) == wanted]

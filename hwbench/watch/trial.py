@@ -1,11 +1,12 @@
 """Comparing what can be run now: pairs of models in fresh processes, until the answer is clear.
 
 All pairs that have no answer yet are loaded together into one session's processes. After each
-session the pairs of all sessions so far are looked at; a pair whose verdict is clear is left out
-of the next. Looks spend the error between them, so that to look more often is not to be wrong more
-often, and the last one most of it: what is in doubt till then needs all that there is (the spending
-function t**3 of Kim and DeMets, Biometrika 74, 1987). A verdict therefore rests on as many sessions
-as it needs: a second session is the re-measurement that an alarm in doubt calls for.
+session the pairs of all sessions so far are looked at; a pair whose verdict is clear, among those
+on all the others, is left out of the next. Looks spend the error between them, so that to look more
+often is not to be wrong more often, and the last one most of it: what is in doubt till then needs
+all that there is (the spending function t**3 of Kim and DeMets, Biometrika 74, 1987). A verdict
+therefore rests on as many sessions as it needs: a second session is the re-measurement that an
+alarm in doubt calls for.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from hwbench.measure.jobs import Job, Target
 from hwbench.measure.plan import Plan, Progress
 from hwbench.measure.session import measure
 from hwbench.records import CanaryEpoch, Measurement
-from hwbench.watch.comparison import TOLERANCE, Comparison, compare_pairs
+from hwbench.watch.comparison import TOLERANCE, Comparison, compare_pairs, verdicts
 from hwbench.watch.pairs import Pairs, pairs_of, pooled
 from hwbench.watch.sides import Side
 
@@ -115,7 +116,7 @@ def compare_at(
             answers = {id(job.workload): each for job, each in zip(jobs, found, strict=True)}
             for trial in batch:
                 _look(trial, answers, venue, effort, effort.share(session), keep)
-        undecided = [trial for trial in undecided if _open(trial.outcome, effort)]
+        undecided = _undecided(trials, effort.tolerance)
         if not undecided:
             break
     return [trial.outcome for trial in trials if trial.outcome is not None]
@@ -169,8 +170,11 @@ def _look(
     )
 
 
-def _open(outcome: Outcome | None, effort: Effort) -> bool:
-    return isinstance(outcome, Comparison) and outcome.word(effort.tolerance) == "inconclusive"
+def _undecided(trials: Sequence[_Trial], tolerance: float) -> list[_Trial]:
+    """Those without a clear verdict, as it is said of all of them at once."""
+    found = [(each, each.outcome) for each in trials if isinstance(each.outcome, Comparison)]
+    words = verdicts([outcome for _, outcome in found], tolerance)
+    return [each for (each, _), word in zip(found, words, strict=True) if word == "inconclusive"]
 
 
 @dataclass(frozen=True, slots=True)

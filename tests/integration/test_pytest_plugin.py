@@ -12,11 +12,13 @@ from types import ModuleType
 
 import pytest
 
+from hwbench.devices import get_device
 from hwbench.devices.calls import Calls
 from hwbench.errors import ModelError, UsageError
 from hwbench.lower import random_weights, to_onnx
 from hwbench.measure import plan
 from hwbench.measure.process import WorkerProcess
+from hwbench.records import CanaryEpoch
 from hwbench.store import Store
 from hwbench.watch import latencies, pytest_plugin
 from hwbench.watch.gate import GATE
@@ -94,6 +96,9 @@ class TestVerdicts:
     def test_a_slower_function_fails_and_a_faster_model_does_not(
         self, inner: pytest.Pytester
     ) -> None:
+        with Store.open(inner.path / "kept.db") as store:
+            for target in (Calls(), get_device("cpu")):
+                store.add_epoch(epoch_on(target, id=target.name))
         found = run(
             inner,
             """
@@ -115,8 +120,28 @@ class TestVerdicts:
         assert "slower" in shown[1]
         assert max(map(len, shown[:4])) <= 80
         with Store.open(inner.path / "kept.db", create=False) as store:
-            names = {m.workload.name for m in store.measurements()}
-        assert names == {"work.long", "work.short", "net.onnx", "large.onnx"}
+            kept = {m.workload.name: m.epoch for m in store.measurements()}
+        assert kept.keys() == {"work.long", "work.short", "net.onnx", "large.onnx"}
+        assert None not in kept.values()
+
+    def test_the_first_into_a_new_store_calibrates(
+        self, inner: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Beside a baseline as well."""
+
+        def anchor(target: Calls, threads: int, store: Store) -> CanaryEpoch:
+            store.add_epoch(epoch_on(target))
+            return store.epochs()[0]
+
+        monkeypatch.setattr(latencies, "anchor", anchor)
+        code = """
+            def test_it(latency):
+                latency(short, baseline=long, seconds=0.1)
+            """
+        run(inner, code, "--latency-store=new.db").assert_outcomes(passed=1)
+        with Store.open(inner.path / "new.db") as store:
+            (known,) = store.epochs()
+            assert {m.epoch for m in store.measurements()} == {known.id}
 
     def test_a_file_that_is_the_same_or_new_in_git_is_measured_and_no_more(
         self, inner: pytest.Pytester

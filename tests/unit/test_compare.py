@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hwbench.errors import InconclusiveError, UsageError
 from hwbench.records import Measurement
 from hwbench.watch.comparison import (
+    TOLERANCE,
     Comparison,
     compare_pairs,
     compare_stored,
@@ -21,6 +22,8 @@ from hwbench.watch.comparison import (
 )
 from hwbench.watch.pairs import pairs_of, pooled
 from hwbench.watch.selection import compare_selections, selected
+from hwbench.watch.sides import BASELINE
+from hwbench.watch.trial import _Trial, _undecided
 from tests.measurements import epoch, measurement
 from tests.paired import KINDS, side_by_side
 
@@ -36,6 +39,19 @@ def compared(ratio: float, *, sessions: int = 1, seed: int = 0, **machine: objec
 def made(percent: float, se: float = 0.002, **changes: object) -> Comparison:
     found = Comparison("A", "B", math.log1p(percent / 100), se, 10.0)
     return dataclasses.replace(found, **changes)  # type: ignore[arg-type]
+
+
+def test_models_are_looked_at_again_by_the_verdict_on_all() -> None:
+    """One of thirty that is slower beyond doubt by itself is not yet, among thirty."""
+    one = made(3.0, se=0.0086)
+    others = [made(0.0, se=0.02) for _ in range(29)]
+    trials = [_Trial((), outcome=found) for found in (one, *others)]
+    assert one.word() == "slower"
+    assert verdicts([one, *others])[0] == "inconclusive"
+    assert _undecided(trials, TOLERANCE) == trials
+    assert _undecided(trials[:1], TOLERANCE) == []
+    trials[0].outcome = made(3.0, se=0.002)
+    assert _undecided(trials, TOLERANCE) == trials[1:]
 
 
 class TestPairs:
@@ -190,6 +206,16 @@ class TestStored:
         (found,), notes = compare_selections(a, b, {})
         assert found.ratio == pytest.approx(1.1)
         assert notes == []
+
+    def test_sides_of_comparisons_are_of_no_commit(self) -> None:
+        """They were run at it, and are of another one."""
+        own = stored(0, 1, tags={"commit": "abcdef"})
+        sides = [
+            stored(n, 1, work_name=f"net{suffix}", session=f"s{n}", tags=own.tags)
+            for n, suffix in ((2, BASELINE), (3, " (A)"))
+        ]
+        assert selected([own, *sides], "commit:abcdef") == [own]
+        assert selected(sides, "session:s2") == sides[:1]
 
     @pytest.mark.parametrize("text", ["commit:ab", "session:", "tag:nothing"])
     def test_a_selection_that_says_nothing(self, text: str) -> None:

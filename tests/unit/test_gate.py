@@ -268,6 +268,19 @@ class TestStoredLevel:
         committed = [point(n, 2.0, tags={**BESIDE, "dirty": "no"}) for n in (20, 21)]
         assert stored_level(committed, point(99, 2.0), None).points == 2
 
+    def test_an_alarm_beside_a_baseline_is_none_either(self) -> None:
+        """Of a clean tree, as a build in CI has it; nor does one that ends a history's alarms."""
+        past = series(*[2.0] * 10)
+        for tags in (BESIDE, GATED):
+            alarms = [point(n, 2.1, tags={**tags, "dirty": "no"}) for n in (20, 21)]
+            beside = [point(n, 2.1, tags={**BESIDE, "dirty": "no"}) for n in (22, 23)]
+            current = point(99, 2.1)
+            level = stored_level([*past, *alarms, *beside], current, None)
+            assert level.points == 10
+            assert against_level(current, level, None).word() == "slower"
+        passed = [point(n, 2.0, tags={**BESIDE, "dirty": "no"}) for n in (20, 21)]
+        assert stored_level([*past, *passed], point(99, 2.0), None).points == 12
+
     def test_what_a_gate_passed_is_history(self) -> None:
         sound = [point(n, 2.0 + 0.001 * (n % 2), tags=GATED) for n in range(20, 26)]
         level = stored_level([*series(*[2.0] * 3), *sound], point(99, 2.0), None)
@@ -445,6 +458,60 @@ class TestGit:
             assert (found.files[model].parent / "parts" / "weights").read_bytes() == b"then" * 4
             assert found.files[model].read_bytes() == model.read_bytes()
 
+    def test_data_whose_folder_is_gone_are_the_commits(self, clone: Path) -> None:
+        model, data = clone / "models" / "big.onnx", clone / "models" / "parts" / "weights"
+        data.parent.mkdir()
+        onnx.save(with_external_data("parts/weights", 4), model)
+        data.write_bytes(b"then" * 4)
+        git_in(clone, "add", ".")
+        git_in(clone, "commit", "-q", "-m", "two")
+        data.unlink()
+        data.parent.rmdir()
+        with baseline_files("main", [model]) as found:
+            assert (found.files[model].parent / "parts" / "weights").read_bytes() == b"then" * 4
+
+    def test_what_git_cannot_bring_is_not_new(self, clone: Path) -> None:
+        """As where Git LFS may not fetch what the commit has."""
+        model = clone / "models" / "net.onnx"
+        (clone / ".gitattributes").write_text("*.onnx filter=far\n")
+        for name, value in (("clean", "cat"), ("smudge", "false"), ("required", "true")):
+            git_in(clone, "config", f"filter.far.{name}", value)
+        with (
+            pytest.raises(UsageError, match=r"net\.onnx: \w{12} has it, but git cannot bring it:"),
+            baseline_files("main", [model]),
+        ):
+            pass
+
+    def test_a_link_is_no_model(self, clone: Path) -> None:
+        model = clone / "models" / "newest.onnx"
+        model.symlink_to("net.onnx")
+        git_in(clone, "add", ".")
+        git_in(clone, "commit", "-q", "-m", "two")
+        with (
+            pytest.raises(UsageError, match="as a link: name the file that it leads to"),
+            baseline_files("main", [model]),
+        ):
+            pass
+
+    def test_a_clone_within_is_asked_for_its_own(self, clone: Path) -> None:
+        """A submodule, say: what it does not know is not new there."""
+        inside = clone / "inside"
+        inside.mkdir()
+        model = inside / "net.onnx"
+        model.write_bytes(b"inside")
+        for what in (("init", "-q", "-b", "main"), ("add", "."), ("commit", "-q", "-m", "one")):
+            git_in(inside, *what)
+        model.write_bytes(b"changed")
+        models = [clone / "models" / "net.onnx", model]
+        with baseline_files("main", models) as found:
+            assert found.files[model].read_bytes() == b"inside"
+        git_in(clone, "branch", "release")
+        with (
+            pytest.raises(UsageError, match=r"inside/net\.onnx: the clone .* knows no 'release'"),
+            baseline_files("release", models),
+        ):
+            pass
+
     def test_what_a_model_asks_for_outside_of_its_folder_is_not_fetched(self, clone: Path) -> None:
         (clone / "models" / "secret").write_bytes(b"no")
         for place in ("../secret", "/etc/hostname", ""):
@@ -463,7 +530,7 @@ class TestGit:
             pass
 
     def test_a_file_that_was_not_there(self, clone: Path) -> None:
-        assert file_at("HEAD", clone / "models" / "other.onnx") is None
+        assert file_at("HEAD", clone / "models", "other.onnx") is None
 
     def test_no_such_reference(self, clone: Path) -> None:
         with (

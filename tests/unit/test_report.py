@@ -130,7 +130,13 @@ def test_what_gave_no_latency_is_counted_and_shown(tmp_path: Path) -> None:
     assert "2 measurements gave no undisturbed latency" in report.notes[0]
     spec = series_spec(series)
     assert len(spec["rows"]) == 12
-    assert [len(t["x"]) for t in spec["traces"] if t["mode"] == "markers"] == [10, 1]
+    shown = {t["name"]: t["y"] for t in spec["traces"] if t["mode"] == "markers"}
+    assert {name: len(y) for name, y in shown.items()} == {
+        "undisturbed": 10,
+        "inconclusive": 1,
+        "as observed": 1,
+    }
+    assert shown["as observed"] == pytest.approx([series.points[5].p50_ms], rel=1e-3)
 
 
 def test_the_page_carries_its_data_as_json_that_nothing_breaks(tmp_path: Path) -> None:
