@@ -12,6 +12,7 @@ from typing import Any
 
 from hwbench.devices.onnx_cpu import OnnxCpu
 from hwbench.errors import ModelError, UsageError
+from hwbench.inputs import Stamp
 from hwbench.measure.fingerprint import fingerprint_host
 from hwbench.measure.jobs import Canary, Job, RunnerSpec
 from hwbench.records import Fingerprint, Workload, digest
@@ -109,6 +110,7 @@ def function_job(text: str) -> Job:
         "path": [str(file.parent)],
     }
     label = f"{file.name}:{function}"
+    stamp = Stamp.of(file)
     content = hashlib.sha256(file.read_bytes()).hexdigest()[:32]
     workload = Workload(label, f"call:{content}", ())
-    return Job(workload, lambda folder: RunnerSpec(_RUNNER, args))
+    return Job(workload, lambda folder: RunnerSpec(_RUNNER, args), (stamp,))

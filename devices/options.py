@@ -32,6 +32,14 @@ def parse_options(kind: type[T], texts: Mapping[str, str]) -> T:
     return kind(**values)
 
 
+def says(text: str, label: str) -> bool:
+    """Whether an option's text asks for what a label tells: a switch has several words for each."""
+    if text == label:
+        return True
+    one, other = (_SWITCH.get(each.lower()) for each in (text, label))
+    return one is not None and one == other
+
+
 def _value(name: str, text: str, hint: Any) -> bool | int | str:
     if hint is bool:
         if text.lower() not in _SWITCH:

@@ -54,7 +54,7 @@ class Profile:
         return [job.workload.key for job in self.jobs]
 
     @staticmethod
-    def key_of(measured: Measurement) -> str:
+    def key_of(measured: Measurement | Failure) -> str:
         """Which of :attr:`keys` a measurement is of."""
         return measured.workload.key
 
@@ -148,14 +148,21 @@ def measure_architectures(
     campaign: str | None = None,
     progress: Progress | None = None,
 ) -> list[Measurement]:
-    """Measure architectures (n, L) anew, in their order. Raises the first failure's error."""
+    """Measure architectures (n, L) anew, in their order.
+
+    Raises the first failure's error, once the others are measured and stored.
+    """
     jobs = architecture_jobs(device, space, codes, threads)
     epoch = anchor(device, threads, store)
     found: dict[str, Measurement] = {}
+    failures: list[Failure] = []
     for result in record(device, jobs, plan, store, epoch, campaign=campaign, progress=progress):
         if isinstance(result, Failure):
-            raise result.error
-        found[result.workload.key] = result
+            failures.append(result)
+        else:
+            found[result.workload.key] = result
+    if failures:
+        raise failures[0].error
     if campaign:
         for stored in store.measurements(plan=campaign, with_bursts=False):
             found.setdefault(stored.workload.key, stored)

@@ -41,8 +41,16 @@ _MOST_WEIGHT = 1e6
 def save_generator(
     generator: Answering, path: str | Path, *, objective: str, ledger: Mapping[str, float]
 ) -> None:
-    """Write a generator file; ``objective`` names what was searched for, ``ledger`` its cost."""
+    """Write a generator file; ``objective`` names what was searched for, ``ledger`` its cost.
+
+    UsageError where its oracle has limits beside the latency budget: the file could not keep them.
+    """
     oracle = generator.oracle
+    if oracle.limited:
+        raise UsageError(
+            f"{path}: limits beside the latency budget are this process's, and no file keeps them: "
+            "ask the generator here, or search without"
+        )
     known = oracle.known
     own_meta, own_arrays = generator.parts()
     meta = {

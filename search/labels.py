@@ -129,7 +129,10 @@ def _predicted_lead(
     fixed: Mapping[str, Value],
 ) -> Codes:
     """Of random architectures those that the model puts in front."""
-    fresh = space.sample(_FRESH, rng, fixed=fixed)
+    if space.raw_size(fixed) <= _FRESH:
+        fresh = space.all_codes(fixed=fixed)
+    else:
+        fresh = space.sample(_FRESH, rng, fixed=fixed)
     mean, sd = model.predict(fresh)
     ledger.evaluator_calls += len(fresh)
     ledger.oracle_queries += len(fresh)

@@ -1,7 +1,7 @@
 """Several seeds of one training: here one after the other, or at once by a fleet's hosts.
 
 A training is a search by chance, and what one seed finds another may not. All seeds of a course
-learn from the same things, so that more of them cost nothing but time.
+learn from the same things, so that to train more of them costs nothing but time.
 """
 
 from __future__ import annotations

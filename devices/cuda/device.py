@@ -154,8 +154,7 @@ class Cuda(Device):
         inputs = self._batched(model.inputs)
         workload = Workload(model.name, model.hash, inputs, threads, self.options.labels)
         spec = self._spec({"model": args, "options": asdict(self.options)})
-        files = model.files if isinstance(model, OnnxModelFile) else ()
-        return Job(workload, lambda folder: spec, files)
+        return Job(workload, lambda folder: spec, model.files)
 
     def _graph_job(self, model: GraphModel, threads: int) -> Job:
         graph = rebatch(model.graph, self.options.batch) if self.options.batch else model.graph

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hwbench.errors import ModelError, UsageError
+from hwbench.inputs import Stamp
 from hwbench.records import InputSpec
 
 
@@ -20,13 +21,14 @@ class TorchModule:
 
     ``factory`` is ``package.module:function``, looked up as Python does, and in ``folder`` after
     everything else. Build it with :func:`read_torch_module`; ``hash`` is that of the module's
-    own file, so a change in what it imports passes unseen.
+    own file (one of ``files``), so a change in what it imports passes unseen.
     """
 
     factory: str
     inputs: tuple[InputSpec, ...]
     hash: str
     folder: Path
+    files: tuple[Stamp, ...]
 
     @property
     def name(self) -> str:
@@ -51,9 +53,10 @@ def read_torch_module(
         raise UsageError(f"torch module {factory!r}: name its inputs, as --shape x=1,3,224,224")
     folder = (folder or Path.cwd()).resolve()
     source = _source(module, folder)
+    stamp = Stamp.of(source)
     sha = hashlib.sha256(source.read_bytes()).hexdigest()[:32]
     inputs = tuple(InputSpec(name, "float32", shape) for name, shape in shapes.items())
-    return TorchModule(factory, inputs, f"torch:{function}:{sha}", folder)
+    return TorchModule(factory, inputs, f"torch:{function}:{sha}", folder, (stamp,))
 
 
 def _is_dotted(text: str) -> bool:

@@ -106,6 +106,8 @@ def fit(
     measured = comparable(found, device, choices("--option", option or ()), threads)
     command = accuracy.profile_command(device, space, option or (), threads, store)
     _require_enough(measured, space, device, threads, command)
+    if any(m.status == "observed_only" for m in measured):
+        note_observed(threads)
     training, provenance = training_from(learned, measured), provenance_of(measured)
     training = replace(training, sources=sources_of(learned, sources))
     predictor = fit_predictor(learned, training, provenance, seed=seed, kind=kind)
@@ -123,6 +125,14 @@ def fit(
             console.note(line)
     scores = {"predictor": predictor, **baselines}
     accuracy.warn({n: p.meta.cross_validated for n, p in scores.items()}, predictor.meta, command)
+
+
+def note_observed(threads: int) -> None:
+    """Say what latencies of several threads are worth."""
+    console.note(
+        f"measured on {threads} threads: latencies as they were observed, beside whatever ran; no "
+        "undisturbed latency is claimed"
+    )
 
 
 def _require_enough(
@@ -246,8 +256,10 @@ def _left_out(found: Sequence[Measurement], kept: Sequence[Measurement]) -> str:
 
 def _agrees(measured: Measurement, options: Mapping[str, str]) -> bool:
     """Whether it was measured so. Options that are no workload's say how a device is reached."""
+    from hwbench.devices.options import says
+
     stored = dict(measured.workload.options)
-    return all(stored.get(name, value) == value for name, value in options.items())
+    return all(says(value, stored.get(name, value)) for name, value in options.items())
 
 
 def _environment(measured: Measurement) -> tuple[object, ...]:

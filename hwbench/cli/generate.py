@@ -146,6 +146,7 @@ def _row(answer: Generated, measured: Measurement | None, *, proxy: bool) -> dic
     if measured is not None:
         figures = (measured.latency_ns, measured.low_ns, measured.high_ns)
     latency, low, high = (None if f is None else f / 1e6 for f in figures)
+    status = None if measured is None else measured.status
     ends = [math.nan if end is None else end for end in (low, high)]
     return {
         "budget_ms": answer.budget_ms,
@@ -153,7 +154,8 @@ def _row(answer: Generated, measured: Measurement | None, *, proxy: bool) -> dic
         "architecture": answer.text,
         "predicted_ms": answer.predicted_ms,
         "upper_ms": answer.upper_ms,
-        "measured_ms": latency,
+        "measured_ms": latency if status == "ok" else None,
+        "measured_status": status,
         "low_ms": low,
         "high_ms": high,
         "kept": keeps(answer.budget_ms, *ends),
@@ -191,7 +193,7 @@ def _measured(
 
 def _told(row: dict[str, Any]) -> str | bool | None:
     """Whether a budget was kept, as the table has it."""
-    return "open" if row["kept"] is None and row["measured_ms"] is not None else row["kept"]
+    return "open" if row["kept"] is None and row["low_ms"] is not None else row["kept"]
 
 
 def _exit_code(rows: Sequence[dict[str, Any]], *, measure: bool) -> int:

@@ -10,6 +10,7 @@ import typer
 from hwbench import console
 from hwbench.cli import accuracy
 from hwbench.cli.doctor import calibrated
+from hwbench.cli.fit import note_observed
 from hwbench.cli.options import (
     Debug,
     DeviceName,
@@ -70,7 +71,10 @@ def kernels(
     path = default_path(device) if out is None else out
     samples = _beside(path)
     with held(samples):
-        failed = _measure(device_of(device, option), samples, networks, threads, store)
+        target = device_of(device, option)
+        if threads > 1 and target.launcher(threads) is None:
+            note_observed(threads)
+        failed = _measure(target, samples, networks, threads, store)
     predictor = _fit(samples, seed)
     predictor.save(path)
     meta = predictor.meta

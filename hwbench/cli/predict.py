@@ -176,8 +176,10 @@ def _architectures(
 
 def _require_options(predictor: Path, learned: Mapping[str, str], asked: Mapping[str, str]) -> None:
     """Refuse options with which other times were learned; those that change none are not kept."""
+    from hwbench.devices.options import says
+
     for name, value in asked.items():
-        if learned.get(name, value) != value:
+        if not says(value, learned.get(name, value)):
             raise UsageError(
                 f"{predictor} learned latencies with {name}={learned[name]}, not {value}: "
                 "fit one with the other"
@@ -192,7 +194,8 @@ def _of_here(predictor: Path, device: str | None, option: Sequence[str] | None) 
 
     Options alone are those of the device that it learned.
     """
-    from hwbench.predictors.kernels import load_kernels, options_of
+    from hwbench.devices.environment import options_of
+    from hwbench.predictors.kernels import load_kernels
 
     loaded = load_kernels(predictor)
     if device is None and not option:

@@ -184,6 +184,7 @@ def _counts(
     keys, key_of = sample.keys, sample.key_of
     held = {key_of(m) for m in before}
     wide = {key_of(m) for m in stored} - {key_of(m) for m in stored if m.status != "inconclusive"}
+    wide -= {key_of(failure) for failure in failures}  # tried again, and counted there
     return {
         "architectures": len(keys),
         "measured": len(stored) - len(before),

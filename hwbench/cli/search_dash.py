@@ -102,6 +102,7 @@ def dash(
 
     hwbench search dash --task mnist1d --budget 0.5ms -d cpu -o found
     """
+    from hwbench.devices.environment import environment_of
     from hwbench.search.dash import DashPlan, FitPlan, backbone_for, load_task, search_dash
     from hwbench.search.dash.search import MEASURING
     from hwbench.search.s2dnas import on_device
@@ -116,6 +117,8 @@ def dash(
         seed=seed,
     )
     name = device or (None if budget is None else "cpu")
+    if option and name is None:
+        raise UsageError("--option is for a device, which nothing is measured on: leave it out")
     target = None if name is None else device_of(name, option)
     found = load_task(task, dims=dims, seed=seed)
     net = backbone_for(found, backbone, width, trained_width)
@@ -127,7 +130,7 @@ def dash(
                 if target is None
                 else on_device(target, results, progress=partial(report, MEASURING))
             )
-            key = "" if target is None else target.fingerprint(1).key
+            key = "" if target is None else environment_of(target)
             outcome = search_dash(net, found, folder, plan, measurer, device=key, progress=report)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(

@@ -85,8 +85,8 @@ def eas(
 ) -> None:
     """Train a generator of architectures for any budget and any task: some groups of classes.
 
-    The supernet learned the tasks (hwbench supernet --tasks); the labels are spent alike on each
-    group and on all of them together. Then generate answers in milliseconds.
+    The supernet learned the tasks (hwbench supernet --tasks); the labels, of each seed, are spent
+    alike on each group and on all of them together. Then generate answers in milliseconds.
 
     Example:
 

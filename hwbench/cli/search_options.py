@@ -117,14 +117,23 @@ def all_milliseconds(budgets: str) -> list[float]:
 def require_here(
     path: Path, predictor: LatencyPredictor, device: str, options: Sequence[str] | None
 ) -> None:
-    """UsageError where a predictor is of another device or runtime than the one here."""
+    """UsageError where a predictor is of another device, runtime or options than those here."""
+    from hwbench.devices.environment import options_of
+
     place = predictor.meta.provenance
-    here = device_of(device, options).fingerprint(place.threads).key
-    if here != place.fingerprint_key:
+    here = device_of(device, options)
+    own = options_of(here, place.threads)
+    if here.fingerprint(place.threads).key != place.fingerprint_key:
         raise UsageError(
             f"{path} rests on latencies of another device or runtime ({place.device}, "
             f"{place.runtime}): nothing can be measured on {device} to hold against them"
         )
+    for name, value in place.options:
+        if dict(own).get(name, value) != value:
+            raise UsageError(
+                f"{path} rests on latencies with {name}={value}, not {dict(own)[name]}: give "
+                f"--option {name}={value}"
+            )
 
 
 def predictor_path(space: str, device: str) -> Path:

@@ -137,7 +137,7 @@ def pnag(
 
     if option and not measurements:
         raise UsageError("--option is for --measurements, of which there are none: leave it out")
-    _require_one_source(accuracy, supernet, data, on)
+    _require_one_source(accuracy, supernet, data, on, dataset)
     if fleet is not None and supernet is None and seeds == 1:
         raise UsageError("--fleet evaluates a --supernet's networks, or trains --seeds: give one")
     require_on_cpu(fleet, on)
@@ -188,7 +188,7 @@ def pnag(
 
 
 def _require_one_source(
-    table: Path | None, supernet: Path | None, data: str | None, on: str
+    table: Path | None, supernet: Path | None, data: str | None, on: str, dataset: str | None
 ) -> None:
     """UsageError where options of a source are missing, or of two are given."""
     if on != "cpu" and supernet is None:
@@ -197,6 +197,8 @@ def _require_one_source(
         raise UsageError("--supernet FILE and --data NAME go together: give both, or neither")
     if supernet is not None and table is not None:
         raise UsageError("--accuracy and --supernet are two sources of accuracy: give one")
+    if dataset is not None and table is None:
+        raise UsageError("--dataset is a column of --accuracy FILE: give both, or neither")
 
 
 def _measurer(predictor: LatencyPredictor, device: Device, results: Store) -> Measurer:
@@ -215,8 +217,6 @@ def accuracy_source(space: Space, table: Path | None, dataset: str | None) -> _S
     if table is not None:
         dataset = dataset or _DATASET
         return read_table(table, space, dataset), f"accuracy on {dataset}", {}
-    if dataset is not None:
-        raise UsageError("--dataset is a column of --accuracy FILE: give both, or neither")
     return CapacityProxy(space), CAPACITY_PROXY, {}
 
 

@@ -94,6 +94,7 @@ def s2dnas(
 
     hwbench search s2dnas --model mynet.py:build --weights w.pt --data fashion-mnist -o found
     """
+    from hwbench.devices.environment import environment_of
     from hwbench.search.data import load_dataset
     from hwbench.search.s2dnas import SplitPlan, on_device, search_s2dnas, trace
     from hwbench.search.s2dnas.loading import load_module
@@ -124,7 +125,7 @@ def s2dnas(
                 on_device(target, results, progress=partial(report, MEASURING)),
                 folder,
                 plan,
-                device=target.fingerprint(1).key,
+                device=environment_of(target),
                 runtime="litert" if target.suffix == ".tflite" else "onnxruntime",
                 progress=report,
             )

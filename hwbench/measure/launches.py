@@ -288,7 +288,8 @@ class _Session:
             "cause": cause,
         }
         work.log.add(work.tried, 0, work.tried, burst, before, after)
-        work.kept += cause == "kept"
+        if cause == "kept":  # it does run: what broke off before was chance
+            work.kept, work.strikes = work.kept + 1, 0
         return cause
 
     # -- answers ------------------------------------------------------------------------------
@@ -308,7 +309,7 @@ class _Session:
         if work.tried < ATTEMPTS * self.plan.processes:
             return None
         if work.kept >= LEAST:
-            return work.log.complete(self._concluded(work, 1.0).measurement("time"))
+            return work.log.complete(self._concluded(work, self._left(work)).measurement("time"))
         why = "; ".join(self.rig.reasons) or "the canaries beside them failed"
         text = f"{work.tried - work.kept} of {work.tried} launches were rejected ({why})"
         error = InconclusiveError(f"{text}: let the device rest, then again")
@@ -318,7 +319,12 @@ class _Session:
         """What a workload's launches so far are worth, if there are enough."""
         if work.kept < LEAST:
             return None
-        return work.log.complete(self._concluded(work, 1.0).measurement("interrupted"))
+        result = self._concluded(work, self._left(work))
+        return work.log.complete(result.measurement("interrupted"))
+
+    def _left(self, work: _Work) -> float:
+        """The share of the error that a workload's looks have left."""
+        return 1 - sum(share for at, share in self.plan.looks.items() if at <= work.looked)
 
     def _concluded(self, work: _Work, share: float) -> Result:
         """The estimate of one workload, at a look that spends ``share`` of the error."""

@@ -107,6 +107,7 @@ def _take_turns(
 ) -> Iterator[Measurement | Failure]:
     """The blocks' first processes, then their second ones, and so on; then their results."""
     ended: BaseException | None = None
+    spent = 0.0
     with scratch() as folder:
         try:
             for index, block in enumerate(blocks):
@@ -116,13 +117,14 @@ def _take_turns(
                 for index, block in enumerate(blocks):
                     block.turn(process, _share_of(turn, index, len(blocks)))
                 if (share := plan.looks.get(process + 1)) is not None:
+                    spent += share
                     _look(blocks, share, final=process + 1 == plan.processes)
             for block in blocks:
                 block.measure_memory()
         except (KeyboardInterrupt, HwbenchError) as error:
             ended = error
     if ended is not None:
-        _conclude_early(blocks)
+        _conclude_early(blocks, 1 - spent)
     for block in blocks:
         yield from block.results()
     if ended is not None:
@@ -149,8 +151,10 @@ def _look(blocks: Sequence[_Block], share: float, *, final: bool) -> None:
             block.done[slot] = result.measurement("precision" if precise else "time")
 
 
-def _conclude_early(blocks: Sequence[_Block]) -> None:
-    """Results of the workloads that at least two processes have measured."""
+def _conclude_early(blocks: Sequence[_Block], share: float) -> None:
+    """Results of the workloads that at least two processes have measured, by a look that spends
+    the ``share`` of the error that earlier ones have left.
+    """
     evidence: dict[tuple[_Block, str], Evidence] = {}
     for block in blocks:
         for slot in block.open_slots():
@@ -159,7 +163,7 @@ def _conclude_early(blocks: Sequence[_Block]) -> None:
                     evidence[block, slot] = block.evidence(slot)
     families = blocks[0].session.families(evidence)
     for block, slot in evidence:
-        block.done[slot] = block.conclude(slot, 1.0, families).measurement("interrupted")
+        block.done[slot] = block.conclude(slot, share, families).measurement("interrupted")
 
 
 class _Session:

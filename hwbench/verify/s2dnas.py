@@ -152,8 +152,11 @@ def kept_latency(setting: Setting, data: Dataset, extent: Extent, row: Row) -> l
 
 
 def _folder(setting: Setting, data: Dataset, extent: Extent, family: str, seed: int) -> Path:
-    """Another one for other data, another extent or another version."""
-    about = digest([asdict(extent), data.digest, hwbench.__version__])[:8]
+    """Another one for other data, another extent, another version or another device."""
+    from hwbench.devices.environment import environment_of
+
+    device = environment_of(setting.device)
+    about = digest([asdict(extent), data.digest, hwbench.__version__, device])[:8]
     return setting.folder / f"s2dnas-{about}" / f"{family}-{seed}"
 
 

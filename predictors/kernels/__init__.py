@@ -17,7 +17,6 @@ from hwbench.predictors.kernels.predictor import (
 )
 from hwbench.predictors.kernels.samples import (
     NetworkSample,
-    options_of,
     read_samples,
     sample_networks,
 )
@@ -33,7 +32,6 @@ __all__ = [
     "fit_kernels",
     "is_kernels",
     "load_kernels",
-    "options_of",
     "read_samples",
     "sample_networks",
     "split",

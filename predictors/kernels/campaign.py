@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from hwbench.devices.base import Device
+from hwbench.devices.environment import options_of
 from hwbench.errors import PredictorError
 from hwbench.measure.plan import Failure
 from hwbench.predictors.kernels.predictor import KernelPredictor, fit_kernels
@@ -24,7 +25,6 @@ from hwbench.predictors.kernels.samples import (
     append,
     families,
     network,
-    options_of,
     read_samples,
     require_profiles,
     sample_cases,

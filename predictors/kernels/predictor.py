@@ -246,7 +246,8 @@ def load_kernels(
     """Read a predictor file. No code in it is executed.
 
     With ``fingerprint_key`` a predictor of another device is refused, with ``options`` one of a
-    device with others (:func:`options_of`). PredictorError gives the reason in one line.
+    device with others (:func:`hwbench.devices.environment.options_of`). PredictorError gives the
+    reason in one line.
     """
     path = Path(path)
     header, arrays = files.read(path)

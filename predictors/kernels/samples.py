@@ -182,11 +182,6 @@ def require_profiles(device: Device, threads: int) -> None:
     list(profile_nodes(device, [job], passes=1))
 
 
-def options_of(device: Device, threads: int) -> tuple[tuple[str, str], ...]:
-    """The device's options that change what is measured: those that tell workloads apart."""
-    return device.job(GraphModel(case(0), "probe"), threads).workload.options
-
-
 def _is_lowered(job: Job) -> bool:
     """Whether the runtime has all operations of a job's model."""
     with scratch() as folder:

@@ -62,7 +62,9 @@ class Lesson:
 
 @dataclass(frozen=True, slots=True)
 class EasCosts:
-    """What a search may spend: ``labels`` validations for each group and for all together."""
+    """What a search may spend: ``labels`` validations of each seed, for each group and for all
+    together.
+    """
 
     labels: int = 8
     images: int = 2000

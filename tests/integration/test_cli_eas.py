@@ -86,7 +86,7 @@ def test_the_verb_answers_tasks(ready: Path, capsys: pytest.CaptureFixture[str])
     for result in found["results"]:
         assert set(result) == {
             "budget_ms", "task", "architecture", "predicted_ms", "upper_ms", "measured_ms",
-            "low_ms", "high_ms", "kept", "accuracy", "from",
+            "measured_status", "low_ms", "high_ms", "kept", "accuracy", "from",
         }  # fmt: skip
         assert result["task"] == "across,1"
         assert result["accuracy"] == 0.75

@@ -80,7 +80,8 @@ def test_a_predictor_of_here_answers_for_the_device_and_options_it_learned(
     fit_predictor(SPACE, training_set(SPACE, codes, true_ms(codes)), place).save(path)
     command = ["predict", str(path), *architectures, "-d", "litert"]
     assert main(command) == 0
-    assert main([*command, "--option", "xnnpack=off"]) == 0
+    for word in ("off", "false", "no"):
+        assert main([*command, "--option", f"xnnpack={word}"]) == 0
     capsys.readouterr()
     assert main([*command, "--option", "xnnpack=on"]) == 2
     assert "learned latencies with xnnpack=off, not on" in capsys.readouterr().err

@@ -15,7 +15,7 @@ import pytest
 
 from hwbench.cli import main
 from hwbench.devices import get_device
-from hwbench.devices.profile import PROFILE_PLAN
+from hwbench.devices.profile import PROFILE_PLAN, measure_architectures
 from hwbench.errors import DeviceError, HwbenchError, InconclusiveError
 from hwbench.measure.jobs import Job
 from hwbench.measure.plan import Failure, Plan
@@ -185,6 +185,27 @@ def test_most_of_them_inconclusive_is_no_success(
     assert (f"{wide} of 4 architectures are inconclusive" in err) == (wide > 0)
     assert ("run this again with --redo" in err) == (wide > 0)
     assert ("hwbench: " in err) == (code == 3)
+
+
+def test_what_was_tried_again_and_failed_counts_once(engine: Engine, run: Run, some: Some) -> None:
+    """Two of five: less than half."""
+    engine.inconclusive = lambda name: name in engine.asked[:2]
+    assert run(*some(5))[0] == 0
+    engine.failure, engine.fails = InconclusiveError("no burst counts"), lambda _: True
+    code, told, err = run(*some(5), "--redo")
+    assert (code, told["inconclusive"], told["failed"]) == (0, 0, 2)
+    assert "2 of 5 architectures could not be measured" in err
+
+
+def test_a_failure_keeps_nothing_from_the_others(engine: Engine, own_store: Path) -> None:
+    """The generator's own measurements: what was measured beside it is stored."""
+    space = get_space("mbv3_small")
+    codes = space.sample(4, np.random.default_rng(0))
+    engine.fails = lambda name: name == engine.asked[0]
+    with Store.open(own_store) as store:
+        with pytest.raises(DeviceError, match="the cable was pulled"):
+            measure_architectures(CPU, space, codes, store)
+        assert len(store.measurements()) == 3
 
 
 @pytest.mark.parametrize("redo", [False, True])

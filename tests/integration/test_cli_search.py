@@ -26,8 +26,8 @@ from tests.measurements import measurement
 
 SMALL = get_space("mbv3_small")
 KEYS = {
-    "budget_ms", "task", "architecture", "predicted_ms", "upper_ms", "measured_ms", "low_ms",
-    "high_ms", "kept", "accuracy", "from",
+    "budget_ms", "task", "architecture", "predicted_ms", "upper_ms", "measured_ms",
+    "measured_status", "low_ms", "high_ms", "kept", "accuracy", "from",
 }  # fmt: skip
 
 
@@ -163,6 +163,11 @@ def test_accuracies_of_a_table_are_searched(
         ("search pnag -s ofa_mbv3 --oracle cpu-mbv3_small.hwp --budgets 1ms,2ms", "not of ofa"),
         ("search pnag -s mbv3_small --budgets 1ms,2ms -o no/x.hwg", "there is no folder no"),
         ("search pnag -s mbv3_small --budgets 1ms,2ms --dataset mine", "a column of --accuracy"),
+        (
+            "search pnag -s mbv3_small --budgets 1ms,2ms --supernet a --data digits --dataset mine",
+            "a column of --accuracy",
+        ),
+        ("search dash --task mnist1d --option nonsense=1", "--option is for a device"),
         ("search pnag -s mbv3_small --budgets 1ms,2ms --option a=b", "is for --measurements"),
         (
             "search pnag -s mbv3_small --budgets 1,2 -o cpu-mbv3_small.hwp",
@@ -217,13 +222,15 @@ def test_a_generator_refuses_budgets_tasks_and_devices_that_are_not_its_own(
 
 
 @pytest.mark.parametrize(
-    ("interval", "kept", "told", "code"),
+    ("interval", "status", "kept", "told", "code"),
     [
-        ((0.98, 1.0, 1.5), True, "yes", 0),  # an interval that ends at the budget keeps it
-        ((1.49, 1.495, 1.51), None, "open", 3),  # the point alone would be within
-        ((1.49, 1.505, 1.51), None, "open", 3),
-        ((1.501, 1.6, 1.7), False, "no", 1),
-        ((None, None, None), None, "-", 3),
+        ((0.98, 1.0, 1.5), "ok", True, "yes", 0),  # an interval that ends at the budget keeps it
+        ((1.49, 1.495, 1.51), "ok", None, "open", 3),  # the point alone would be within
+        ((1.49, 1.505, 1.51), "ok", None, "open", 3),
+        ((1.501, 1.6, 1.7), "ok", False, "no", 1),
+        ((1.2, 1.45, 1.8), "inconclusive", None, "open", 3),
+        ((1.2, 1.3, 1.4), "inconclusive", True, "yes", 0),
+        ((None, None, None), "observed_only", None, "-", 3),
     ],
 )
 def test_a_measured_answer_keeps_its_budget_by_all_of_the_interval(
@@ -231,13 +238,14 @@ def test_a_measured_answer_keeps_its_budget_by_all_of_the_interval(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     interval: tuple[float | None, ...],
+    status: str,
     kept: bool | None,
     told: str,
     code: int,
 ) -> None:
     def measured(device, space, codes, store, **others):
         low, middle, high = (None if ms is None else ms * 1e6 for ms in interval)
-        made = measurement(latency_ns=middle, low_ns=low, high_ns=high)
+        made = measurement(latency_ns=middle, low_ns=low, high_ns=high, status=status)
         return [
             replace(made, workload=replace(made.workload, arch=text))
             for text in space.decode(codes)
@@ -250,7 +258,9 @@ def test_a_measured_answer_keeps_its_budget_by_all_of_the_interval(
     assert done == code, err
     (row,) = json.loads(out)["results"]
     assert row["kept"] is kept
-    assert (row["low_ms"], row["measured_ms"], row["high_ms"]) == interval
+    answer = interval[1] if status == "ok" else None
+    assert (row["low_ms"], row["measured_ms"], row["high_ms"]) == (interval[0], answer, interval[2])
+    assert row["measured_status"] == status
     done, out, _ = run(capsys, *command)
     assert done == code
     assert told in [line.split()[-1] for line in out.splitlines() if line.strip()]

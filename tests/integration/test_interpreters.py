@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from hwbench.cli import main
+from hwbench.devices.calls import function_job
+from hwbench.errors import ModelError
 from hwbench.lower import random_weights, to_onnx
 from hwbench.watch import trial
 from hwbench.watch.trial import Effort
@@ -120,3 +122,13 @@ def test_a_mistake_is_one_line(
     assert [line for line in err.splitlines() if line.startswith("hwbench: ")] == [
         err.splitlines()[-1]
     ]
+
+
+def test_a_function_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "work.py"
+    path.write_text(WORK)
+    job = function_job(f"{path}:work")
+    job.require_unchanged()
+    path.write_text(WORK + "\n# another\n")
+    with pytest.raises(ModelError, match=r"work\.py changed while it was measured"):
+        job.require_unchanged()

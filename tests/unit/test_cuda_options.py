@@ -111,6 +111,7 @@ class TestTorchModules:
         assert one.name == "mine:net"
         assert [(i.name, i.dtype, i.shape) for i in one.inputs] == [("x", "float32", (1, 4))]
         assert read_torch_module("mine:net", self.SHAPES, tmp_path) == one
+        assert [stamp.path.name for stamp in one.files] == ["mine.py"]
         (tmp_path / "mine.py").write_text(SOURCE.replace("(4, 2)", "(4, 3)"))
         assert read_torch_module("mine:net", self.SHAPES, tmp_path).hash != one.hash
 

@@ -409,6 +409,15 @@ class TestModelsThatFail:
         assert phone.recoveries == launches.STRIKES
         assert all(len(measured(other).bursts) == 3 for other in found.values())
 
+    def test_breaks_that_pass_cost_no_launch_that_counted(self) -> None:
+        phone, own = Phone(), iter(range(100))
+        phone.script = lambda name, number: (
+            Break(OFFLINE) if name == "net0" and next(own) in (2, 4, 6) else None
+        )
+        (result,) = run(phone, jobs_of(phone, 1), processes=5).values()
+        assert causes(result) == ["kept"] * 5
+        assert phone.recoveries == 3
+
     def test_many_that_take_it_down_do_not_give_the_device_up(self) -> None:
         phone = Phone()
         phone.script = lambda name, number: (

@@ -315,6 +315,15 @@ def test_what_is_fixed_is_so_in_labels_candidates_and_answers(
 # --- the file ---------------------------------------------------------------------------------
 
 
+def test_limits_beside_the_budget_are_not_lost_in_a_file(
+    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BudgetOracle, "limited", True)
+    with pytest.raises(UsageError, match="no file keeps them"):
+        save_generator(generator, tmp_path / "a.hwg", objective="made up", ledger={})
+    assert not (tmp_path / "a.hwg").exists()
+
+
 def test_a_file_answers_as_the_generator_did(generator: Generator, tmp_path: Path) -> None:
     codes = SMALL.sample(3, rng(5))
     generator.oracle.know(codes, [1.0, 2.0, 3.0], 0.01)

@@ -151,6 +151,9 @@ def test_manifests_are_timed_in_turns_over_the_test_images(folder, capsys) -> No
         (["one/manifest.json", "odd/manifest.json", "--data", "images.npz"], "in different ways"),
         (["one/manifest.json", "--data", "digits"], "images of"),
         (["x.onnx", "--data", "images.npz"], "--data goes with a manifest"),
+        (["one/manifest.json", "--data", "digits", "--tag", "a=b"], "--tag is for models of one"),
+        (["one/manifest.json", "--data", "digits", "--profile-ops"], "--profile-ops is for"),
+        (["one/manifest.json", "--data", "digits", "-d", "cuda"], "-d cuda: a network in stages"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(arguments, why, folder, capsys) -> None:

@@ -246,6 +246,17 @@ def test_labels_are_spent_where_the_front_is() -> None:
         spend_labels(source, oracle, 10, rng(), SearchLedger())
 
 
+def test_a_space_of_few_architectures_is_used_up() -> None:
+    """As one of a user's own, or the part that a supernet was trained in."""
+    fixed = {"w2": 2, "branch": "none"}
+    every = TOY.all_codes(fixed=fixed)
+    assert 20 < len(every) < 200
+    source, ledger = CallableAccuracy(TOY, toy_accuracy), SearchLedger()
+    labelled = spend_labels(source, ToyOracle(TOY), 2 * len(every), rng(), ledger, fixed)
+    assert len({row.tobytes() for row in labelled.codes}) == len(labelled) <= len(every)
+    assert toy_accuracy(labelled.codes).max() == toy_accuracy(every).max()
+
+
 def test_the_proxy_is_a_share_of_the_largest() -> None:
     proxy = CapacityProxy(TOY)
     values = proxy.accuracy(TOY.all_codes())
