@@ -56,6 +56,11 @@ class TestSegments:
             near += len(found) == 1 and abs(found[0].index - 25) <= 1
         assert near >= 45
 
+    @pytest.mark.parametrize("points", [5, 7, 10])
+    def test_a_short_series_has_steps_by_chance_as_seldom_as_told(self, points: int) -> None:
+        series = np.random.default_rng(points).normal(0, 0.01, (1000, points))
+        assert sum(bool(changes(x)) for x in series) <= 16  # 1 %, and two standard errors
+
     def test_noise_has_no_steps(self) -> None:
         rng = np.random.default_rng(2)
         alarms = [bool(changes(rng.standard_t(3, 40) * 0.01)) for _ in range(200)]
