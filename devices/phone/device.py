@@ -11,6 +11,7 @@ import os
 import platform
 from abc import abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -176,10 +177,13 @@ class ToolDevice(Device):
             what, _, cure = str(error).rpartition(": ")
             return [Check("connection", "fail", what or str(error), cure)]
         known = (facts[name] for name in _TOLD if facts.get(name) not in (None, "", UNKNOWN))
+        mask = None
+        with suppress(HwbenchError):  # the launch tells
+            mask = self.mask
         return [
             Check("connection", "ok", ", ".join(known)),
             self._launches(),
-            *_state_checks(state),
+            *_state_checks(state, mask),
         ]
 
     def _launches(self) -> Check:
@@ -291,10 +295,10 @@ def _texts(state: PhoneState) -> dict[str, str]:
     return {name: str(value) for name, value in found.items() if value not in (None, "")}
 
 
-def _state_checks(state: PhoneState) -> list[Check]:
-    reasons = rejections(state)
+def _state_checks(state: PhoneState, mask: str | None) -> list[Check]:
+    reasons = rejections(state, mask)
     if reasons:
-        cure = "let it cool and charge: until then no launch counts"
+        cure = "let it cool and charge, or lift what caps its clock: until then no launch counts"
         return [Check("state", "warn", "; ".join(reasons), cure)]
     texts = _texts(state)
     governors = texts.get("governors", "not visible")

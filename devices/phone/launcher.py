@@ -126,7 +126,7 @@ class ToolLauncher:
 
     def disturbed(self) -> tuple[str, ...]:
         """Throttling, capped cores or a low battery, in words."""
-        return rejections(read_state(self._shell))
+        return rejections(read_state(self._shell), self.settings.options.mask)
 
     def recover(self) -> None:
         """Wait until the phone is back, and bring back what it may have lost."""

@@ -171,8 +171,12 @@ def _whole(text: str | None) -> int | None:
     return int(text) if text and re.fullmatch(r"-?[0-9]{1,6}", text) else None
 
 
-def rejections(state: PhoneState) -> tuple[str, ...]:
-    """Why a launch in this state must not count; empty where nothing is known against it."""
+def rejections(state: PhoneState, mask: str | None = None) -> tuple[str, ...]:
+    """Why a launch in this state must not count; empty where nothing is known against it.
+
+    Of the cores of a ``taskset`` mask, or of all: what others may do at most slows no launch.
+    """
+    used = -1 if mask is None else int(mask, 16)
     reasons = []
     if state.thermal_status:
         reasons.append(f"thermal status {state.thermal_status}")
@@ -180,6 +184,7 @@ def rejections(state: PhoneState) -> tuple[str, ...]:
         f"{core.index} ({core.allowed_khz / 1e6:g} of {core.max_khz / 1e6:g} GHz)"
         for core in state.cores
         if core.max_khz and core.allowed_khz and core.allowed_khz < core.max_khz
+        if used >> core.index & 1
     ]
     if capped:
         reasons.append(f"capped cores {', '.join(capped)}")

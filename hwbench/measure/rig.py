@@ -136,7 +136,8 @@ class Rig:
         if self._waited + self._pause > self.launcher.patience_s:
             raise InconclusiveError(
                 f"{self.name} is not fit to be measured ({'; '.join(self.reasons)}), "
-                f"after {self._waited:.0f} s of waiting: let it cool and charge, then again"
+                f"after {self._waited:.0f} s of waiting: let it cool and charge, or lift what "
+                "caps its clock, then again"
             )
         self._sleep(self._pause)
         self._waited += self._pause

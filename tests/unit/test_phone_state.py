@@ -187,6 +187,8 @@ def test_each_cause_to_reject_is_said() -> None:
         "capped cores 7 (1.92 of 2.8416 GHz)",
         "battery at 9 %",
     )
+    assert rejections(hot, "1") == ("thermal status 2", "battery at 9 %")  # the other core's alone
+    assert rejections(hot, "81") == rejections(hot)
 
 
 def test_what_is_unknown_rejects_nothing() -> None:
