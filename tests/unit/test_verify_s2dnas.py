@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from hwbench.cli import main
+from hwbench.devices import get_device
 from hwbench.errors import UsageError
 from hwbench.graph import Graph
 from hwbench.records import Measurement
@@ -273,7 +274,8 @@ def test_each_verdict_has_its_own_bars_and_the_figure_is_drawn(tmp_path) -> None
 def test_rows_and_latencies_are_kept(tmp_path, monkeypatch) -> None:
     from hwbench.verify.frame import Setting
 
-    setting = Setting(None, None, tmp_path, True, 0, lambda what, share: None)  # type: ignore[arg-type]
+    cpu = get_device("cpu")
+    setting = Setting(cpu, None, tmp_path, True, 0, lambda what, share: None)  # type: ignore[arg-type]
     extent, data = s2dnas_trial.extent_of(quick=True), tiny_data()
     runs: list[str] = []
 
@@ -292,6 +294,9 @@ def test_rows_and_latencies_are_kept(tmp_path, monkeypatch) -> None:
     assert runs == ["vgg prepared", "vgg", "measured"]
     s2dnas.kept_row(setting, data, replace(extent, seconds=9.0), "vgg", 3)
     assert runs == ["vgg prepared", "vgg", "measured", "vgg"]
+    for elsewhere in (get_device("litert"), get_device("litert", {"xnnpack": "off"})):
+        s2dnas.kept_row(replace(setting, device=elsewhere), data, extent, "vgg", 3)
+    assert runs[4:] == ["vgg", "vgg"]
 
 
 def test_parts_are_rows_by_family_and_seed(capsys) -> None:
