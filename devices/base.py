@@ -72,7 +72,7 @@ class Device(ABC):
     def named(self) -> Self:
         """Itself, under the name of its own, where what it was asked by leaves that open.
 
-        Raises DeviceError where there is none, UsageError where there are several.
+        Raises DeviceError where there is none, or where there are several.
         """
         return self
 

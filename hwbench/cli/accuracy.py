@@ -105,3 +105,11 @@ def profile_command(
     if store is not None:
         how += ["--store", store]
     return shlex.join(["hwbench", "profile", *how])
+
+
+def note_observed(threads: int) -> None:
+    """Say what latencies of several threads are worth."""
+    console.note(
+        f"measured on {threads} threads: latencies as they were observed, beside whatever ran; no "
+        "undisturbed latency is claimed"
+    )

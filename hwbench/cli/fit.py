@@ -107,7 +107,7 @@ def fit(
     command = accuracy.profile_command(device, space, option or (), threads, store)
     _require_enough(measured, space, device, threads, command)
     if any(m.status == "observed_only" for m in measured):
-        note_observed(threads)
+        accuracy.note_observed(threads)
     training, provenance = training_from(learned, measured), provenance_of(measured)
     training = replace(training, sources=sources_of(learned, sources))
     predictor = fit_predictor(learned, training, provenance, seed=seed, kind=kind)
@@ -125,14 +125,6 @@ def fit(
             console.note(line)
     scores = {"predictor": predictor, **baselines}
     accuracy.warn({n: p.meta.cross_validated for n, p in scores.items()}, predictor.meta, command)
-
-
-def note_observed(threads: int) -> None:
-    """Say what latencies of several threads are worth."""
-    console.note(
-        f"measured on {threads} threads: latencies as they were observed, beside whatever ran; no "
-        "undisturbed latency is claimed"
-    )
 
 
 def _require_enough(

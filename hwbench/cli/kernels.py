@@ -10,7 +10,6 @@ import typer
 from hwbench import console
 from hwbench.cli import accuracy
 from hwbench.cli.doctor import calibrated
-from hwbench.cli.fit import note_observed
 from hwbench.cli.options import (
     Debug,
     DeviceName,
@@ -73,7 +72,7 @@ def kernels(
     with held(samples):
         target = device_of(device, option)
         if threads > 1 and target.launcher(threads) is None:
-            note_observed(threads)
+            accuracy.note_observed(threads)
         failed = _measure(target, samples, networks, threads, store)
     predictor = _fit(samples, seed)
     predictor.save(path)

@@ -159,10 +159,10 @@ def _key(setting: Setting) -> str:
     """What rows depend on: environment, torch, precision, seed, this version, quick or not."""
     import torch
 
-    fingerprint = setting.device.fingerprint(1).key
-    options = getattr(setting.device, "options", None)
+    from hwbench.devices.environment import environment_of
+
     how = [str(torch.__version__), hwbench.__version__, setting.seed, setting.quick]
-    return digest([fingerprint, repr(options), *how])[:12]
+    return digest([environment_of(setting.device), *how])[:12]
 
 
 @contextmanager
